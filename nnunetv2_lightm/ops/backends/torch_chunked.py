@@ -1,0 +1,259 @@
+"""The selective scan in pure PyTorch, on any device: chunks of tokens side by side, memory O(length * d_inner).
+
+The sequence is cut into chunks of ``CHUNK_LENGTH`` tokens. A chunk's recurrence is linear in the state it starts
+from, ``h_end = exp(A sum(delta)) * h_start + h_local``, so that three steps give the exact result:
+
+1. every chunk runs from a zero state: h_local;
+2. a short loop over the chunks yields the state each one truly starts from (these are the checkpoints);
+3. every chunk runs again from there and emits its outputs.
+
+All chunks of a group advance together, token by token, on buffers small enough to stay in cache. The backward pass
+does the same in reverse and recomputes the states of one group at a time from the checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NAME = "torch_chunked"
+CHUNK_LENGTH = 64
+# State elements that advance together in one step: large enough to hide PyTorch's call overhead, small enough for L2.
+GROUP_ELEMENTS = 1 << 17
+
+
+def not_supported_reason(device_type: str) -> str | None:
+    """Why this backend cannot run on the device; None: it can (it runs wherever PyTorch does)."""
+    return None
+
+
+def describe() -> str:
+    return "pure PyTorch, any device"
+
+
+def checkpoint_count(length: int) -> int:
+    """Number of checkpointed states for a sequence of the length."""
+    return (length + CHUNK_LENGTH - 1) // CHUNK_LENGTH
+
+
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs in the compute dtype (float32 or float64).
+
+    Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, the state that each chunk
+        starts from, (batch, chunks, d_state, d_inner).
+    """
+    batch, length, d_inner = u.shape
+    if u.numel() == 0:
+        last = u.new_zeros(batch, d_inner, A.shape[1])
+        return torch.zeros_like(u), last, u.new_zeros(batch, checkpoint_count(length), A.shape[1], d_inner)
+
+    A_t = A.t().contiguous()
+    dt = _timescale(delta, delta_bias, delta_softplus)
+    dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
+    starts, last = _chunk_starts(dt, x, B, A_t, batch)
+
+    y = torch.empty_like(x)
+    for group in _groups(starts):
+        h = starts[group].clone()
+        decay = torch.empty_like(h)
+        for t in range(CHUNK_LENGTH):
+            _advance(h, decay, dt[group, t], x[group, t], B[group, t], A_t)
+            torch.bmm(C[group, t, None, :], h, out=y[group, t, None, :])
+
+    y = _tokens(y, batch, length)
+    if D is not None:
+        y = torch.addcmul(y, u, D)
+    if z is not None:
+        y = y * F.silu(z)
+    return y, last.transpose(1, 2).contiguous(), starts.view(batch, -1, *starts.shape[1:])
+
+
+def backward(
+    grad_y: Tensor,
+    grad_last: Tensor | None,
+    checkpoints: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of u, delta, A, B, C, D, z and delta_bias (None where the input is None), in the compute dtype."""
+    batch, length, d_inner = u.shape
+    if u.numel() == 0:
+        inputs = (u, delta, A, B, C, D, z, delta_bias)
+        return tuple(None if t is None else torch.zeros_like(t) for t in inputs)
+
+    A_t = A.t().contiguous()
+    dt_tokens = _timescale(delta, delta_bias, delta_softplus)
+    gate = None if z is None else F.silu(z)
+    grad_scan = grad_y if gate is None else grad_y * gate
+    dt, x, B_chunks, C_chunks, gy = (_chunks(t) for t in (dt_tokens, dt_tokens * u, B, C, grad_scan))
+    starts = checkpoints.flatten(0, 1)
+    grad_ends = _chunk_end_gradients(dt, C_chunks, gy, A_t, batch, grad_last)
+
+    grad_dt, grad_x, y_scan = torch.empty_like(dt), torch.empty_like(x), None if z is None else torch.empty_like(x)
+    grad_B, grad_C = torch.empty_like(B_chunks), torch.empty_like(C_chunks)
+    grad_A_t = torch.zeros_like(A_t)
+    groups = _groups(starts)
+    # One group's states and decays, allocated once: fresh pages for each group would cost as much as the work.
+    states = A_t.new_empty(CHUNK_LENGTH + 1, *starts[groups[0]].shape)
+    decays = torch.empty_like(states[1:])
+    for group in groups:
+        _group_backward(
+            group,
+            *(starts, grad_ends, dt, x, B_chunks, C_chunks, gy, A_t),
+            *(grad_dt, grad_x, grad_B, grad_C, grad_A_t, y_scan),
+            *(states[:, : starts[group].shape[0]], decays[:, : starts[group].shape[0]]),
+        )
+
+    grad_dt, grad_x, grad_B, grad_C = (_tokens(t, batch, length) for t in (grad_dt, grad_x, grad_B, grad_C))
+    grad_u = grad_x * dt_tokens
+    grad_delta = torch.addcmul(grad_dt, grad_x, u)
+    grad_D = grad_z = None
+    if D is not None:
+        grad_D = (grad_scan * u).sum((0, 1))
+        grad_u = torch.addcmul(grad_u, grad_scan, D)
+    if z is not None:
+        y = _tokens(y_scan, batch, length)
+        if D is not None:
+            y = torch.addcmul(y, u, D)
+        sigmoid = torch.sigmoid(z)
+        grad_z = grad_y * y * (sigmoid * (1 + z * (1 - sigmoid)))
+    if delta_softplus:
+        raw = delta if delta_bias is None else delta + delta_bias
+        grad_delta = grad_delta * torch.sigmoid(raw)
+    grad_bias = None if delta_bias is None else grad_delta.sum((0, 1))
+    return grad_u, grad_delta, grad_A_t.t(), grad_B, grad_C, grad_D, grad_z, grad_bias
+
+
+def _timescale(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
+    """The step sizes that discretise A and B, positive after the softplus."""
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    return F.softplus(delta) if delta_softplus else delta
+
+
+def _chunks(x: Tensor) -> Tensor:
+    """(batch, length, k) -> (batch * chunks, CHUNK_LENGTH, k); a token of zeros leaves the state as it is."""
+    batch, length, k = x.shape
+    missing = -length % CHUNK_LENGTH
+    if missing:
+        x = F.pad(x, (0, 0, 0, missing))
+    return x.reshape(-1, CHUNK_LENGTH, k)
+
+
+def _tokens(x: Tensor, batch: int, length: int) -> Tensor:
+    """Inverse of :func:`_chunks`."""
+    return x.view(batch, -1, x.shape[-1])[:, :length].contiguous()
+
+
+def _groups(states: Tensor) -> list[slice]:
+    """Slices of chunks that advance together; states: (chunks, d_state, d_inner)."""
+    size = max(1, GROUP_ELEMENTS // (states.shape[1] * states.shape[2]))
+    return [slice(i, i + size) for i in range(0, states.shape[0], size)]
+
+
+def _advance(h: Tensor, decay: Tensor, dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor) -> None:
+    """One token for each chunk of a group, in place: h <- exp(dt A) h + x B; h, decay: (chunks, d_state, d_inner)."""
+    torch.mul(dt[:, None, :], A_t, out=decay)
+    decay.exp_()
+    h.mul_(decay).addcmul_(x[:, None, :], B[:, :, None])
+
+
+def _chunk_starts(dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """The state each chunk starts from, (batch * chunks, d_state, d_inner), and the state after the last token."""
+    local = dt.new_zeros(dt.shape[0], *A_t.shape)
+    for group in _groups(local):
+        decay = torch.empty_like(local[group])
+        for t in range(CHUNK_LENGTH):
+            _advance(local[group], decay, dt[group, t], x[group, t], B[group, t], A_t)
+    through = torch.exp(dt.sum(1)[:, None, :] * A_t).view(batch, -1, *A_t.shape)
+    local = local.view(batch, -1, *A_t.shape)
+    starts = torch.empty_like(local)
+    state = torch.zeros_like(local[:, 0])
+    for c in range(local.shape[1]):
+        starts[:, c] = state
+        state = torch.addcmul(local[:, c], through[:, c], state)
+    return starts.flatten(0, 1), state
+
+
+def _chunk_end_gradients(
+    dt: Tensor, C: Tensor, gy: Tensor, A_t: Tensor, batch: int, grad_last: Tensor | None
+) -> Tensor:
+    """Gradient of the state at each chunk's end that the later chunks send, (batch * chunks, d_state, d_inner)."""
+    local = dt.new_zeros(dt.shape[0], *A_t.shape)
+    for group in _groups(local):
+        g, decay = local[group], torch.empty_like(local[group])
+        for t in reversed(range(CHUNK_LENGTH)):
+            torch.mul(dt[group, t, None, :], A_t, out=decay)
+            g.addcmul_(gy[group, t, None, :], C[group, t, :, None]).mul_(decay.exp_())
+    through = torch.exp(dt.sum(1)[:, None, :] * A_t).view(batch, -1, *A_t.shape)
+    local = local.view(batch, -1, *A_t.shape)
+    ends = torch.empty_like(local)
+    grad = torch.zeros_like(local[:, 0]) if grad_last is None else grad_last.transpose(1, 2)
+    for c in reversed(range(local.shape[1])):
+        ends[:, c] = grad
+        grad = torch.addcmul(local[:, c], through[:, c], grad)
+    return ends.flatten(0, 1)
+
+
+def _group_backward(
+    group: slice,
+    starts: Tensor,
+    grad_ends: Tensor,
+    dt: Tensor,
+    x: Tensor,
+    B: Tensor,
+    C: Tensor,
+    gy: Tensor,
+    A_t: Tensor,
+    grad_dt: Tensor,
+    grad_x: Tensor,
+    grad_B: Tensor,
+    grad_C: Tensor,
+    grad_A_t: Tensor,
+    y_scan: Tensor | None,
+    states: Tensor,
+    decays: Tensor,
+) -> None:
+    """Write one group's gradients into the buffers (grad_A_t accumulates); y_scan, if given, gets C h again.
+
+    states, decays: work space, (CHUNK_LENGTH + 1 and CHUNK_LENGTH, chunks in the group, d_state, d_inner).
+    """
+    states[0] = starts[group]
+    for t in range(CHUNK_LENGTH):
+        torch.mul(dt[group, t, None, :], A_t, out=decays[t])
+        decays[t].exp_()
+        torch.mul(states[t], decays[t], out=states[t + 1])
+        states[t + 1].addcmul_(x[group, t, None, :], B[group, t, :, None])
+        torch.bmm(states[t + 1], gy[group, t, :, None], out=grad_C[group, t, :, None])
+        if y_scan is not None:
+            torch.bmm(C[group, t, None, :], states[t + 1], out=y_scan[group, t, None, :])
+
+    g = grad_ends[group].clone()
+    through_A = torch.zeros_like(g)
+    for t in reversed(range(CHUNK_LENGTH)):
+        g.addcmul_(gy[group, t, None, :], C[group, t, :, None])
+        torch.bmm(g, x[group, t, :, None], out=grad_B[group, t, :, None])
+        torch.bmm(B[group, t, None, :], g, out=grad_x[group, t, None, :])
+        g.mul_(decays[t])
+        exponent = states[t].mul_(g)
+        torch.sum(exponent * A_t, dim=1, out=grad_dt[group, t])
+        through_A.addcmul_(exponent, dt[group, t, None, :])
+    grad_A_t += through_A.sum(0)
