@@ -69,7 +69,7 @@ def forward(
         decay = torch.empty_like(h)
         for t in range(CHUNK_LENGTH):
             _advance(h, decay, dt[group, t], x[group, t], B[group, t], A_t)
-            torch.bmm(C[group, t, None, :], h, out=y[group, t, None, :])
+            _sum_products(h, C[group, t, :, None], 1, decay, y[group, t])
 
     y = _tokens(y, batch, length)
     if D is not None:
@@ -176,6 +176,12 @@ def _advance(h: Tensor, decay: Tensor, dt: Tensor, x: Tensor, B: Tensor, A_t: Te
     h.mul_(decay).addcmul_(x[:, None, :], B[:, :, None])
 
 
+def _sum_products(a: Tensor, b: Tensor, dim: int, work: Tensor, out: Tensor) -> None:
+    """out <- (a * b).sum(dim); unlike bmm, fast on a CPU whatever the strides of out."""
+    torch.mul(a, b, out=work)
+    torch.sum(work, dim, out=out)
+
+
 def _chunk_starts(dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """The state each chunk starts from, (batch * chunks, d_state, d_inner), and the state after the last token."""
     local = dt.new_zeros(dt.shape[0], *A_t.shape)
@@ -237,23 +243,24 @@ def _group_backward(
     states, decays: work space, (CHUNK_LENGTH + 1 and CHUNK_LENGTH, chunks in the group, d_state, d_inner).
     """
     states[0] = starts[group]
+    work = torch.empty_like(states[0])
     for t in range(CHUNK_LENGTH):
         torch.mul(dt[group, t, None, :], A_t, out=decays[t])
         decays[t].exp_()
         torch.mul(states[t], decays[t], out=states[t + 1])
         states[t + 1].addcmul_(x[group, t, None, :], B[group, t, :, None])
-        torch.bmm(states[t + 1], gy[group, t, :, None], out=grad_C[group, t, :, None])
+        _sum_products(states[t + 1], gy[group, t, None, :], 2, work, grad_C[group, t])
         if y_scan is not None:
-            torch.bmm(C[group, t, None, :], states[t + 1], out=y_scan[group, t, None, :])
+            _sum_products(states[t + 1], C[group, t, :, None], 1, work, y_scan[group, t])
 
     g = grad_ends[group].clone()
     through_A = torch.zeros_like(g)
     for t in reversed(range(CHUNK_LENGTH)):
         g.addcmul_(gy[group, t, None, :], C[group, t, :, None])
-        torch.bmm(g, x[group, t, :, None], out=grad_B[group, t, :, None])
-        torch.bmm(B[group, t, None, :], g, out=grad_x[group, t, None, :])
+        _sum_products(g, x[group, t, None, :], 2, work, grad_B[group, t])
+        _sum_products(g, B[group, t, :, None], 1, work, grad_x[group, t])
         g.mul_(decays[t])
         exponent = states[t].mul_(g)
-        torch.sum(exponent * A_t, dim=1, out=grad_dt[group, t])
+        _sum_products(exponent, A_t, 1, work, grad_dt[group, t])
         through_A.addcmul_(exponent, dt[group, t, None, :])
     grad_A_t += through_A.sum(0)

@@ -1,0 +1,9 @@
+"""Building blocks of the networks; feature maps are channels-last: (batch, *spatial, channels)."""
+
+from .decoder import DecoderBlock
+from .depthwise import depthwise_conv
+from .rvm import RVMLayer
+from .ssm import SelectiveSSM
+from .vss import VSSModule
+
+__all__ = ["DecoderBlock", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv"]

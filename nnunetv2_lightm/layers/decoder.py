@@ -1,0 +1,40 @@
+"""The Decoder Block, section 2.4 of the paper."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .depthwise import depthwise_conv
+
+
+class DecoderBlock(nn.Module):
+    """Equation (4): ``P_out = ReLU(DWConv(P_in + F_D) + s' * (P_in + F_D))``, then half the channels, then upsampling.
+
+    Choices where the paper is silent: s', one number per channel, starts at 1; the channels are halved by a pointwise
+    layer before the interpolation, where there are fewer voxels; interpolation is linear on each axis (bilinear or
+    trilinear), corners not aligned.
+
+    Args:
+        channels: Channels of P_in and F_D; half as many leave the block.
+        spatial_dims: 2 or 3.
+    """
+
+    def __init__(self, channels: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.dwconv = depthwise_conv(channels, spatial_dims)
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.halve = nn.Linear(channels, channels // 2)
+        self.mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
+
+    def forward(self, p_in: Tensor, skip: Tensor, size: tuple[int, ...]) -> Tensor:
+        """p_in, skip: (batch, *spatial, channels) -> (batch, *size, channels // 2)."""
+        x = p_in + skip
+        p_out = F.relu(self.dwconv(x) + self.scale * x)  # (4)
+        return self._upsample(self.halve(p_out), size)
+
+    def _upsample(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
+        if tuple(x.shape[1:-1]) == tuple(size):
+            return x
+        return F.interpolate(x.movedim(-1, 1), size=tuple(size), mode=self.mode).movedim(1, -1)

@@ -1,0 +1,47 @@
+"""S6: the selective state space model with its input-dependent parameters (Gu & Dao 2023, algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import selective_scan
+
+
+class SelectiveSSM(nn.Module):
+    """delta, B and C computed from the sequence, A and D learned; scans the sequence once.
+
+    Args:
+        d_inner: Channels of the sequence.
+        d_state: States per channel, N.
+        dt_rank: Rank of delta's projection.
+        dt_min: Smallest initial step size.
+        dt_max: Largest initial step size.
+    """
+
+    def __init__(self, d_inner: int, *, d_state: int, dt_rank: int, dt_min: float = 1e-3, dt_max: float = 0.1) -> None:
+        super().__init__()
+        self.dt_rank, self.d_state = dt_rank, d_state
+        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner, bias=True)
+        # A = -exp(A_log) stays negative; it starts at -1 ... -N (S4D-real), as in Mamba.
+        self.A_log = nn.Parameter(torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(d_inner, 1))
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self._initialise_step_sizes(dt_min, dt_max)
+
+    def _initialise_step_sizes(self, dt_min: float, dt_max: float) -> None:
+        """softplus(bias) is log-uniform in [dt_min, dt_max] (Gu & Dao 2023, section 3.6)."""
+        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+        dt = torch.empty(self.D.shape).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u: (batch, length, d_inner) -> (batch, length, d_inner); scans in float32, returns u's dtype."""
+        dt, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
+        delta = F.linear(dt, self.dt_proj.weight)
+        A = -torch.exp(self.A_log.float())
+        return selective_scan(u, delta, A, B, C, self.D, delta_bias=self.dt_proj.bias, delta_softplus=True)

@@ -1,0 +1,202 @@
+"""LightM-UNet as the paper describes it, read top-down with section 2 in hand.
+
+Liao, Zhu, Wang, Pan, Wang, Ma: LightM-UNet: Mamba Assists in Lightweight UNet for Medical Image Segmentation.
+arXiv:2403.05246, 2024. The authors' released code is another network.
+
+Equations (1), (2): :class:`nnunetv2_lightm.layers.RVMLayer`; (3): :class:`~nnunetv2_lightm.layers.VSSModule`;
+(4): :class:`~nnunetv2_lightm.layers.DecoderBlock`. Inside, feature maps are channels-last: (batch, *spatial, channels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import DecoderBlock, RVMLayer, depthwise_conv
+
+Strides = Sequence[Sequence[int]]
+
+
+class LightMUNet(nn.Module):
+    """Section 2.1: stem, three Encoder Blocks, Bottleneck Block, three Decoder Blocks, head; skips F_D^l.
+
+    Called as an ordinary module, or by nnU-Net as a plans file's ``network_class_name``. Any input size works: an odd
+    axis is floored by the pooling and interpolated back to the size of its skip.
+
+    Args:
+        input_channels: Channels of the image.
+        num_classes: Segmentation outputs.
+        conv_op: nnU-Net's way to say 2D or 3D: nn.Conv2d or nn.Conv3d.
+        spatial_dims: The plain way: 2 or 3. Exactly one of the two is needed.
+        features: Channels at full resolution.
+        rvm_layers: RVM layers N_l of each Encoder Block; section 3: 1, 2, 2.
+        bottleneck_rvm_layers: RVM layers of the Bottleneck Block; section 2.3: 4.
+        expand: Expansion factor lambda of the VSS modules.
+        d_state: States per channel of their SSMs.
+        scan_directions: 1, 2 or, in 2D, 4; see :class:`~nnunetv2_lightm.layers.VSSModule`.
+        strides: nnU-Net's strides of the stages, the first of which is the full resolution, (1, 1, 1); the next ones
+            are the Encoder Blocks' pooling, so that thin axes are not halved. Further ones are not used, missing ones
+            count as 1. None: 2 on every axis of every block, as in the paper.
+        deep_supervision: Return, for nnU-Net's stock trainer, a list of logits: full resolution, then those of the
+            Decoder Blocks before. The paper has none.
+
+    Raises:
+        ValueError: if the number of dimensions is not clear, or strides do not fit it.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        *,
+        conv_op: type[nn.Module] | None = None,
+        spatial_dims: int | None = None,
+        features: int = 32,
+        rvm_layers: Sequence[int] = (1, 2, 2),
+        bottleneck_rvm_layers: int = 4,
+        expand: int = 2,
+        d_state: int = 16,
+        scan_directions: int = 1,
+        strides: Strides | None = None,
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        dims = _dimensions(conv_op, spatial_dims)
+        vss = {"expand": expand, "d_state": d_state, "scan_directions": scan_directions}
+        widths = [features * 2**level for level in range(len(rvm_layers) + 1)]
+        pooling = _pooling(strides, dims, len(rvm_layers))
+
+        self.stem = Stem(input_channels, features, dims)
+        self.encoder = nn.ModuleList(
+            EncoderBlock(width, count, stride, dims, **vss)
+            for width, count, stride in zip(widths, rvm_layers, pooling, strict=False)
+        )
+        self.bottleneck = nn.Sequential(
+            *(RVMLayer(widths[-1], widths[-1], dims, **vss) for _ in range(bottleneck_rvm_layers))
+        )
+        self.decoder = Decoder(widths, num_classes, dims, deep_supervision)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial)."""
+        f = self.stem(image)  # F_S, section 2.1
+        sizes, skips = [], []
+        for block in self.encoder:
+            sizes.append(f.shape[1:-1])
+            f = block(f)  # F_D^l, section 2.2
+            skips.append(f)
+        return self.decoder(self.bottleneck(f), skips, sizes)  # sections 2.3, 2.4
+
+
+class Stem(nn.Module):
+    """Section 2.1: "a depthwise convolution (DWConv) layer for shallow feature extraction", 32 channels.
+
+    A pointwise layer first, then the depthwise one: the other way round, a one-channel image would give ``features``
+    scaled copies of a single filtered image.
+    """
+
+    def __init__(self, input_channels: int, features: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.pointwise = nn.Linear(input_channels, features)
+        self.depthwise = depthwise_conv(features, spatial_dims)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(batch, input_channels, *spatial) -> (batch, *spatial, features)."""
+        return self.depthwise(self.pointwise(image.movedim(1, -1)))
+
+
+class EncoderBlock(nn.Module):
+    """Section 2.2: N_l RVM layers on the flattened map, "with the number of channels increased in the last RVM Layer",
+    then max-pooling."""
+
+    def __init__(self, channels: int, num_layers: int, stride: Sequence[int], spatial_dims: int, **vss: int) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"an Encoder Block has {num_layers} RVM layers; it needs at least 1, which widens the map")
+        self.layers = nn.Sequential(
+            *(RVMLayer(channels, channels, spatial_dims, **vss) for _ in range(num_layers - 1)),
+            RVMLayer(channels, 2 * channels, spatial_dims, **vss),
+        )
+        self.stride = tuple(stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *spatial, channels) -> (batch, *(spatial / stride), 2 * channels)."""
+        x = self.layers(x).movedim(-1, 1)
+        stride = tuple(min(s, size) for s, size in zip(self.stride, x.shape[2:], strict=True))
+        pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
+        return pool(x, kernel_size=stride, stride=stride).movedim(1, -1)
+
+
+class Decoder(nn.Module):
+    """Section 2.4: the Decoder Blocks from the lowest resolution up, then "a DWConv layer to map the number of channels
+    to the number of segmentation targets". The softmax is left to the caller, as nnU-Net wants it.
+
+    Attributes:
+        deep_supervision: nnU-Net's stock trainer switches it off for validation.
+    """
+
+    def __init__(self, widths: Sequence[int], num_classes: int, spatial_dims: int, deep_supervision: bool) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        self.blocks = nn.ModuleList(DecoderBlock(width, spatial_dims) for width in reversed(widths[1:]))
+        self.head = Head(widths[0], num_classes, spatial_dims)
+        # Without deep supervision these heads do not exist: the network is the paper's, parameter for parameter.
+        lower = list(reversed(widths[1:-1])) if deep_supervision else []
+        self.lower_heads = nn.ModuleList(Head(width, num_classes, spatial_dims) for width in lower)
+        self.register_load_state_dict_pre_hook(_drop_unused_heads)
+
+    def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> Tensor | list[Tensor]:
+        """p: Bottleneck's map; skips: F_D^1 ...; sizes: spatial size before each Encoder Block."""
+        maps = []
+        for block, skip, size in zip(self.blocks, reversed(skips), reversed(sizes), strict=True):
+            p = block(p, skip, size)
+            maps.append(p)
+        logits = self.head(maps.pop())
+        if not self.deep_supervision:
+            return logits
+        lower = [head(m) for head, m in zip(self.lower_heads, maps, strict=True)]
+        return [logits, *reversed(lower)]
+
+
+class Head(nn.Module):
+    """Depthwise 3x3(x3), then pointwise to the classes; raw logits, channels first."""
+
+    def __init__(self, channels: int, num_classes: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.depthwise = depthwise_conv(channels, spatial_dims)
+        self.pointwise = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *spatial, channels) -> (batch, num_classes, *spatial), contiguous."""
+        return self.pointwise(self.depthwise(x)).movedim(-1, 1).contiguous()
+
+
+def _dimensions(conv_op: type[nn.Module] | None, spatial_dims: int | None) -> int:
+    if (conv_op is None) == (spatial_dims is None):
+        raise ValueError(f"give one of conv_op and spatial_dims; given: conv_op={conv_op}, spatial_dims={spatial_dims}")
+    dims = spatial_dims if conv_op is None else {nn.Conv2d: 2, nn.Conv3d: 3}.get(conv_op)
+    if dims not in (2, 3):
+        raise ValueError(f"conv_op={conv_op}, spatial_dims={spatial_dims}; expected nn.Conv2d or 2, nn.Conv3d or 3")
+    return dims
+
+
+def _pooling(strides: Strides | None, dims: int, blocks: int) -> list[tuple[int, ...]]:
+    """The max-pooling strides of the Encoder Blocks."""
+    if strides is None:
+        return [(2,) * dims] * blocks
+    # nnU-Net writes an int for a stride that is the same on every axis.
+    stages = [(s,) * dims if isinstance(s, int) else tuple(s) for s in strides]
+    if any(len(s) != dims for s in stages) or any(x < 1 for s in stages for x in s):
+        raise ValueError(f"strides are {list(strides)}; expected {dims} positive numbers for each stage")
+    if not stages or any(x != 1 for x in stages[0]):
+        raise ValueError(f"strides are {list(strides)}; the first stage is the full resolution, its stride must be 1")
+    pooling = stages[1 : blocks + 1]
+    return pooling + [(1,) * dims] * (blocks - len(pooling))
+
+
+def _drop_unused_heads(module: Decoder, state_dict: dict, prefix: str, *_: object) -> None:
+    """A network trained with deep supervision predicts without it: nnU-Net builds it anew and loads strictly."""
+    if not module.lower_heads:
+        for key in [k for k in state_dict if k.startswith(f"{prefix}lower_heads.")]:
+            del state_dict[key]

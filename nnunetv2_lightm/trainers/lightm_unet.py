@@ -1,0 +1,104 @@
+"""Trainers of the paper's network: one with a recipe that trains it well, one with the paper's recipe to the letter."""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from ..networks import LightMUNet
+from ..ops import select_backend
+
+
+class nnUNetTrainerLightMUNet(nnUNetTrainer):
+    """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
+
+    Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. The optimiser
+    is not the paper's, which barely moves this network in 100 epochs; :class:`nnUNetTrainerLightMUNetPaperSGD` has
+    that one. No deep supervision, as in the paper.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-3
+        self.weight_decay = 1e-2
+        self.num_epochs = 100
+        self.enable_deep_supervision = False
+        # A checkpoint is some 30 MB, so that a killed run need not lose more than an epoch.
+        self.save_every = 1
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network for a configuration; nnU-Net calls this in training and in prediction.
+
+        Only the strides come from the plans: thin axes are not halved.
+        """
+        return LightMUNet(
+            num_input_channels,
+            num_output_channels,
+            spatial_dims=len(configuration_manager.patch_size),
+            strides=configuration_manager.pool_op_kernel_sizes,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.weight_decay), lr=self.initial_lr)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Nothing to switch unless the trainer has deep supervision: the network returns one map of logits."""
+        if self.enable_deep_supervision:
+            super().set_deep_supervision_enabled(enabled)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        parameters = sum(p.numel() for p in self.network.parameters())
+        backend = select_backend(self.device.type)
+        self.print_to_log_file(f"{type(self).__name__}: {parameters:,} parameters, selective scan backend: {backend}")
+
+
+class nnUNetTrainerLightMUNetPaperSGD(nnUNetTrainerLightMUNet):
+    """The recipe of the paper's section 3 to the letter: SGD, initial learning rate 1e-4, poly schedule, 100 epochs,
+    cross entropy + Dice.
+
+    The paper names neither momentum nor weight decay: both are 0, as in PyTorch's SGD.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-4
+        self.weight_decay = 0.0
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay on the matrices and kernels only: not on norms, biases, adjustment factors, A_log and D."""
+    decayed, free = [], []
+    for name, parameter in network.named_parameters():
+        (decayed if parameter.ndim > 1 and not name.endswith("A_log") else free).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
