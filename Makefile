@@ -1,0 +1,47 @@
+# Each target sets up what it needs, in a virtual environment of its own: .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Real data for the tests that want it; without it they are skipped and say so.
+ifndef NNUNETV2_LIGHTM_DATA
+ifneq ($(wildcard ../shared/data),)
+export NNUNETV2_LIGHTM_DATA := $(CURDIR)/../shared/data
+endif
+endif
+# nnU-Net starts 8 worker processes unless it is told otherwise: too many for a laptop.
+export nnUNet_n_proc_DA ?= 2
+export nnUNet_def_n_proc ?= 2
+
+.PHONY: help install demo test lint clean
+
+help:
+	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
+	@echo "make test   run all tests"
+	@echo "make lint   check style"
+	@echo "make clean  remove the virtual environment and what was built"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Choose one: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/nnUNetv2_lightm demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find nnunetv2_lightm dataset_conversion tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""Runs at every start of Python: tells nnU-Net, through its own environment variable, where our trainers are.
+
+Standard library only, and of that only what the interpreter has loaded already.
+"""
+
+import os
+
+from . import shim_directory
+
+EXT_TRAINER_VARIABLE = "nnUNet_extTrainer"
+SWITCH_VARIABLE = "NNUNETV2_LIGHTM_AUTOLOAD"
+
+# True once announce() of this process has added the directory; False where the variable held it already.
+announced = False
+
+
+def announce() -> None:
+    """Append the shim directory to ``nnUNet_extTrainer``.
+
+    What the variable holds already stays as it is and comes first. It may be there already: a virtual environment's
+    start-up files are read twice, and child processes inherit it. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches this off.
+    """
+    global announced
+    if switched_off():
+        return
+    directory = shim_directory()
+    value = os.environ.get(EXT_TRAINER_VARIABLE, "")
+    if _same(directory) in map(_same, value.split(os.pathsep)):
+        return
+    os.environ[EXT_TRAINER_VARIABLE] = f"{value}{os.pathsep}{directory}" if value else directory
+    announced = True
+
+
+def switched_off() -> bool:
+    """Whether the user has set the kill switch."""
+    return os.environ.get(SWITCH_VARIABLE, "").strip().lower() in {"0", "false", "off", "no"}
+
+
+def _same(path: str) -> str:
+    return os.path.normcase(os.path.normpath(path.strip()))

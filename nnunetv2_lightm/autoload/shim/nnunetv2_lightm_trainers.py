@@ -1,0 +1,32 @@
+"""Leads nnU-Net's trainer look-up to nnunetv2_lightm.trainers.
+
+nnU-Net imports this file as a top-level module, asks it for a trainer by name with ``hasattr`` and drops it afterwards.
+The classes live under their real module names, so they stay the same class and can be pickled.
+"""
+
+import sys
+import warnings
+
+
+def __getattr__(name):
+    if name.startswith("nnUNetTrainer"):
+        trainer = _find(name)
+        if trainer is not None:
+            return trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _find(name):
+    try:
+        from nnunetv2_lightm.trainers import find_trainer
+    except Exception as error:
+        message = (
+            f"nnunetv2-lightm cannot be imported by {sys.executable}: {type(error).__name__}: {error}. "
+            "`nnUNetv2_lightm doctor` says what to mend; NNUNETV2_LIGHTM_AUTOLOAD=0 leaves its trainers out."
+        )
+        if name.startswith("nnUNetTrainerLightMUNet"):
+            raise ImportError(message) from error
+        # The name may belong to another plug-in, whose directory nnU-Net has still to search.
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
+    return find_trainer(name)

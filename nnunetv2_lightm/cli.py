@@ -1,0 +1,85 @@
+"""The command line ``nnUNetv2_lightm``: names the commands and hands over to the one that is called.
+
+A command is a module with ``main(argv) -> exit code``, imported only when it is called: ``--help`` and ``doctor`` work
+also where torch or nnunetv2 is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from .commands.nearest import did_you_mean
+
+PROGRAM = "nnUNetv2_lightm"
+COMMANDS = {
+    "doctor": ("nnunetv2_lightm.commands.doctor", "say whether a training would start, and if not what to mend"),
+    "backends": ("nnunetv2_lightm.commands.backends", "list the scan backends and why one is not usable"),
+    "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
+    "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
+    "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
+}
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command not in COMMANDS:
+        parser.error(f"no command {arguments.command!r}{did_you_mean(arguments.command, COMMANDS)}")
+    name = f"{PROGRAM} {arguments.command}"
+    try:
+        return import_module(COMMANDS[arguments.command][0]).main(arguments.arguments)
+    except ImportError as error:
+        return _fail(f"{name}: a library is missing or broken: {error}. Run `{PROGRAM} doctor`.")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `... | head` has read enough. Python flushes once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{name}: {error}")
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS)) + 2
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
+        description="LightM-UNet for stock nnU-Net v2.",
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()),
+                "",
+                f"`{PROGRAM} COMMAND --help` tells more. Training and prediction are nnU-Net's own commands:",
+                "  nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerLightMUNet",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser, *_):
+        from . import __version__
+
+        print(f"nnunetv2-lightm {__version__}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

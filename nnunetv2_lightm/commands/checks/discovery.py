@@ -1,0 +1,92 @@
+"""Whether nnU-Net finds our trainer by its name, and who else has a trainer of that name."""
+
+from __future__ import annotations
+
+import os
+
+from ...autoload import boot, shim_directory
+from .finding import Finding, fail, note, ok, set_variable, unset_variable
+from .probe import TRAINER
+
+SUBJECT = "trainers"
+PACKAGE = "nnunetv2_lightm"
+REINSTALL = "python -m pip install --force-reinstall --no-deps nnunetv2-lightm"
+
+
+def check_discovery(found: dict[str, object]) -> list[Finding]:
+    """What nnU-Net's own look-up of our trainer gave in a fresh process, and the directories it went through."""
+    lookup, directories = found["lookup"], found["directories"]
+    if not isinstance(directories, list):
+        directories = []
+    findings = [_verdict(lookup, found["own tree"], directories)]
+    ours_seen = False
+    for directory in directories:
+        ours_seen = ours_seen or _is_ours(directory["finds"])
+        findings += _about(directory, ours_seen)
+    return findings
+
+
+def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict[str, object]]) -> Finding:
+    if "error" not in lookup:
+        if _is_ours(lookup["module"]):
+            way = "by the autoload" if lookup["by autoload"] else f"by {boot.EXT_TRAINER_VARIABLE} as it was exported"
+            return ok(SUBJECT, f"{TRAINER} is found, {way}: {shim_directory()}")
+        if isinstance(own_tree, str):
+            return fail(
+                SUBJECT,
+                f"nnunetv2's own tree holds another {TRAINER} ({own_tree}), which wins over ours",
+                "python -m pip uninstall nnunetv2   # a fork may have overwritten it; then delete what is left of it",
+                'python -m pip install "nnunetv2>=2.8,<2.9"',
+            )
+        rival = next((entry["path"] for entry in directories if isinstance(entry["finds"], str)), lookup["module"])
+        return fail(
+            SUBJECT,
+            f"another {TRAINER} wins: {rival} comes before ours in {boot.EXT_TRAINER_VARIABLE}",
+            f"take {rival} out of {boot.EXT_TRAINER_VARIABLE}, or rename its trainer",
+        )
+    if isinstance(own_tree, dict):
+        return fail(SUBJECT, f"nnU-Net cannot search for trainers, not even for its own: {lookup['error']}")
+    broken = next((entry for entry in directories if _error(entry)), None)
+    if broken is not None and broken["path"] == shim_directory():
+        return fail(SUBJECT, _error(broken), REINSTALL)
+    if broken is not None:
+        return fail(
+            SUBJECT,
+            f"{broken['path']} in {boot.EXT_TRAINER_VARIABLE} breaks the search, also for all directories after it: "
+            f"{_error(broken)}",
+            f"mend that directory, or take it out of {boot.EXT_TRAINER_VARIABLE}",
+        )
+    if boot.switched_off():
+        switch = f"{boot.SWITCH_VARIABLE}={os.environ[boot.SWITCH_VARIABLE]}"
+        return fail(
+            SUBJECT,
+            f"{TRAINER} is not found: {switch} switches the autoload off",
+            unset_variable(boot.SWITCH_VARIABLE),
+        )
+    return fail(
+        SUBJECT,
+        f"{TRAINER} is not found: the start-up file nnunetv2_lightm.pth is missing or not read in this Python",
+        REINSTALL,
+        set_variable(boot.EXT_TRAINER_VARIABLE, shim_directory()) + "   # or this, where .pth files are not read",
+    )
+
+
+def _about(directory: dict[str, object], ours_seen: bool) -> list[Finding]:
+    path, finds = directory["path"], directory["finds"]
+    if not directory["exists"]:
+        return [note(SUBJECT, f"{path} in {boot.EXT_TRAINER_VARIABLE} does not exist; nnU-Net skips it")]
+    if _error(directory) and ours_seen:
+        message = f"{path}, after ours in {boot.EXT_TRAINER_VARIABLE}, breaks the search for its own trainers"
+        return [note(SUBJECT, f"{message}: {_error(directory)}")]
+    if isinstance(finds, str) and not _is_ours(finds) and ours_seen:
+        return [note(SUBJECT, f"{path} holds another {TRAINER}; ours comes first")]
+    return []
+
+
+def _error(directory: dict[str, object]) -> str | None:
+    finds = directory["finds"]
+    return finds["error"] if isinstance(finds, dict) else None
+
+
+def _is_ours(module: object) -> bool:
+    return isinstance(module, str) and module.split(".")[0] == PACKAGE

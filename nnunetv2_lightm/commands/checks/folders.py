@@ -1,0 +1,70 @@
+"""The three folders nnU-Net works in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from .finding import Finding, fail, note, ok, set_variable
+
+# In the order nnU-Net goes through them. A training reads the first two and writes the third.
+FOLDERS = {
+    "nnUNet_raw": "converted data sets",
+    "nnUNet_preprocessed": "preprocessed data and plans",
+    "nnUNet_results": "trained models",
+}
+LOW_DISK_GIB = 10
+
+
+def check_folders() -> list[Finding]:
+    """Each folder: set, there, writable, with room."""
+    return [_check(name, purpose) for name, purpose in FOLDERS.items()]
+
+
+def _check(variable: str, purpose: str) -> Finding:
+    value = os.environ.get(variable)
+    if not value:
+        state = "not set" if value is None else "set, but empty"
+        return fail(variable, f"{state}; nnU-Net keeps {purpose} there", *_suggestion(variable))
+    if value.startswith("~"):
+        message = f"{value}: nnU-Net does not expand the ~"
+        return fail(variable, message, set_variable(variable, Path(value).expanduser()))
+    folder = Path(value)
+    if folder.exists() and not folder.is_dir():
+        return fail(variable, f"{value} is a file, not a folder", *_suggestion(variable))
+    if not folder.exists():
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        refusal = _refusal_to_write(parent)
+        if refusal is not None:
+            return fail(variable, f"{value} does not exist and cannot be made: {refusal}", *_suggestion(variable))
+        return note(variable, f"{value} does not exist yet; it is made when it is first written to")
+    refusal = _refusal_to_write(folder)
+    if refusal is not None:
+        # What is there already can be trained on; only the results have to be written.
+        if variable == "nnUNet_results":
+            return fail(variable, f"{value} cannot be written to: {refusal}", *_suggestion(variable))
+        return note(variable, f"{value} can be read but not written to ({refusal}): nothing new can be put there")
+    free_gib = shutil.disk_usage(folder).free / 2**30
+    if free_gib < LOW_DISK_GIB:
+        return note(variable, f"{value}: only {free_gib:.1f} GiB free")
+    if not folder.is_absolute():
+        return note(variable, f"{value} is relative: it is another folder whenever you start elsewhere")
+    return ok(variable, f"{value}, {free_gib:.0f} GiB free")
+
+
+def _refusal_to_write(folder: Path) -> str | None:
+    """Why nothing can be written into a folder; None if it can. Tried out: permissions do not tell the whole truth."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _suggestion(variable: str) -> tuple[str, ...]:
+    if os.name == "nt":
+        return (set_variable(variable, rf"$HOME\nnUNet\{variable}"),)
+    return (f'{set_variable(variable, f"$HOME/nnUNet/{variable}")}; mkdir -p "${variable}"',)

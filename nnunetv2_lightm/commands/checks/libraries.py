@@ -1,0 +1,112 @@
+"""Whether nnunetv2 is the one we are made for, and whether torch, torchvision and timm agree with it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from .finding import Finding, fail, note, ok
+
+DISTRIBUTION = "nnunetv2-lightm"
+PIP = "python -m pip install"
+
+
+def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
+    """The version of nnunetv2 beside the range that our own metadata asks for, and that it is the installed one."""
+    subject = "nnunetv2"
+    needed = _requirement(DISTRIBUTION, "nnunetv2")
+    if needed is None:
+        return [fail(subject, f"{DISTRIBUTION} itself is not installed in this Python", f"{PIP} {DISTRIBUTION}")]
+    reinstall = f'{PIP} "{needed}"'
+    installed = _version("nnunetv2")
+    if installed is None:
+        return [fail(subject, "not installed", reinstall)]
+    if not needed.specifier.contains(installed, prereleases=True):
+        message = f"{installed} is installed, {needed.specifier} is needed"
+        if Version(installed) < Version("2.8"):
+            message += "; forks of nnU-Net (LightM-UNet, U-Mamba) install themselves as such an old nnunetv2"
+        return [fail(subject, message, reinstall)]
+    outcome = found["nnunetv2"]
+    if "error" in outcome:
+        return [fail(subject, f"{installed} cannot be imported: {outcome['error']}", f"{reinstall} --force-reinstall")]
+    path, expected = outcome["path"], _installed_path("nnunetv2")
+    if expected is not None and not Path(path).samefile(expected):
+        return [note(subject, f"{installed} is installed in {expected}, but Python takes another one from {path}")]
+    return [ok(subject, f"{installed}, needed {needed.specifier}")]
+
+
+def check_torch(found: dict[str, object]) -> list[Finding]:
+    """That torch, torchvision and timm can be imported together: nnU-Net's search for a trainer imports all three."""
+    subject = "torch"
+    versions = {name: _version(name) for name in ("torch", "torchvision", "timm")}
+    missing = [name for name, installed in versions.items() if installed is None]
+    if missing:
+        return [fail(subject, f"not installed: {', '.join(missing)}", f"{PIP} {' '.join(missing)}")]
+    wanted = _requirement("nnunetv2", "torch")
+    if wanted is not None and not wanted.specifier.contains(versions["torch"], prereleases=True):
+        message = f"torch {versions['torch']} is installed, but nnunetv2 asks for torch {wanted.specifier}"
+        return [fail(subject, message, f'{PIP} "{wanted}" torchvision --upgrade')]
+    mismatch = _torchvision_mismatch(versions, found)
+    if mismatch is not None:
+        return [mismatch]
+    for name in versions:
+        error = found[name].get("error")
+        if error is not None:
+            remedy = f'{PIP} --force-reinstall --no-deps "{name}=={versions[name]}"'
+            return [fail(subject, f"{name} {versions[name]} cannot be imported: {error}", remedy)]
+    return [ok(subject, ", ".join(f"{name} {installed}" for name, installed in versions.items()) + " agree")]
+
+
+def check_device(found: dict[str, object]) -> list[Finding]:
+    """Which devices torch sees: nnU-Net's commands take CUDA unless they are told otherwise."""
+    devices = found["devices"]
+    if not isinstance(devices, list):
+        return []
+    if "cuda" in devices:
+        return [ok("device", "CUDA")]
+    other = devices[-1]
+    advice = f"add `-device {other}` to nnUNetv2_train and nnUNetv2_predict"
+    return [note("device", f"torch sees no CUDA device, only {', '.join(devices)}: {advice}")]
+
+
+def _torchvision_mismatch(versions: dict[str, str], found: dict[str, object]) -> Finding | None:
+    wanted = _requirement("torchvision", "torch")
+    error = found["torchvision"].get("error", "")
+    disagree = wanted is not None and not wanted.specifier.contains(versions["torch"], prereleases=True)
+    # What a torchvision built for another torch dies of: operators not registered, or a library that cannot be linked.
+    broken = any(sign in error for sign in ("torchvision::", "undefined symbol", "torchvision/_C", "Symbol not found"))
+    if not (disagree or broken):
+        return None
+    message = f"torchvision {versions['torchvision']} does not match torch {versions['torch']}, so every -tr fails"
+    reason = error or f"it asks for torch {wanted.specifier}"
+    torch = Version(versions["torch"])
+    # torchvision 0.(N + 15) belongs to torch 2.N.
+    match = f'"torchvision==0.{torch.minor + 15}.*"' if torch.major == 2 else "torchvision"
+    remedy = f"{PIP} --force-reinstall --no-deps {match}   # from the index that torch came from"
+    return fail("torch", f"{message} ({reason})", remedy)
+
+
+def _requirement(distribution_name: str, dependency: str) -> Requirement | None:
+    try:
+        lines = requires(distribution_name) or []
+    except PackageNotFoundError:
+        return None
+    requirements = (Requirement(line) for line in lines)
+    return next((found for found in requirements if found.name == dependency and found.marker is None), None)
+
+
+def _version(distribution_name: str) -> str | None:
+    try:
+        return version(distribution_name)
+    except PackageNotFoundError:
+        return None
+
+
+def _installed_path(package: str) -> Path | None:
+    """Where pip has put the package; None for an editable install, which lists none of its files."""
+    files = distribution(package).files or []
+    init = next((file for file in files if file.parts == (package, "__init__.py")), None)
+    return None if init is None else Path(init.locate()).parent

@@ -1,0 +1,22 @@
+"""Which backends of the selective scan are usable, and why the others are not."""
+
+from __future__ import annotations
+
+from .finding import Finding, fail, ok
+
+SUBJECT = "scan backends"
+
+
+def check_backends(found: dict[str, object]) -> list[Finding]:
+    """One line for each device that torch sees: the backend taken, then those that cannot be."""
+    table = found["backends"]
+    if isinstance(table, dict):
+        return [fail(SUBJECT, f"cannot be listed: {table['error']}")]
+    findings = []
+    for device in dict.fromkeys(backend["device"] for backend in table):
+        rows = [backend for backend in table if backend["device"] == device]
+        usable = [row["name"] + (" (taken)" if row["selected"] else "") for row in rows if row["usable"]]
+        unusable = [f"{row['name']}: {row['reason']}" for row in rows if not row["usable"]]
+        message = "; not ".join([f"{device}: {', '.join(usable) or 'none'}", *unusable])
+        findings.append(ok(SUBJECT, message) if usable else fail(SUBJECT, message))
+    return findings

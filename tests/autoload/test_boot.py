@@ -1,0 +1,77 @@
+"""autoload/boot.py: what it does to nnUNet_extTrainer, and that it costs next to nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_lightm.autoload import boot, shim_directory
+
+VARIABLE = "nnUNet_extTrainer"
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv("NNUNETV2_LIGHTM_AUTOLOAD", raising=False)
+    monkeypatch.setattr(boot, "announced", False)
+
+
+def announce_to(monkeypatch, value: str) -> str:
+    monkeypatch.setenv(VARIABLE, value)
+    boot.announce()
+    return os.environ[VARIABLE]
+
+
+def test_unset_variable_holds_the_shim_directory_alone():
+    boot.announce()
+    assert os.environ[VARIABLE] == shim_directory()
+    assert boot.announced
+
+
+def test_empty_variable_gets_no_empty_entry(monkeypatch):
+    assert announce_to(monkeypatch, "") == shim_directory()
+
+
+def test_entries_of_the_user_stay_as_they_are_and_come_first(monkeypatch):
+    value = os.pathsep.join(["relative/dir/", "/b", "", "/a", "/b"])
+    assert announce_to(monkeypatch, value) == value + os.pathsep + shim_directory()
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/", " {} ", "/x{sep}{}{sep}/y"])
+def test_directory_that_is_there_already_is_not_added_again(monkeypatch, spelling):
+    value = spelling.format(shim_directory(), sep=os.pathsep)
+    assert announce_to(monkeypatch, value) == value
+    assert not boot.announced
+
+
+def test_twice_is_once():
+    boot.announce()
+    boot.announce()
+    assert os.environ[VARIABLE] == shim_directory()
+
+
+@pytest.mark.parametrize("off", ["0", "false", "False", "OFF", "no", " 0 "])
+def test_kill_switch(monkeypatch, off):
+    monkeypatch.setenv("NNUNETV2_LIGHTM_AUTOLOAD", off)
+    assert announce_to(monkeypatch, "/a") == "/a"
+
+
+@pytest.mark.parametrize("on", ["1", "true", "", "yes"])
+def test_other_values_of_the_switch_leave_it_on(monkeypatch, on):
+    monkeypatch.setenv("NNUNETV2_LIGHTM_AUTOLOAD", on)
+    boot.announce()
+    assert os.environ[VARIABLE] == shim_directory()
+
+
+def test_start_of_python_loads_nothing_else(repository):
+    """It runs at every start of the interpreter: only our own three modules may be loaded by it."""
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(repository)!r}); before = set(sys.modules); "
+        "import nnunetv2_lightm.autoload.boot; print(*sorted(set(sys.modules) - before))"
+    )
+    output = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
+    assert output.stdout.split() == ["nnunetv2_lightm", "nnunetv2_lightm.autoload", "nnunetv2_lightm.autoload.boot"]

@@ -1,0 +1,26 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data, from the environment variable NNUNETV2_LIGHTM_DATA; skips where there is none."""
+    value = os.environ.get("NNUNETV2_LIGHTM_DATA")
+    if not value:
+        pytest.skip("real data: NNUNETV2_LIGHTM_DATA is not set")
+    root = Path(value)
+    if not root.is_dir():
+        pytest.skip(f"real data: NNUNETV2_LIGHTM_DATA is {value}, which is not a folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return Path(__file__).resolve().parent.parent
