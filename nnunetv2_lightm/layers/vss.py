@@ -42,7 +42,8 @@ class VSSModule(nn.Module):
     ) -> None:
         super().__init__()
         if scan_directions not in (1, 2, 4) or (scan_directions == 4 and spatial_dims != 2):
-            raise ValueError(f"scan_directions is {scan_directions} in {spatial_dims}D; expected 1, 2 or, in 2D only, 4")
+            given = f"scan_directions is {scan_directions} in {spatial_dims}D"
+            raise ValueError(f"{given}; expected 1, 2 or, in 2D only, 4")
         d_inner = expand * d_model
         self.in_proj = nn.Linear(d_model, d_inner, bias=False)
         self.gate_proj = nn.Linear(d_model, d_inner, bias=False)

@@ -53,9 +53,10 @@ def with_budget(base: type[nnUNetTrainer], name: str, epochs: int, iterations: i
 
 def __getattr__(name: str) -> type[nnUNetTrainer]:
     """Pickle finds a made class here by its name, in a fresh process as well."""
-    from . import find_trainer
+    if split_budget(name) is not None:
+        from . import find_trainer
 
-    trainer = find_trainer(name) if split_budget(name) else None
-    if trainer is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return trainer
+        trainer = find_trainer(name)
+        if trainer is not None:
+            return trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """The backends of the selective scan, in order of preference, and the choice among them.
 
-A backend is a module with ``NAME``, ``describe()``, ``not_supported_reason(device_type)``, ``checkpoint_count(length)``,
-``forward`` and ``backward`` (see :mod:`.torch_chunked`). It is imported only when it is looked at.
+A backend is a module with ``NAME``, ``describe()``, ``not_supported_reason(device_type)``,
+``checkpoint_count(length)``, ``forward`` and ``backward`` (see :mod:`.torch_chunked`), imported when it is looked at.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import ModuleType
+
+import torch
 
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 # Fastest first; the first one that supports the device is taken.
@@ -34,7 +36,7 @@ class BackendStatus:
     selected: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_backend(name: str) -> ModuleType:
     """Import a backend by its name.
 
@@ -45,6 +47,8 @@ def load_backend(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+# torch.compile shall take the name as a constant, not trace how it was found.
+@torch.compiler.assume_constant_result
 def select_backend(device_type: str, requested: str | None = None) -> str:
     """Name of the backend for the device type.
 
@@ -72,8 +76,14 @@ def select_backend(device_type: str, requested: str | None = None) -> str:
 def backend_table(device_types: tuple[str, ...] = ("cpu", "cuda", "mps")) -> Iterator[BackendStatus]:
     """The status of each backend on each device type, with reasons."""
     for device in device_types:
-        selected = select_backend(device)
+        absent = None if _is_present(device) else f"this machine has no {device} device, or this torch cannot use it"
+        selected = None if absent else select_backend(device)
         for name in REGISTRY:
             backend = load_backend(name)
-            reason = backend.not_supported_reason(device)
+            reason = absent or backend.not_supported_reason(device)
             yield BackendStatus(name, device, reason is None, reason or backend.describe(), name == selected)
+
+
+def _is_present(device_type: str) -> bool:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device_type == "cpu" or (accelerator is not None and accelerator.type == device_type)

@@ -1,0 +1,167 @@
+"""The trainers as nnU-Net uses them: look-up, recipes, budgets, network from plans."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_lightm.networks import LightMUNet
+from nnunetv2_lightm.trainers import TRAINERS, budgets, find_trainer
+
+STRIDES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
+DATASET_JSON = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "liver": 1, "tumor": 2},
+    "file_ending": ".nii.gz",
+}
+
+
+def make_plans(batch_size=2):
+    """The parts of a plans file that a trainer reads."""
+    architecture = {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": 4,
+            "features_per_stage": [4, 8, 8, 8],
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * 4,
+            "strides": STRIDES,
+            "n_conv_per_stage": [1] * 4,
+            "n_conv_per_stage_decoder": [1] * 3,
+        },
+        "_kw_requires_import": ["conv_op"],
+    }
+    configuration = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "patch_size": [8, 16, 16],
+        "batch_size": batch_size,
+        "spacing": [2.0, 1.0, 1.0],
+        "batch_dice": True,
+        "architecture": architecture,
+    }
+    return {
+        "dataset_name": "Dataset801_LiTS",
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
+        "configurations": {"3d_fullres": configuration},
+        "continue_training": False,
+    }
+
+
+@pytest.fixture
+def make_trainer(tmp_path, monkeypatch):
+    """Trainer by name, with folders of its own. nnU-Net reads its folders when it is imported."""
+    module = __import__(nnUNetTrainer.__module__, fromlist=["nnUNet_results"])
+    for name in ("nnUNet_results", "nnUNet_preprocessed"):
+        path = tmp_path / name
+        path.mkdir()
+        monkeypatch.setenv(name, str(path))
+    monkeypatch.setattr(module, "infer_dataset_class", lambda folder: None)
+
+    def make(name):
+        return find_trainer(name)(make_plans(), "3d_fullres", 0, DATASET_JSON, torch.device("cpu"))
+
+    return make
+
+
+@pytest.mark.parametrize("name", sorted(TRAINERS))
+def test_found_by_name_and_pickled(name):
+    trainer = find_trainer(name)
+    assert trainer is TRAINERS[name] and trainer.__name__ == name and issubclass(trainer, nnUNetTrainer)
+    assert "__" not in name
+    assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+@pytest.mark.parametrize("base", ["nnUNetTrainer", *sorted(TRAINERS)])
+@pytest.mark.parametrize(
+    ("suffix", "epochs", "iterations", "validation"),
+    [
+        ("_5epochs", 5, 250, 50),
+        ("_20epochs_50iters", 20, 50, 10),
+        ("_1epoch_1iters", 1, 1, 1),
+        ("_2epochs_11iters", 2, 11, 3),
+    ],
+)
+def test_budget(make_trainer, base, suffix, epochs, iterations, validation):
+    trainer = make_trainer(base + suffix)
+    assert type(trainer).__name__ == base + suffix, "nnU-Net names folders and checkpoints by the class"
+    assert trainer.num_epochs == epochs
+    assert trainer.num_iterations_per_epoch == iterations
+    assert trainer.num_val_iterations_per_epoch == validation
+    assert trainer.save_every <= max(1, epochs // 10)
+    assert set(trainer.my_init_kwargs) == {"plans", "configuration", "fold", "dataset_json", "device"}
+
+
+def test_a_budget_class_is_the_same_at_each_look_up_and_pickles():
+    trainer = find_trainer("nnUNetTrainerLightMUNet_3epochs")
+    assert find_trainer("nnUNetTrainerLightMUNet_3epochs") is trainer
+    data = pickle.dumps(trainer)
+    budgets._made.clear()  # as in a fresh process
+    assert pickle.loads(data).__name__ == trainer.__name__
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nnUNetTrainerDA5", "nnUNetTrainerLightM", "nnUNetTrainerLightMUNet_0epochs", "nnUNetTrainerLightMUNet_epochs",
+     "nnUNetTrainerLightMUNet_5epochs_", "nnUNetTrainerOther_5epochs", "nnUNetTrainerLightMUNet_5iters", ""],
+)  # fmt: skip
+def test_other_names_are_not_ours(name):
+    assert find_trainer(name) is None
+    with pytest.raises(AttributeError):
+        getattr(budgets, name)
+
+
+def test_recipe(make_trainer):
+    trainer = make_trainer("nnUNetTrainerLightMUNet")
+    trainer.initialize()
+    assert isinstance(trainer.network, LightMUNet)
+    assert (trainer.num_epochs, trainer.enable_deep_supervision, trainer.save_every) == (100, False, 1)
+    optimizer = trainer.optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-2, 0.0]
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+    decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
+    names = {name for name, p in trainer.network.named_parameters() if id(p) not in decayed}
+    assert {name.rsplit(".", 1)[-1] for name in names} == {"bias", "scale", "weight", "A_log", "D"}
+    assert all("norm" in name for name in names if name.endswith("weight"))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(trainer.network.parameters()))
+
+
+def test_paper_recipe(make_trainer):
+    trainer = make_trainer("nnUNetTrainerLightMUNetPaperSGD_100epochs")
+    trainer.initialize()
+    (group,) = trainer.optimizer.param_groups
+    assert type(trainer.optimizer) is torch.optim.SGD
+    assert (group["lr"], group["momentum"], group["weight_decay"], trainer.num_epochs) == (1e-4, 0, 0, 100)
+    trainer.lr_scheduler.step(50)
+    assert group["lr"] == pytest.approx(1e-4 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("name", sorted(TRAINERS))
+def test_train_step_and_validation_step(make_trainer, name):
+    trainer = make_trainer(name)
+    trainer.initialize()
+    trainer.set_deep_supervision_enabled(True)
+    before = trainer.network.decoder.head.pointwise.weight.detach().clone()
+    torch.manual_seed(0)
+    batch = {"data": torch.randn(2, 1, 8, 16, 16), "target": torch.randint(0, 3, (2, 1, 8, 16, 16)).float()}
+    assert trainer.train_step(batch)["loss"] > 0
+    assert all(p.grad is not None for p in trainer.network.parameters())
+    assert (before != trainer.network.decoder.head.pointwise.weight).any()
+    trainer.network.eval()
+    with torch.no_grad():
+        assert trainer.validation_step(batch)["tp_hard"].shape == (2,)
+    trainer._save_debug_information()
+
+
+def test_network_for_prediction_has_the_strides_of_the_plans():
+    manager = PlansManager(make_plans())
+    network = find_trainer("nnUNetTrainerLightMUNet_2epochs").build_network_architecture(
+        manager, manager.get_configuration("3d_fullres"), 1, 3, enable_deep_supervision=False
+    )
+    assert [list(block.stride) for block in network.encoder] == STRIDES[1:]
+    assert network(torch.randn(1, 1, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
