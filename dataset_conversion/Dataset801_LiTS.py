@@ -1,0 +1,183 @@
+"""LiTS, the liver tumour segmentation challenge: from its own layout, or that of MSD Task03_Liver, to nnU-Net's."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ._cli import make_parser, run
+from ._convert import ConversionOptions, DatasetKind, convert
+from ._files import FoundCases, SourceCase, list_files, relative_names, take_over
+from ._geometry import adopt_geometry, resample_to_shape
+from ._nifti import check_ct, check_label, read_volume
+from ._parallel import CaseOutcome
+from ._report import CaseReport, ConversionReport
+from ._split import Ratio
+
+LABELS = {"background": 0, "liver": 1, "tumor": 2}
+
+_CHALLENGE = re.compile(r"(?P<role>test-volume|volume|segmentation)-(?P<number>\d+)\.nii(\.gz)?", re.IGNORECASE)
+_MSD = re.compile(r"liver_(?P<number>\d+)\.nii(\.gz)?", re.IGNORECASE)
+_MSD_ROLES = {"imagestr": "volume", "labelstr": "segmentation", "imagests": "test-volume"}
+
+
+def convert_lits(
+    source: str | os.PathLike[str],
+    *,
+    dataset_id: int = 801,
+    dataset_name: str = "LiTS",
+    split: Ratio | None = (7, 1, 2),
+    seed: int = 12345,
+    resize: tuple[int, int, int] | None = None,
+    workers: int | None = None,
+    link: bool = False,
+    strict: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    show_progress: bool = False,
+) -> ConversionReport:
+    """Convert LiTS to nnU-Net's raw format, below nnUNet_raw and nnUNet_preprocessed.
+
+    Read are the challenge's names `volume-N.nii[.gz]`, `segmentation-N.nii[.gz]` and `test-volume-N.nii[.gz]` in any
+    nesting, and `imagesTr`, `labelsTr`, `imagesTs` with `liver_N.nii[.gz]`. Image and label whose geometries differ by
+    rounding (a quarter of the shortest voxel edge at most) are repaired, the image's geometry wins; those that really
+    differ are refused, as are unpaired, truncated and double files, NaN, and labels other than 0, 1, 2. A refused case
+    stops no other one.
+
+    With more than one worker, call this below `if __name__ == "__main__":`, as the workers import the main module.
+
+    Args:
+        source: LiTS's folder.
+        dataset_id: nnU-Net's data set id.
+        dataset_name: Name without `DatasetXXX_`.
+        split: Train, validation, test; None puts all labelled cases into imagesTr.
+        seed: Of the split.
+        resize: Voxels, (z, y, x), e.g. (128, 128, 128) for the paper's input; the physical extent stays.
+        workers: Processes; the cores, 8 at most, by default.
+        link: Make symbolic links to files that need no change, instead of copies.
+        strict: Fail if any case is refused, before anything is written.
+        overwrite: Replace an existing data set and what was preprocessed from it.
+        dry_run: Check and report; write nothing.
+        show_progress: Show a progress bar on stderr.
+    Raises:
+        ConversionError: if nothing can be converted; nothing is written then.
+    """
+    options = ConversionOptions(
+        dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
+    )
+    return convert(KIND, Path(source), options)
+
+
+def find_cases(source: Path) -> FoundCases:
+    """Pair the files of a source by their numbers."""
+    found = FoundCases()
+    files: dict[tuple[bool, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for file in list_files(source):
+        match = _CHALLENGE.fullmatch(file.name)
+        role = match["role"].lower() if match else None
+        if match is None and (match := _MSD.fullmatch(file.name)):
+            role = _MSD_ROLES.get(file.parent.name.lower())
+        if match is None or role is None:
+            found.ignored.append(file)
+            continue
+        files[role == "test-volume", int(match["number"])][role].append(file)
+
+    for (is_test, number), by_role in sorted(files.items()):
+        case = f"LiTS_test_{number:03d}" if is_test else f"LiTS_{number:03d}"
+        reason = _unpaired(by_role, is_test)
+        if reason:
+            names = relative_names((file for group in by_role.values() for file in group), source)
+            found.refused.append(CaseReport(case, "refused", names, reason))
+            continue
+        image, *labels = (by_role[role][0] for role in (("test-volume",) if is_test else ("volume", "segmentation")))
+        found.cases.append(SourceCase(case, "LiTS", image, tuple(labels)))
+    return found
+
+
+def _unpaired(by_role: Mapping[str, list[Path]], is_test: bool) -> str | None:
+    for role, files in by_role.items():
+        if len(files) > 1:
+            return f"{len(files)} files for one {role}; which is right? Remove the others"
+    if not is_test and "volume" not in by_role:
+        return "label without an image"
+    if not is_test and "segmentation" not in by_role:
+        return "image without a label"
+    return None
+
+
+def convert_case(
+    case: SourceCase, image_target: Path | None, label_target: Path | None, shape: tuple[int, ...] | None, link: bool
+) -> CaseOutcome:
+    """Check one case and write it, if there is a target.
+
+    Raises:
+        CaseRefused: if it cannot be converted.
+    """
+    image, repairs = read_volume(case.image)
+    image, changes, notes = check_ct(image, case.image.name)
+    repairs += changes
+    label = None
+    if case.labels:
+        label, changes = read_volume(case.labels[0])
+        repairs += changes
+        label, changes, present = check_label(label, case.labels[0].name, tuple(LABELS.values()))
+        repairs += changes
+        if (repair := adopt_geometry(label, image)) is not None:
+            repairs.append(repair)
+        if not present & {LABELS["liver"], LABELS["tumor"]}:
+            notes.append(f"{case.labels[0].name} has no liver")
+
+    if image_target is None:
+        return CaseOutcome(repairs, notes)
+    # All or none of a case's files are taken over: NIfTI rounds geometries when it is written, and image and label
+    # shall be rounded alike.
+    unchanged = shape is None and not repairs
+    if unchanged and all(file.name.endswith(KIND.file_ending) for file in (case.image, *case.labels)):
+        take_over(case.image, image_target, link=link)
+        if label_target is not None:
+            take_over(case.labels[0], label_target, link=link)
+        return CaseOutcome(repairs, notes)
+    for volume, target, is_label in ((image, image_target, False), (label, label_target, True)):
+        if volume is not None and target is not None:
+            resized = volume if shape is None else resample_to_shape(volume, shape, is_label=is_label)
+            sitk.WriteImage(resized, str(target), useCompression=True)
+    return CaseOutcome(repairs, notes)
+
+
+KIND = DatasetKind(
+    file_ending=".nii.gz",
+    channel_name="CT",
+    labels=LABELS,
+    layouts="volume-N.nii[.gz] with segmentation-N.nii[.gz], in any nesting, and imagesTr/liver_N.nii[.gz] with "
+    "labelsTr/liver_N.nii[.gz]",
+    about={
+        "description": "Liver and liver tumours in contrast-enhanced abdominal CT",
+        "reference": "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84 (2023)",
+    },
+    find_cases=find_cases,
+    convert_case=convert_case,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: convert LiTS. Returns the exit code."""
+    parser = make_parser(
+        command="lits",
+        module="Dataset801_LiTS",
+        description="Convert LiTS (volume-N.nii[.gz] and segmentation-N.nii[.gz] in any nesting, or MSD Task03_Liver) "
+        "to nnU-Net's raw format. Labels: background 0, liver 1, tumor 2.",
+        dataset_id=801,
+        dataset_name="LiTS",
+        axes=("Z", "Y", "X"),
+    )
+    return run(parser, argv, convert_lits, "3d_fullres")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

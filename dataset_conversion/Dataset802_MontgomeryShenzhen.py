@@ -1,0 +1,200 @@
+"""The chest X-rays of Montgomery and Shenzhen with lung masks: from Kaggle's or the NLM's layout to nnU-Net's."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ._cli import make_parser, run
+from ._convert import ConversionOptions, DatasetKind, convert
+from ._errors import CaseRefused
+from ._files import FoundCases, SourceCase, list_files, relative_names, take_over
+from ._geometry import resample_to_shape
+from ._parallel import CaseOutcome
+from ._png import GrayImage, read_gray_png, read_mask_png, write_gray_png
+from ._report import CaseReport, ConversionReport
+from ._split import Ratio
+
+LABELS = {"background": 0, "lung": 1}
+
+# What the folder that a file lies in makes of it.
+_ROLES = {"cxr_png": "image", "mask": "mask", "masks": "mask", "leftmask": "left half", "rightmask": "right half"}
+
+
+def convert_montgomery_shenzhen(
+    source: str | os.PathLike[str],
+    *,
+    dataset_id: int = 802,
+    dataset_name: str = "MontgomeryShenzhen",
+    split: Ratio | None = (7, 1, 2),
+    seed: int = 12345,
+    resize: tuple[int, int] | None = None,
+    workers: int | None = None,
+    link: bool = False,
+    strict: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    show_progress: bool = False,
+) -> ConversionReport:
+    """Convert the Montgomery and Shenzhen sets, or one of them, to nnU-Net's raw format.
+
+    Read are PNG files in folders `CXR_png`, `mask` or `masks`, `leftMask` and `rightMask` (in any case), in any
+    nesting: the layouts of Kaggle's set and of the NLM. A mask has its image's name, or that with `_mask`. Images
+    become one gray channel of 8 or 16 bits, masks {0, 1} by a threshold at half of their dtype's range. Images without
+    a mask go to imagesTs. Refused are masks without an image, one half without the other, double and unreadable files,
+    and images and masks that differ in size (unless all are resized). A refused case stops no other one.
+
+    With more than one worker, call this below `if __name__ == "__main__":`, as the workers import the main module.
+
+    Args:
+        source: The folder with the data.
+        dataset_id: nnU-Net's data set id.
+        dataset_name: Name without `DatasetXXX_`.
+        split: Train, validation, test, stratified by source; None puts all labelled cases into imagesTr.
+        seed: Of the split.
+        resize: Pixels, (height, width), e.g. (512, 512) for the paper's input.
+        workers: Processes; the cores, 8 at most, by default.
+        link: Make symbolic links to files that need no change, instead of copies.
+        strict: Fail if any case is refused, before anything is written.
+        overwrite: Replace an existing data set and what was preprocessed from it.
+        dry_run: Check and report; write nothing.
+        show_progress: Show a progress bar on stderr.
+    Raises:
+        ConversionError: if nothing can be converted; nothing is written then.
+    """
+    options = ConversionOptions(
+        dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
+    )
+    return convert(KIND, Path(source), options)
+
+
+def find_cases(source: Path) -> FoundCases:
+    """Pair images and masks by their names; every image is a patient of its own."""
+    found = FoundCases()
+    files: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for file in list_files(source):
+        role = _ROLES.get(file.parent.name.lower())
+        if role is None or file.suffix.lower() != ".png":
+            found.ignored.append(file)
+            continue
+        name = file.stem if role == "image" else re.sub("_mask$", "", file.stem, flags=re.IGNORECASE)
+        files[name][role].append(file)
+
+    for case, by_role in sorted(files.items()):
+        if reason := _unpaired(by_role):
+            names = relative_names((file for group in by_role.values() for file in group), source)
+            found.refused.append(CaseReport(case, "refused", names, reason))
+            continue
+        labels = tuple(group[0] for role, group in sorted(by_role.items()) if role != "image")
+        found.cases.append(SourceCase(case, _source_of(case), by_role["image"][0], labels))
+    return found
+
+
+def _unpaired(by_role: dict[str, list[Path]]) -> str | None:
+    for role, files in by_role.items():
+        if len(files) > 1:
+            return f"{len(files)} files for one {role}; which is right? Remove the others"
+    halves = {"left half", "right half"} & by_role.keys()
+    if "image" not in by_role:
+        return "mask without an image"
+    if halves and "mask" in by_role:
+        return f"a whole mask and a {' and '.join(sorted(halves))}; which is right? Remove one kind"
+    if len(halves) == 1:
+        missing = "right" if "left half" in halves else "left"
+        return f"the {missing} half of its mask is missing"
+    return None
+
+
+def _source_of(case: str) -> str:
+    prefix = case[:3].upper()
+    return prefix if prefix in ("MCU", "CHN") else "other"
+
+
+def convert_case(
+    case: SourceCase, image_target: Path | None, label_target: Path | None, shape: tuple[int, ...] | None, link: bool
+) -> CaseOutcome:
+    """Check one case and write it, if there is a target.
+
+    Raises:
+        CaseRefused: if it cannot be converted.
+    """
+    image = read_gray_png(case.image)
+    if image.pixels.min() == image.pixels.max():
+        image.notes.append(f"{case.image.name} is constant ({image.pixels.flat[0]})")
+    mask = _merge([read_mask_png(file) for file in case.labels], case) if case.labels else None
+    if mask is not None and mask.pixels.shape != image.pixels.shape:
+        sizes = f"image {image.pixels.shape}, mask {mask.pixels.shape} (height, width)"
+        if shape is None:
+            raise CaseRefused(f"image and mask differ in size: {sizes}; --resize brings both to one")
+        image.repairs.append(f"image and mask differed in size before they were resized: {sizes}")
+
+    for gray, files, target, is_label in (
+        (image, (case.image,), image_target, False),
+        (mask, case.labels, label_target, True),
+    ):
+        if gray is None or target is None:
+            continue
+        if gray.is_plain and shape is None:
+            take_over(files[0], target, link=link)
+        elif shape is None:
+            write_gray_png(gray.pixels, target)
+        else:
+            resized = resample_to_shape(sitk.GetImageFromArray(gray.pixels), shape, is_label=is_label)
+            write_gray_png(sitk.GetArrayFromImage(resized), target)
+    both = [image] if mask is None else [image, mask]
+    return CaseOutcome([text for gray in both for text in gray.repairs], [text for gray in both for text in gray.notes])
+
+
+def _merge(masks: list[GrayImage], case: SourceCase) -> GrayImage:
+    """One mask of all, which are one or the two halves."""
+    shapes = {mask.pixels.shape for mask in masks}
+    if len(shapes) > 1:
+        raise CaseRefused(f"the halves of the mask differ in size: {', '.join(map(str, sorted(shapes)))}")
+    merged = GrayImage(np.maximum.reduce([mask.pixels for mask in masks]))
+    merged.is_plain = len(masks) == 1 and masks[0].is_plain and merged.pixels.dtype == np.uint8
+    merged.repairs = [text for mask in masks for text in mask.repairs]
+    merged.notes = [text for mask in masks for text in mask.notes]
+    for mask, file in zip(masks, case.labels):
+        if not mask.pixels.any():
+            merged.notes.append(f"{file.name} in {file.parent.name} is empty")
+    merged.pixels = merged.pixels.astype(np.uint8)
+    return merged
+
+
+KIND = DatasetKind(
+    file_ending=".png",
+    channel_name="X-ray",
+    labels=LABELS,
+    layouts="CXR_png/NAME.png with masks/NAME.png or masks/NAME_mask.png (Kaggle), and MontgomerySet/CXR_png with "
+    "ManualMask/leftMask and rightMask, ChinaSet_AllFiles/CXR_png with mask (NLM), in any nesting",
+    about={
+        "description": "Lungs in frontal chest X-rays, Montgomery County and Shenzhen Hospital sets",
+        "reference": "Jaeger et al., Quant Imaging Med Surg 4(6), 2014; Candemir et al., IEEE TMI 33(2), 2014",
+    },
+    find_cases=find_cases,
+    convert_case=convert_case,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: convert the chest X-rays. Returns the exit code."""
+    parser = make_parser(
+        command="montgomery-shenzhen",
+        module="Dataset802_MontgomeryShenzhen",
+        description="Convert the chest X-rays of Montgomery and Shenzhen (Kaggle's layout or the NLM's) to nnU-Net's "
+        "raw format. Labels: background 0, lung 1.",
+        dataset_id=802,
+        dataset_name="MontgomeryShenzhen",
+        axes=("HEIGHT", "WIDTH"),
+    )
+    return run(parser, argv, convert_montgomery_shenzhen, "2d")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The command line that the converters share."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ._errors import ConversionError
+from ._report import ConversionReport
+from ._split import parse_ratio
+
+EPILOG = (
+    "nnUNet_raw and nnUNet_preprocessed must be set, as for nnU-Net itself. The data set appears whole at the end or "
+    "not at all, and the source is never changed. Exit code 0: written (the summary names the cases that were repaired "
+    "or refused); 1: nothing was written, the message says why."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
+
+
+def make_parser(
+    *, command: str, module: str, description: str, dataset_id: int, dataset_name: str, axes: tuple[str, ...]
+) -> argparse.ArgumentParser:
+    """The parser of a converter.
+
+    Args:
+        command: Its name after `nnUNetv2_lightm convert`.
+        module: The module's `__name__` or file name, without ending.
+        description: What it reads.
+        dataset_id: Default of `--id`.
+        dataset_name: Default of `--name`.
+        axes: Names of the values of `--resize`, in order.
+    """
+    # Run as `python -m`, the program's name is the module's path.
+    as_module = Path(sys.argv[0]).stem == module
+    parser = _Parser(
+        prog=f"python -m nnunetv2_lightm.dataset_conversion.{module}"
+        if as_module
+        else f"nnUNetv2_lightm convert {command}",
+        description=description,
+        epilog=EPILOG,
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="the data set's folder, in any nesting")
+    parser.add_argument("--id", type=int, default=dataset_id, dest="dataset_id", help="default: %(default)s")
+    parser.add_argument("--name", default=dataset_name, dest="dataset_name", help="default: %(default)s")
+    parser.add_argument(
+        "--split",
+        type=_ratio,
+        default="7:1:2",
+        metavar="TRAIN:VAL:TEST",
+        help="random split by patient, alike for every source (MCU, CHN). Test cases go to imagesTs and labelsTs, "
+        "train and val become fold 0 in splits_final.json. 'none': all labelled cases go to imagesTr and nnU-Net makes "
+        "its five folds (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=12345, help="of the split (default: %(default)s)")
+    parser.add_argument(
+        "--resize",
+        type=_positive,
+        nargs=len(axes),
+        metavar=axes,
+        help=f"resample to this many voxels, in numpy's and nnU-Net's order ({', '.join(axes).lower()}): images "
+        "linear, labels nearest; the physical extent stays",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        help="processes (default: the cores, 8 at most; about 2 GB each on large CT volumes)",
+    )
+    transfer = parser.add_mutually_exclusive_group()
+    transfer.add_argument(
+        "--copy", action="store_false", dest="link", help="copy cases that need no change byte by byte (default)"
+    )
+    transfer.add_argument(
+        "--link", action="store_true", dest="link", help="make symbolic links to them instead; all others are written"
+    )
+    parser.add_argument("--strict", action="store_true", help="write nothing if any case is refused")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print the summary; write nothing")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the data set if it is there, and remove what was planned and preprocessed from it; results stay",
+    )
+    parser.set_defaults(link=False)
+    return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    convert: Callable[..., ConversionReport],
+    configuration: str,
+) -> int:
+    """Parse, convert and print the summary with the next commands.
+
+    Returns: The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after a SIGTERM.
+    """
+    arguments: dict[str, Any] = vars(parser.parse_args(argv))
+    if arguments["resize"] is not None:
+        arguments["resize"] = tuple(arguments["resize"])
+    # A terminated run clears up as an interrupted one does.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    try:
+        report = convert(arguments.pop("source"), **arguments, show_progress=True)
+    except (ConversionError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    except _Terminated:
+        print(f"{parser.prog}: terminated, nothing was written", file=sys.stderr)
+        return 143
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+    print(report.summary())
+    if report.dry_run:
+        print("Dry run: nothing was written.")
+        return 0
+    dataset_id = arguments["dataset_id"]
+    print(
+        f"Written to {report.raw_folder}, with conversion_report.json. Next:\n"
+        f"  nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
+        f"  nnUNetv2_train {dataset_id} {configuration} 0 -tr nnUNetTrainerLightMUNet"
+    )
+    return 0
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _ratio(text: str) -> tuple[float, float, float] | None:
+    try:
+        return parse_ratio(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: need at least 1")
+    return number

@@ -1,0 +1,197 @@
+"""The way of every conversion: find the cases, check and write each, split, put all in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._errors import ConversionError
+from ._files import FoundCases, SourceCase, relative_names
+from ._parallel import CaseOutcome, default_workers, process_cases
+from ._raw_dataset import NnUNetFolders, RawDataset, dataset_folder_name, write_json
+from ._report import CaseReport, ConversionReport, refusals
+from ._split import Ratio, part_sizes, split_cases
+from ._transaction import DatasetTransaction
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """What distinguishes one data set from another.
+
+    Attributes:
+        file_ending: Of images and labels; nnU-Net chooses its reader by it.
+        channel_name: nnU-Net chooses the normalisation by it: that of CT for `CT`, the z-score otherwise.
+        labels: Names and values.
+        layouts: The layouts that are recognised, for the message when there is none.
+        about: Further entries of dataset.json.
+        find_cases: Looks through a source.
+        convert_case: Checks one case and, given targets, writes it: (case, image target, label target, shape, link).
+            A module-level function, as worker processes import it.
+    """
+
+    file_ending: str
+    channel_name: str
+    labels: dict[str, int]
+    layouts: str
+    about: dict[str, str]
+    find_cases: Callable[[Path], FoundCases]
+    convert_case: Callable[[SourceCase, Path | None, Path | None, tuple[int, ...] | None, bool], CaseOutcome]
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """How to convert; see `_cli.add_shared_options` for what each means."""
+
+    dataset_id: int
+    dataset_name: str
+    split: Ratio | None
+    seed: int
+    resize: tuple[int, ...] | None
+    workers: int | None
+    link: bool
+    strict: bool
+    overwrite: bool
+    dry_run: bool
+    show_progress: bool
+
+
+def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> ConversionReport:
+    """Convert a source to nnU-Net's raw format.
+
+    Raises:
+        ConversionError: if the conversion cannot start, no labelled case is left, or with `strict` any was refused.
+            Nothing is written then.
+    """
+    _check_options(options)
+    source = source.absolute()
+    folders = NnUNetFolders.from_environment()
+    dataset = dataset_folder_name(options.dataset_id, options.dataset_name)
+    if options.dry_run:
+        folders.check_free(dataset, overwrite=options.overwrite)
+        found = _find(kind, source, options)
+        return _report(source, folders, dataset, options, found, _check_and_write(kind, source, found, options, None))
+
+    with DatasetTransaction(folders, dataset, overwrite=options.overwrite) as transaction:
+        found = _find(kind, source, options)
+        if options.strict:
+            _stop_if_refused(_check_and_write(kind, source, found, options, None), options)
+        target = RawDataset(transaction.raw, kind.file_ending)
+        target.make_folders()
+        report = _report(
+            source, folders, dataset, options, found, _check_and_write(kind, source, found, options, target)
+        )
+        for case in report.in_part("test"):
+            target.move_to_test(case.case)
+        target.remove_empty_test_folders()
+        target.write_dataset_json(options.dataset_name, kind.channel_name, kind.labels, **kind.about)
+        write_json(report.to_json(), transaction.raw / "conversion_report.json")
+        if report.split is not None:
+            only_fold = {"train": report.split["train"], "val": report.split["val"]}
+            write_json([only_fold], transaction.preprocessed / "splits_final.json")
+        transaction.commit()
+    return report
+
+
+def _check_options(options: ConversionOptions) -> None:
+    if options.workers is not None and options.workers < 1:
+        raise ConversionError(f"{options.workers} workers: need at least 1")
+    if options.resize is not None and min(options.resize) < 1:
+        raise ConversionError(f"resize to {options.resize}: need at least 1 voxel along each axis")
+
+
+def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundCases:
+    """Look through the source; refuse at once what cannot become a data set."""
+    found = kind.find_cases(source)
+    labelled = sum(1 for case in found.cases if case.labels)
+    if labelled == 0:
+        raise ConversionError(
+            f"no image with a label in {source}. Recognised are {kind.layouts}.{_and_refusals(found.refused)}"
+        )
+    if options.split is not None:
+        part_sizes(labelled, options.split)
+    _stop_if_refused(found.refused, options)
+    return found
+
+
+def _check_and_write(
+    kind: DatasetKind, source: Path, found: FoundCases, options: ConversionOptions, target: RawDataset | None
+) -> list[CaseReport]:
+    """Process every case; without a target, only check it."""
+    jobs = []
+    for case in found.cases:
+        image = label = None
+        if target is not None:
+            image = target.image(case.case, "Tr" if case.labels else "Ts")
+            label = target.label(case.case) if case.labels else None
+        jobs.append((case, image, label, options.resize, options.link))
+    outcomes = process_cases(
+        kind.convert_case,
+        jobs,
+        workers=options.workers or default_workers(),
+        title="checking" if target is None else "converting",
+        show_progress=options.show_progress,
+    )
+    reports = list(found.refused)
+    for case, outcome in zip(found.cases, outcomes):
+        files = relative_names((case.image, *case.labels), source)
+        status = "refused" if outcome.reason else "repaired" if outcome.repairs else "converted"
+        report = CaseReport(case.case, status, files, outcome.reason, outcome.repairs, outcome.notes)
+        if status != "refused":
+            report.part = "train" if case.labels else "unlabelled"
+        reports.append(report)
+    return sorted(reports, key=lambda report: report.case)
+
+
+def _report(
+    source: Path,
+    folders: NnUNetFolders,
+    dataset: str,
+    options: ConversionOptions,
+    found: FoundCases,
+    reports: list[CaseReport],
+) -> ConversionReport:
+    """Split what was converted, and put everything together."""
+    _stop_if_refused(reports, options)
+    labelled = {report.case for report in reports if report.part == "train"}
+    if not labelled:
+        raise ConversionError(f"no labelled case of {source} could be converted.{_and_refusals(reports)}")
+    split = None
+    if options.split is not None:
+        source_of = {case.case: case.source for case in found.cases if case.case in labelled}
+        split = split_cases(source_of, options.split, options.seed)
+        part_of = {case: part for part, cases in split.items() for case in cases}
+        for report in reports:
+            report.part = part_of.get(report.case, report.part)
+    return ConversionReport(
+        dataset=dataset,
+        source=source,
+        raw_folder=folders.raw / dataset,
+        options=_options_json(options),
+        cases=reports,
+        ignored_files=relative_names(found.ignored, source),
+        split=split,
+        dry_run=options.dry_run,
+    )
+
+
+def _options_json(options: ConversionOptions) -> dict[str, Any]:
+    """The options that decide what is written."""
+    return {
+        "split": "none" if options.split is None else ":".join(f"{weight:g}" for weight in options.split),
+        "seed": options.seed,
+        "resize": None if options.resize is None else list(options.resize),
+        "link": options.link,
+    }
+
+
+def _stop_if_refused(reports: list[CaseReport], options: ConversionOptions) -> None:
+    refused = sum(1 for report in reports if report.status == "refused")
+    if options.strict and refused:
+        raise ConversionError(f"{refused} case(s) refused, and --strict allows none.{_and_refusals(reports)}")
+
+
+def _and_refusals(reports: list[CaseReport]) -> str:
+    text = refusals(reports)
+    return f"\n{text}" if text else ""

@@ -1,0 +1,83 @@
+"""Files of a source: found in any nesting, and taken over as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ._errors import ConversionError
+from ._report import CaseReport
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """One case as it lies in the source.
+
+    Attributes:
+        case: nnU-Net's case identifier.
+        source: Where it comes from, for the stratified split.
+        image: The image.
+        labels: No file, one, or several that make up one label.
+    """
+
+    case: str
+    source: str
+    image: Path
+    labels: tuple[Path, ...]
+
+
+@dataclass
+class FoundCases:
+    """What a source holds: cases to convert, cases refused by their file names alone, and files of no case."""
+
+    cases: list[SourceCase] = field(default_factory=list)
+    refused: list[CaseReport] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
+
+
+def list_files(source: Path) -> list[Path]:
+    """All files below `source`, sorted, through links too; without hidden ones (`._*` of macOS) and `__MACOSX`.
+
+    Raises:
+        ConversionError: if `source` is not a folder.
+    """
+    if not source.is_dir():
+        what = "is a file; unpack it and give the folder" if source.is_file() else "does not exist"
+        raise ConversionError(f"{source} {what}")
+
+    def stop(error: OSError) -> None:
+        raise ConversionError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+    files, seen = [], set()
+    for folder, subfolders, names in os.walk(source, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def relative_names(files: Iterable[Path], source: Path) -> list[str]:
+    """How the report names files of a source."""
+    return [file.relative_to(source).as_posix() for file in files]
+
+
+def take_over(file: Path, target: Path, *, link: bool) -> None:
+    """Put `file` at `target` unchanged: a copy, or a symbolic link (which also works across file systems).
+
+    Raises:
+        ConversionError: if the file system or the user's rights allow no link.
+    """
+    if not link:
+        shutil.copyfile(file, target)
+        return
+    try:
+        os.symlink(file.resolve(), target)
+    except OSError as error:
+        raise ConversionError(f"cannot make the symbolic link {target}: {error.strerror}. Use --copy.") from error

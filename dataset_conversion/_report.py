@@ -1,0 +1,128 @@
+"""What became of every case: the conversion's report, as JSON and to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Of repaired cases, and of odd ones, in the printed summary.
+_SHOWN_CASES = 20
+
+
+@dataclass
+class CaseReport:
+    """What became of one case.
+
+    Attributes:
+        case: nnU-Net's case identifier.
+        status: `converted`, `repaired` or `refused`.
+        files: The source's files, relative to the source.
+        reason: Why it was refused.
+        repairs: What was mended.
+        notes: What is odd but was left as it is.
+        part: `train`, `val`, `test`, or `unlabelled` for imagesTs without a label; None if refused.
+    """
+
+    case: str
+    status: str
+    files: list[str]
+    reason: str | None = None
+    repairs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    part: str | None = None
+
+
+@dataclass
+class ConversionReport:
+    """What became of a conversion.
+
+    Attributes:
+        dataset: Folder name, e.g. `Dataset801_LiTS`.
+        source: The folder that was read.
+        raw_folder: The dataset's folder in nnUNet_raw.
+        options: How it was converted: split, seed, resize and so on.
+        cases: One entry a case, sorted.
+        ignored_files: Files of the source that are none of a case's, relative to it.
+        split: The cases of `train`, `val` and `test`; None if all are in imagesTr.
+        dry_run: True if nothing was written.
+    """
+
+    dataset: str
+    source: Path
+    raw_folder: Path
+    options: dict[str, Any]
+    cases: list[CaseReport]
+    ignored_files: list[str]
+    split: dict[str, list[str]] | None
+    dry_run: bool
+
+    def with_status(self, status: str) -> list[CaseReport]:
+        """The cases that were `converted`, `repaired` or `refused`."""
+        return [case for case in self.cases if case.status == status]
+
+    def in_part(self, part: str) -> list[CaseReport]:
+        """The cases of `train`, `val`, `test` or `unlabelled`."""
+        return [case for case in self.cases if case.part == part]
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of conversion_report.json."""
+        return {
+            "dataset": self.dataset,
+            "source": str(self.source),
+            "converted_with": _version(),
+            "options": self.options,
+            "counts": {status: len(self.with_status(status)) for status in ("converted", "repaired", "refused")},
+            "cases": [asdict(case) for case in self.cases],
+            "ignored_files": self.ignored_files,
+            "split": self.split,
+        }
+
+    def summary(self) -> str:
+        """The report to read: what is to be said of cases, in full only if there is no conversion_report.json."""
+        shown = None if self.dry_run else _SHOWN_CASES
+        counts = ", ".join(f"{len(self.with_status(s))} {s}" for s in ("converted", "repaired", "refused"))
+        lines = [f"{self.dataset} from {self.source}", f"  {len(self.cases)} cases: {counts}", f"  {self._parts()}"]
+        lines += _section("Refused", map(_refusal, self.with_status("refused")))
+        lines += _section(
+            "Repaired", (f"{c.case}: {'; '.join(c.repairs)}" for c in self.with_status("repaired")), shown
+        )
+        lines += _section("Noted", (f"{c.case}: {'; '.join(c.notes)}" for c in self.cases if c.notes), shown)
+        lines += _section("Files not recognised and left out", self.ignored_files, shown)
+        return "\n".join(lines)
+
+    def _parts(self) -> str:
+        unlabelled = len(self.in_part("unlabelled"))
+        more = f", {unlabelled} without a label in imagesTs" if unlabelled else ""
+        if self.split is None:
+            return f"no split: {len(self.in_part('train'))} in imagesTr{more}"
+        sizes = ", ".join(f"{len(cases)} {part}" for part, cases in self.split.items())
+        return f"split {self.options['split']}, seed {self.options['seed']}: {sizes}{more}"
+
+
+def refusals(cases: Iterable[CaseReport]) -> str:
+    """The refused ones of `cases` with their reasons, for an error's message."""
+    return "\n".join(_section("Refused", (_refusal(case) for case in cases if case.status == "refused")))
+
+
+def _refusal(case: CaseReport) -> str:
+    return f"{case.case} ({', '.join(case.files)}): {case.reason}"
+
+
+def _section(title: str, entries: Iterable[str], shown: int | None = None) -> list[str]:
+    lines = [f"  {entry}" for entry in entries]
+    if not lines:
+        return []
+    heading = f"{title} ({len(lines)}):"
+    if shown is None or len(lines) <= shown:
+        return [heading, *lines]
+    return [heading, *lines[:shown], f"  ... and {len(lines) - shown} more, in conversion_report.json"]
+
+
+def _version() -> str:
+    try:
+        return f"nnunetv2-lightm {metadata.version('nnunetv2-lightm')}"
+    except metadata.PackageNotFoundError:
+        return "nnunetv2-lightm, not installed"

@@ -1,0 +1,32 @@
+"""The converters need no torch and nothing of the rest of the package."""
+
+from __future__ import annotations
+
+CODE = """
+import sys
+before = set(sys.modules)
+from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS, Dataset802_MontgomeryShenzhen, phantoms
+loaded = sys.modules.keys() - before
+own = {name for name in loaded if name.startswith("nnunetv2_lightm.")}
+print(
+    sorted({"torch", "nnunetv2"} & loaded),
+    sorted(name for name in own if not name.startswith("nnunetv2_lightm.dataset_conversion")),
+)
+"""
+
+
+def test_no_heavy_import(start_python):
+    output, error = start_python(CODE).communicate(timeout=60)
+    assert output == "[] []\n", error
+
+
+def test_modules_run_as_commands(start_python, folders, tmp_path):
+    run = "import runpy, sys; sys.argv[0] = '{0}.py'; runpy.run_module('nnunetv2_lightm.dataset_conversion.{0}', {1})"
+    options = "run_name='__main__', alter_sys=True"
+    for module in ("Dataset801_LiTS", "Dataset802_MontgomeryShenzhen"):
+        output, error = start_python(run.format(module, options), "--help").communicate(timeout=60)
+        assert "--resize" in output, error
+    process = start_python(run.format("phantoms", options), tmp_path / "p", "--num-cases", 1, "--shape", 16, 16, 16)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert len(list((tmp_path / "p").iterdir())) == 2
