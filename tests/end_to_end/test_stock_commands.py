@@ -1,0 +1,145 @@
+"""The stock nnU-Net commands on made and real data: convert, plan, train, predict, ensemble, evaluate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+pytestmark = pytest.mark.end_to_end
+OURS = "nnUNetTrainerLightMUNet_1epochs_2iters"
+STOCK = "nnUNetTrainer_1epochs_1iters"
+
+
+def train_predict_ensemble(workspace, dataset, configuration):
+    """From the raw data set to an ensemble with stock nnU-Net; checks what each command leaves behind."""
+    dataset_id = str(int(dataset[7:10]))
+    images = workspace.raw(dataset) / "imagesTs"
+    common = ("-d", dataset_id, "-c", configuration)
+    workspace.run(
+        *("nnUNetv2_plan_and_preprocess", *common, "-np", "2", "-npfp", "2", "--verify_dataset_integrity"),
+        # A small machine's plan: the stock network, too, trains in seconds.
+        *("-gpu_memory_target", "0.2"),
+    )
+    for trainer in (OURS, STOCK):
+        output = workspace.run("nnUNetv2_train", dataset_id, configuration, "0", "-tr", trainer, "-device", "cpu")
+        assert "Mean Validation Dice" in output
+        if trainer == OURS:
+            assert "parameters, selective scan backend: " in output
+        fold = workspace.model(dataset, trainer, configuration) / "fold_0"
+        for name in ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "validation/summary.json"):
+            assert (fold / name).is_file(), name
+
+    predict = ("nnUNetv2_predict", "-i", images, *common, "-f", "0", "-device", "cpu", "--save_probabilities")
+    outputs = {
+        "ours": ("-tr", OURS),
+        "ours_plain": ("-tr", OURS, "--disable_tta"),
+        "stock": ("-tr", STOCK, "--disable_tta"),
+    }
+    for name, arguments in outputs.items():
+        workspace.run(*predict, "-o", workspace.root / name, *arguments)
+        check_predictions(workspace, dataset, workspace.root / name)
+    assert mirroring_changes_probabilities(workspace.root), "mirroring averages over flips: it must change the result"
+
+    ensemble = workspace.root / "ensemble"
+    members = (workspace.root / "ours", workspace.root / "stock")
+    workspace.run("nnUNetv2_ensemble", "-i", *members, "-o", ensemble, "-np", "2")
+    check_predictions(workspace, dataset, ensemble)
+    return ensemble
+
+
+def check_predictions(workspace, dataset, folder):
+    """One segmentation for each image, on its grid, with values that dataset.json names."""
+    dataset_json = json.loads((workspace.raw(dataset) / "dataset.json").read_text())
+    ending = dataset_json["file_ending"]
+    images = sorted((workspace.raw(dataset) / "imagesTs").glob(f"*_0000{ending}"))
+    assert images
+    for image_file in images:
+        image = sitk.ReadImage(str(image_file))
+        prediction = sitk.ReadImage(str(folder / image_file.name.replace("_0000", "")))
+        assert prediction.GetSize() == image.GetSize()
+        if ending != ".png":
+            for read in ("GetSpacing", "GetOrigin", "GetDirection"):
+                np.testing.assert_allclose(getattr(prediction, read)(), getattr(image, read)(), atol=1e-5)
+        assert set(np.unique(sitk.GetArrayFromImage(prediction))) <= set(dataset_json["labels"].values())
+
+
+def mirroring_changes_probabilities(root):
+    files = sorted(Path(root, "ours").glob("*.npz"))
+    assert files
+    pairs = [
+        (np.load(file)["probabilities"], np.load(root / "ours_plain" / file.name)["probabilities"]) for file in files
+    ]
+    assert all(a.shape == b.shape and np.isfinite(a).all() for a, b in pairs)
+    return any(np.abs(a.astype(float) - b.astype(float)).max() > 1e-4 for a, b in pairs)
+
+
+def evaluate_like_nnunet(workspace, dataset, predictions):
+    """Our table's Dice is that of nnU-Net's own summary.json."""
+    references = workspace.raw(dataset) / "labelsTs"
+    ours, theirs = workspace.root / "ours.json", predictions / "summary.json"
+    table = workspace.run("nnUNetv2_lightm", "evaluate", predictions, references, "--json", ours)
+    workspace.run(
+        *("nnUNetv2_evaluate_folder", references, predictions, "-np", "2", "-o", theirs),
+        *("-djfile", predictions / "dataset.json", "-pfile", predictions / "plans.json"),
+    )
+    dataset_json = json.loads((workspace.raw(dataset) / "dataset.json").read_text())
+    scores, summary = json.loads(ours.read_text()), json.loads(theirs.read_text())
+    for name, value in dataset_json["labels"].items():
+        if value:
+            assert name in table
+            for metric, nnunet_metric in (("DSC", "Dice"), ("IoU", "IoU")):
+                expected = summary["mean"][str(value)][nnunet_metric]
+                mean = scores["classes"][name][metric]["mean"]
+                assert np.isnan(expected) if mean is None else mean == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_phantoms_in_the_lits_layout(workspace, configuration):
+    phantoms = workspace.root / "phantoms"
+    workspace.run(
+        *("python", "-m", "nnunetv2_lightm.dataset_conversion.phantoms", phantoms),
+        *("--num-cases", "10", "--seed", "3", "--shape", "24", "48", "48"),
+    )
+    output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
+    assert "nnUNetv2_plan_and_preprocess -d 801" in output
+    ensemble = train_predict_ensemble(workspace, "Dataset801_LiTS", configuration)
+    evaluate_like_nnunet(workspace, "Dataset801_LiTS", ensemble)
+    (split,) = json.loads((workspace.root / "nnUNet_preprocessed/Dataset801_LiTS/splits_final.json").read_text())
+    validated = workspace.model("Dataset801_LiTS", OURS, configuration) / "fold_0" / "validation"
+    assert {file.name[: -len(".nii.gz")] for file in validated.glob("*.nii.gz")} == set(split["val"])
+
+
+def test_hippocampus_3d(workspace, data_root):
+    """A few real cases in the MSD layout, converted by nnU-Net itself; both kinds of stored image are among them."""
+    source, target = data_root / "Task04_Hippocampus", workspace.root / "Task04_Hippocampus"
+    content = json.loads((source / "dataset.json").read_text())
+    content["training"] = content["training"][:12]
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (target / folder).mkdir(parents=True)
+    for case in content["training"]:
+        for file in case.values():
+            shutil.copyfile(source / file, target / file)
+    for file in content["test"]:
+        shutil.copyfile(source / file, target / file)
+    (target / "dataset.json").write_text(json.dumps(content))
+    workspace.run("nnUNetv2_convert_MSD_dataset", "-i", target, "-np", "2")
+    train_predict_ensemble(workspace, "Dataset004_Hippocampus", "3d_fullres")
+
+
+def test_chest_xrays_2d(workspace, data_root):
+    source = workspace.root / "xrays"
+    pairs = sorted((data_root / "chest_xray_512_subset" / "CXR_png").glob("*.png"))
+    for folder in ("CXR_png", "masks"):
+        (source / folder).mkdir(parents=True)
+    for image in [*pairs[:7], *pairs[-7:]]:
+        mask = f"{image.stem}_mask.png" if image.stem.startswith("CHN") else image.name
+        shutil.copyfile(image, source / "CXR_png" / image.name)
+        shutil.copyfile(image.parents[1] / "masks" / mask, source / "masks" / mask)
+    workspace.run("nnUNetv2_lightm", "convert", "montgomery-shenzhen", source, "--resize", "96", "96")
+    ensemble = train_predict_ensemble(workspace, "Dataset802_MontgomeryShenzhen", "2d")
+    evaluate_like_nnunet(workspace, "Dataset802_MontgomeryShenzhen", ensemble)
