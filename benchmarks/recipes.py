@@ -67,7 +67,7 @@ DATA_SETS = {
     for data in (
         DataSet(
             *("hippocampus", "Task04_Hippocampus", "Dataset004_Hippocampus", "3d_fullres"),
-            gpu_memory_gb=2,
+            gpu_memory_gb=0.25,
             trainers=trainers("15epochs_20iters"),
         ),
         DataSet(

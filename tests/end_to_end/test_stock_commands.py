@@ -85,7 +85,7 @@ def evaluate_like_nnunet(workspace, dataset, predictions):
     table = workspace.run("nnUNetv2_lightm", "evaluate", predictions, references, "--json", ours)
     workspace.run(
         *("nnUNetv2_evaluate_folder", references, predictions, "-np", "2", "-o", theirs),
-        *("-djfile", predictions / "dataset.json", "-pfile", predictions / "plans.json"),
+        *("-djfile", predictions / "dataset.json", "-pfile", workspace.root / "ours" / "plans.json"),
     )
     dataset_json = json.loads((workspace.raw(dataset) / "dataset.json").read_text())
     scores, summary = json.loads(ours.read_text()), json.loads(theirs.read_text())
