@@ -1,9 +1,14 @@
-"""What pyproject.toml cannot say: the start-up files, and the packages that do not lie where they are imported from."""
+"""What pyproject.toml cannot say: the compiled library, the start-up files, and packages that lie elsewhere."""
 
+import platform
+import sys
 from pathlib import Path
 
-from setuptools import Command, find_packages, setup
+from setuptools import Command, Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError, PlatformError
 
 # A .pth line runs at every start of the interpreter, so it must stay silent where the package is only half there.
 # Python >= 3.15 reads the .start file (PEP 829) and then skips the .pth file's import line.
@@ -14,6 +19,57 @@ STARTUP_FILES = {
     ),
     "nnunetv2_lightm.start": "nnunetv2_lightm.autoload.boot:announce",
 }
+
+
+CSRC = Path("nnunetv2_lightm", "ops", "csrc")
+# Not -ffast-math: it breaks NaN, and linking with it changes the floating-point mode of the whole process.
+COMPILE_FLAGS = [
+    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-pthread", "-Wno-psabi"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+]
+# Code for these instruction sets is chosen at run time, if the processor has them.
+INSTRUCTION_SET_FLAGS = {
+    "scan_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+    "scan_avx2.cpp": ["-mavx2", "-mfma"],
+}
+
+
+class build_native_library(build_ext):
+    """Builds a plain shared library, to be loaded with ctypes, with flags for each file; goes on if that fails."""
+
+    def get_ext_filename(self, fullname):
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def build_extension(self, ext):
+        try:
+            if self.compiler.compiler_type == "msvc":
+                raise PlatformError("it needs GCC or Clang")
+            self.link(ext, [self.compile(ext, source) for source in ext.sources])
+        except (BaseError, CCompilerError, OSError) as error:
+            print(
+                f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without, but "
+                "slowly on the CPU; with a C++17 compiler (GCC or Clang) at hand, install it again.",
+                file=sys.stderr,
+            )
+
+    def compile(self, ext, source):
+        x86 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
+        flags = INSTRUCTION_SET_FLAGS.get(Path(source).name, []) if x86 else []
+        (compiled,) = self.compiler.compile(
+            [source], output_dir=self.build_temp, extra_postargs=COMPILE_FLAGS + flags, depends=ext.depends
+        )
+        return compiled
+
+    def link(self, ext, objects):
+        output = self.get_ext_fullpath(ext.name)
+        self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+
+
+class bdist_wheel_for_any_python(bdist_wheel):
+    """The library knows nothing of Python: one wheel for each platform."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
 
 
 class build_startup_files(Command):
@@ -53,5 +109,19 @@ class build_with_startup_files(build):
 setup(
     packages=[*find_packages(include=["nnunetv2_lightm", "nnunetv2_lightm.*"]), "nnunetv2_lightm.dataset_conversion"],
     package_dir={"nnunetv2_lightm.dataset_conversion": "dataset_conversion"},
-    cmdclass={"build": build_with_startup_files, "build_startup_files": build_startup_files},
+    ext_modules=[
+        Extension(
+            "nnunetv2_lightm.ops._native",
+            sources=sorted(map(str, CSRC.glob("*.cpp"))),
+            depends=sorted(map(str, CSRC.glob("*.hpp"))),
+            language="c++",
+            optional=True,
+        )
+    ],
+    cmdclass={
+        "bdist_wheel": bdist_wheel_for_any_python,
+        "build": build_with_startup_files,
+        "build_ext": build_native_library,
+        "build_startup_files": build_startup_files,
+    },
 )

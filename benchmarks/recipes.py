@@ -72,7 +72,7 @@ DATA_SETS = {
         ),
         DataSet(
             *("chest-xray", "chest_xray_masks_and_labels_256", "Dataset802_MontgomeryShenzhen", "2d"),
-            gpu_memory_gb=0.65,
+            gpu_memory_gb=0.33,
             trainers=trainers("15epochs_20iters"),
         ),
     )

@@ -29,9 +29,7 @@ def scan_op(
     dtype = _compute_dtype(u, delta, A, B, C, D, z, delta_bias)
     with torch.autocast(u.device.type, enabled=False):
         inputs = [_to(t, dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
-        y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus)
-    if not keep_checkpoints:
-        checkpoints = checkpoints.new_empty(0)
+        y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus, keep_checkpoints)
     return y.to(u.dtype), last, checkpoints
 
 

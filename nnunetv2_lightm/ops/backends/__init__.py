@@ -17,7 +17,7 @@ import torch
 
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 # Fastest first; the first one that supports the device is taken.
-REGISTRY: tuple[str, ...] = ("torch_chunked",)
+REGISTRY: tuple[str, ...] = ("cpu_native", "torch_chunked")
 # The specification is not a backend to train with, but may be asked for by name.
 REFERENCE = "reference"
 

@@ -47,16 +47,17 @@ def forward(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    keep_checkpoints: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs in the compute dtype (float32 or float64).
 
     Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, the state that each chunk
-        starts from, (batch, chunks, d_state, d_inner).
+        starts from, (batch, chunks, d_state, d_inner), or empty if they are not kept.
     """
     batch, length, d_inner = u.shape
     if u.numel() == 0:
-        last = u.new_zeros(batch, d_inner, A.shape[1])
-        return torch.zeros_like(u), last, u.new_zeros(batch, checkpoint_count(length), A.shape[1], d_inner)
+        shape = (batch, checkpoint_count(length), A.shape[1], d_inner) if keep_checkpoints else (0,)
+        return torch.zeros_like(u), u.new_zeros(batch, d_inner, A.shape[1]), u.new_zeros(shape)
 
     A_t = A.t().contiguous()
     dt = _timescale(delta, delta_bias, delta_softplus)
@@ -76,7 +77,8 @@ def forward(
         y = torch.addcmul(y, u, D)
     if z is not None:
         y = y * F.silu(z)
-    return y, last.transpose(1, 2).contiguous(), starts.view(batch, -1, *starts.shape[1:])
+    checkpoints = starts.view(batch, -1, *starts.shape[1:]) if keep_checkpoints else u.new_empty(0)
+    return y, last.transpose(1, 2).contiguous(), checkpoints
 
 
 def backward(

@@ -1,0 +1,65 @@
+// What the parts of the library agree on: the problem as Python describes it, and the kernels of one instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// A (batch, length, k) tensor whose last axis is contiguous; strides count elements.
+struct Rows {
+    const void* data;
+    int64_t batch_stride;
+    int64_t token_stride;
+};
+
+// One selective scan, forward or backward; mirrored field by field in backends/cpu_native.py.
+// All pointers are to float or, with is_double, to double. Absent tensors are null. Outputs are contiguous.
+struct ScanProblem {
+    int64_t batch, length, channels, states;
+    int32_t is_double, delta_softplus;
+    Rows u, delta, B, C, z, grad_y;
+    const void *A, *D, *delta_bias, *grad_last;
+    void* checkpoints;  // (batch, chunks, states, channels): written by the forward pass, read by the backward pass
+    void *y, *last_state;
+    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D, *grad_z, *grad_delta_bias;
+};
+
+// Tokens between two checkpoints; also the tile in which the kernels work, so that it stays in the L1 cache.
+constexpr int64_t CHUNK = 64;
+
+// What one call of a kernel covers: one block of `lanes` channels, tokens first ... last - 1; first is a multiple of
+// CHUNK. Without `emit` nothing but the state (or its gradient) at the other end is computed.
+struct Span {
+    int64_t batch, block, first, last;
+    bool emit;
+};
+
+// Where a backward call leaves the gradients that are sums. B and C: (length, states) of the span's batch entry, added
+// to or overwritten. sums: (states + 2, lanes), gradients of A, then D, then delta_bias, always overwritten.
+struct GradientSums {
+    void *grad_B, *grad_C, *sums;
+    bool add;
+};
+
+// State arrays are (states, lanes), 64-byte aligned. dt_sum (lanes), if not null, has the span's step sizes added.
+using ForwardKernel = void (*)(const ScanProblem&, const Span&, void* state, void* dt_sum, void* workspace);
+using BackwardKernel = void (*)(const ScanProblem&, const Span&, void* grad_state, void* dt_sum,
+                                const GradientSums& sums, void* workspace);
+using VectorFunction = void (*)(const float* in, float* out, int64_t count);
+
+struct Kernels {
+    int64_t lanes;
+    size_t (*workspace_bytes)(int64_t states);
+    ForwardKernel forward;
+    BackwardKernel backward;
+};
+
+struct InstructionSet {
+    const char* name;
+    Kernels of_float, of_double;
+    VectorFunction exp2, softplus, sigmoid;  // for tests of their error; count is a multiple of lanes
+};
+
+// Null where the compiler could not build for the instruction set.
+const InstructionSet* avx512_kernels();
+const InstructionSet* avx2_kernels();
+const InstructionSet* baseline_kernels();
