@@ -1,0 +1,114 @@
+"""Run a command in a process group of its own, with its output in a log file, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 10.0
+
+
+class CommandFailed(RuntimeError):
+    """A command ended with an exit code other than 0; the message shows the end of its log."""
+
+
+def resolve_command(command: Sequence[str]) -> list[str]:
+    """Find the program of a command in the environment of this interpreter, whatever PATH says.
+
+    Args:
+        command: As a user would type it: "python ..." or a console script of an installed package.
+    Returns: The command with the interpreter, or the path of the script, in front.
+    Raises: FileNotFoundError: if no installed package has such a console script.
+    """
+    program, *arguments = command
+    if program == "python":
+        return [sys.executable, *arguments]
+    for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        for script in (folder / program, folder / f"{program}.exe"):
+            if script.is_file():
+                return [str(script), *arguments]
+    for entry_point in entry_points(group="console_scripts", name=program):
+        code = f"import sys; from {entry_point.module} import {entry_point.attr} as run; sys.exit(run())"
+        return [sys.executable, "-c", code, *arguments]
+    raise FileNotFoundError(f"no command {program} in the environment of {sys.executable}; is the package installed?")
+
+
+def run_logged(
+    command: Sequence[str],
+    log_file: Path,
+    *,
+    environment: Mapping[str, str],
+    on_tick: Callable[[str], None],
+    on_start: Callable[[int], None] = lambda pid: None,
+    inherited_fds: Sequence[int] = (),
+) -> None:
+    """Run a command to its end. When this is interrupted, the command and all its children are ended first.
+
+    Args:
+        command: Program and arguments.
+        log_file: Receives standard output and error, after what it holds already.
+        environment: All variables of the process.
+        on_tick: Called about twice a second with the text that was logged since the last call.
+        on_start: Called with the number of the process.
+        inherited_fds: File descriptors that stay open in the process.
+    Raises: CommandFailed: if the exit code is not 0.
+    """
+    group = {"start_new_session": True, "pass_fds": tuple(inherited_fds)} if os.name == "posix" else {}
+    with log_file.open("ab") as output, log_file.open("rb") as reader:
+        reader.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            **group,
+        )
+        try:
+            on_start(process.pid)
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                on_tick(reader.read().decode("utf-8", "replace"))
+            on_tick(reader.read().decode("utf-8", "replace"))
+        finally:
+            end_group(process)
+    if process.returncode != 0:
+        raise CommandFailed(
+            f"exit code {process.returncode}. The end of {log_file}:\n\n{tail(log_file)}\n\nAll of it: {log_file}"
+        )
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """End a process and, on POSIX, all of its group: first politely, then by force."""
+    for request in (signal.SIGTERM, getattr(signal, "SIGKILL", None)):
+        if os.name == "posix":
+            try:
+                os.killpg(process.pid, request)
+            except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
+                break
+        elif process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        if os.name != "posix":
+            break
+        # The leader has gone; give its children a moment before the group is ended by force.
+        time.sleep(0.2)
+    process.wait()
+
+
+def tail(log_file: Path, lines: int = 25) -> str:
+    """The last lines of a log; of a progress bar only its last state."""
+    text = log_file.read_text(encoding="utf-8", errors="replace")
+    kept = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
+    return "\n".join(kept[-lines:])

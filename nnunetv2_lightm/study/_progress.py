@@ -1,0 +1,73 @@
+"""Progress of a pipeline: a live line on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+from ._pipeline import Step
+
+_SECONDS_BETWEEN_LINES = 30.0
+_TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ")
+
+
+class Progress:
+    """Shows which step is at work, for how long, and the latest of its log."""
+
+    def __init__(self, steps: Sequence[Step], *, num_epochs: int | None) -> None:
+        self._steps = list(steps)
+        self._num_epochs = num_epochs
+        self._live = sys.stdout.isatty()
+        self._latest = ""
+        self._epoch = self._dice = ""
+        self._printed = 0.0
+
+    def update(self, step: Step, text: str, seconds: float) -> None:
+        """Take newly logged text into account and show where the step is."""
+        for line in filter(None, map(str.strip, re.split(r"[\r\n]+", text))):
+            self._latest = self._describe(_TIMESTAMP.sub("", line))
+        if self._live:
+            self._show(f"{self._head(step, seconds)}  {self._latest}", end="")
+        elif time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._show(f"{self._head(step, seconds)}  {self._latest}")
+
+    def skip(self, step: Step) -> None:
+        """Say that the step was complete before."""
+        self._show(f"{self._head(step, None)}  complete already")
+
+    def end(self, step: Step, seconds: float) -> None:
+        """Say that the step is complete now."""
+        self._show(f"{self._head(step, seconds)}  done")
+        self._latest = self._epoch = self._dice = ""
+        self._printed = 0.0
+
+    def _describe(self, line: str) -> str:
+        if match := re.fullmatch(r"Epoch (\d+)", line):
+            self._epoch = f"epoch {int(match[1]) + 1}" + (f" of {self._num_epochs}" if self._num_epochs else "")
+        elif match := re.fullmatch(r"Pseudo dice (.*)", line):
+            self._dice = ", pseudo Dice " + " ".join(re.findall(r"(?<![\w.])(?:nan|\d[\d.]*)", match[1]))
+        elif line.startswith("Training done"):
+            self._epoch = ""
+        return self._epoch + self._dice if self._epoch else line
+
+    def _head(self, step: Step, seconds: float | None) -> str:
+        number = self._steps.index(step) + 1
+        width = max(len(other.name) for other in self._steps)
+        duration = "" if seconds is None else format_seconds(seconds)
+        return f"[{number}/{len(self._steps)}] {step.name:<{width}} {duration:>7}"
+
+    def _show(self, line: str, end: str = "\n") -> None:
+        self._printed = time.monotonic()
+        if self._live:
+            columns = shutil.get_terminal_size((100, 24)).columns - 1
+            line = "\r" + line[:columns].ljust(columns)
+        print(line, end=end, flush=True)
+
+
+def format_seconds(seconds: float) -> str:
+    """E.g. "1m05s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s"

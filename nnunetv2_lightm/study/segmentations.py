@@ -1,0 +1,95 @@
+"""Segmentation files: which belong together, and how to read them as nnU-Net does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from .scores import EvaluationError
+
+
+def pair_files(
+    predictions: Path, references: Path, file_ending: str, *, allow_missing: bool = False
+) -> list[tuple[str, Path, Path]]:
+    """Match predictions and references by file name.
+
+    Args:
+        predictions: Folder of predicted segmentations.
+        references: Folder of reference segmentations.
+        file_ending: As in dataset.json, e.g. ".nii.gz". Other files and hidden files are not looked at.
+        allow_missing: References without a prediction are left out instead of refused.
+    Returns: (case, prediction, reference) sorted by case.
+    Raises: EvaluationError: if a folder is missing or empty, or a file has no partner.
+    """
+    found = []
+    for kind, folder in (("predictions", predictions), ("references", references)):
+        if not folder.is_dir():
+            raise EvaluationError(f"{kind}: {folder} is not a folder")
+        cases = {
+            path.name.removesuffix(file_ending): path
+            for path in folder.iterdir()
+            if path.name.endswith(file_ending) and not path.name.startswith(".")
+        }
+        if not cases:
+            raise EvaluationError(f"{kind}: no file ending in {file_ending} in {folder}")
+        found.append(cases)
+    predicted, reference = found
+    surplus = sorted(predicted.keys() - reference.keys())
+    missing = sorted(reference.keys() - predicted.keys())
+    if surplus:
+        raise EvaluationError(f"no reference in {references} for: {_listed([predicted[case] for case in surplus])}")
+    if missing and not allow_missing:
+        raise EvaluationError(
+            f"no prediction in {predictions} for: {_listed([reference[case] for case in missing])}. "
+            "Predict these cases, or leave them out on purpose (--chill, allow_missing=True)"
+        )
+    return [(case, predicted[case], reference[case]) for case in sorted(predicted)]
+
+
+def choose_reader(example: Path, file_ending: str, reader: str | None = None) -> BaseReaderWriter:
+    """The reader that nnU-Net chooses for such a file.
+
+    Args:
+        example: A file that the reader must be able to read.
+        file_ending: As in dataset.json.
+        reader: Name of a reader class, as in dataset.json's `overwrite_image_reader_writer`.
+    Raises: EvaluationError: if nnU-Net has no reader for the file, or the file is unreadable.
+    """
+    description = {"file_ending": file_ending, "overwrite_image_reader_writer": reader or "None"}
+    try:
+        # nnU-Net prints a traceback for each reader that it tries in vain.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return determine_reader_writer_from_dataset_json(description, str(example), verbose=False)()
+    except RuntimeError as error:
+        raise EvaluationError(f"{example}: none of nnU-Net's readers for {file_ending} files can read it") from error
+
+
+def read_segmentation(path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]) -> np.ndarray:
+    """Read one segmentation.
+
+    Returns: Label values, float32, (z, y, x); an image has one slice.
+    Raises: EvaluationError: if the file is damaged, has several channels, or holds another value than the known ones.
+    """
+    try:
+        channels, _ = reader.read_seg(str(path))
+    except Exception as error:  # each reader raises errors of its own kind
+        raise EvaluationError(f"{path}: cannot be read by {type(reader).__name__}: {error}") from error
+    if channels.shape[0] != 1:
+        raise EvaluationError(f"{path}: has {channels.shape[0]} channels; a segmentation has one")
+    segmentation = channels[0]
+    unknown = np.unique(segmentation[~np.isin(segmentation, known_values)])
+    if unknown.size:
+        shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if unknown.size > 5 else "")
+        raise EvaluationError(f"{path}: holds the values {shown}; the labels name only {list(known_values)}")
+    return segmentation
+
+
+def _listed(paths: list[Path], at_most: int = 5) -> str:
+    rest = len(paths) - at_most
+    return ", ".join(map(str, paths[:at_most])) + (f" and {rest} more" if rest > 0 else "")
