@@ -11,7 +11,7 @@ import pytest
 from nnunetv2_lightm.autoload import boot, shim_directory
 from nnunetv2_lightm.commands import doctor
 from nnunetv2_lightm.commands.checks import discovery, folders, libraries, probe, scan_backends
-from nnunetv2_lightm.commands.checks.finding import Finding, Status, ok
+from nnunetv2_lightm.commands.checks.finding import Finding, Status, note, ok
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 
@@ -197,7 +197,8 @@ class TestBackends:
         row = {"name": "fast", "device": "cpu", "usable": False, "reason": "no compiler", "selected": False}
         rows = [row, {"name": "plain", "device": "cpu", "usable": True, "reason": "PyTorch", "selected": True}]
         finding = the_only(scan_backends.check_backends({"backends": rows}))
-        assert finding == ok("scan backends", "cpu: plain (taken); not fast: no compiler")
+        expected = "cpu: plain (taken); not fast: no compiler. Everything works, but slower"
+        assert finding == note("scan backends", expected)
 
     def test_backend_that_does_not_exist_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "warp_drive")
