@@ -136,6 +136,19 @@ def test_autocast_stays_finite_and_close(dtype):
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+def test_compiles_and_exports_without_a_graph_break():
+    """nnU-Net compiles networks by default on CUDA."""
+    torch.manual_seed(0)
+    network = LightMUNet(1, 2, spatial_dims=2, **SMALL).eval()
+    image = torch.randn(1, 1, 24, 20)
+    expected = network(image)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)(image)
+    torch.testing.assert_close(compiled, expected)
+    compiled.mean().backward()
+    exported = torch.export.export(network, (image,)).module()
+    torch.testing.assert_close(exported(image), expected)
+
+
 def test_nnunet_builds_it_from_a_plans_file():
     """The call of nnunetv2/utilities/get_network_from_plans.py: class name and keyword arguments from JSON."""
     network = LightMUNet(
