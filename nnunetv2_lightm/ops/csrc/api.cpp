@@ -23,8 +23,10 @@ const std::vector<const InstructionSet*>& instruction_sets() {
         std::vector<const InstructionSet*> found;
 #if defined(__x86_64__)
         __builtin_cpu_init();
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) found.push_back(avx512_kernels());
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_kernels());
+        const bool fma = __builtin_cpu_supports("fma");
+        if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+            found.push_back(avx512_kernels());
+        if (fma && __builtin_cpu_supports("avx2")) found.push_back(avx2_kernels());
 #endif
         found.push_back(baseline_kernels());
         found.erase(std::remove(found.begin(), found.end(), nullptr), found.end());
