@@ -13,7 +13,7 @@ DATASET_ID = 801
 DATASET = "Dataset801_LiTS"
 PLANS = "nnUNetPlans_demo"
 CONFIGURATION = "3d_fullres"
-TRAINER = "nnUNetTrainerLightMUNet_10epochs_20iters"
+TRAINER = "nnUNetTrainerLightMUNet_15epochs_20iters"
 
 
 @dataclass(frozen=True)
