@@ -13,6 +13,8 @@ endif
 # nnU-Net starts 8 worker processes unless it is told otherwise: too many for a laptop.
 export nnUNet_n_proc_DA ?= 2
 export nnUNet_def_n_proc ?= 2
+# Threads that wait do not spin: on few cores they would keep the worker processes from running.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help install demo test lint clean
 
