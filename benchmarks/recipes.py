@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nnunetv2_lightm.study._demo_steps import training_continuation
 from nnunetv2_lightm.study._pipeline import Pipeline, Step
-from nnunetv2_lightm.study.tables import write_text
+from nnunetv2_lightm.study.tables import format_markdown, write_text
 from nnunetv2_lightm.study.training_log import read_training_log
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
             report(data, folders, arguments),
         ),
     )
-    report(data, folders, arguments)
+    print(table(report(data, folders, arguments)))
     return 0
 
 
@@ -177,11 +177,11 @@ def model_folder(data: DataSet, trainer: str, folders: dict[str, Path]) -> Path:
     return folders["nnUNet_results"] / data.dataset / f"{trainer}__{PLANS}__{data.configuration}"
 
 
-def report(data: DataSet, folders: dict[str, Path], arguments: argparse.Namespace) -> None:
-    """Write what is there so far."""
+def report(data: DataSet, folders: dict[str, Path], arguments: argparse.Namespace) -> dict:
+    """Write what is there so far; returns it."""
     plans_file = folders["nnUNet_preprocessed"] / data.dataset / f"{PLANS}.json"
     if not plans_file.exists():
-        return
+        return {"runs": {}}
     configuration = json.loads(plans_file.read_text())["configurations"][data.configuration]
     runs = {}
     for trainer in data.trainers:
@@ -208,6 +208,16 @@ def report(data: DataSet, folders: dict[str, Path], arguments: argparse.Namespac
     }
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / f"recipes_{data.name}.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def table(result: dict) -> str:
+    """The runs as a Markdown table: mean and standard deviation over the cases of the average over the classes."""
+    rows = [["trainer", "DSC", "mIoU", "cases", "median epoch, s"]]
+    for trainer, run in result["runs"].items():
+        scores = [f"{run['average'][m]['mean']:.4f} ± {run['average'][m]['std']:.4f}" for m in ("DSC", "IoU")]
+        rows.append([trainer, *scores, str(run["cases"]), f"{run['median_epoch_seconds']:.0f}"])
+    return format_markdown(rows)
 
 
 def machine() -> dict[str, str]:
@@ -215,12 +225,19 @@ def machine() -> dict[str, str]:
     names = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS)
     return {
-        "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
         "commit": commit.stdout.strip() or "unknown",
     }
+
+
+def processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
