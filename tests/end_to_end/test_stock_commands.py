@@ -103,7 +103,7 @@ def test_phantoms_in_the_lits_layout(workspace, configuration):
     phantoms = workspace.root / "phantoms"
     workspace.run(
         *("python", "-m", "nnunetv2_lightm.dataset_conversion.phantoms", phantoms),
-        *("--num-cases", "10", "--seed", "3", "--shape", "24", "48", "48"),
+        *("--num-cases", "10", "--seed", "3", "--shape", "16", "40", "40"),
     )
     output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     assert "nnUNetv2_plan_and_preprocess -d 801" in output
@@ -119,6 +119,7 @@ def test_hippocampus_3d(workspace, data_root):
     source, target = data_root / "Task04_Hippocampus", workspace.root / "Task04_Hippocampus"
     content = json.loads((source / "dataset.json").read_text())
     content["training"] = content["training"][:12]
+    content["numTraining"] = 12
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (target / folder).mkdir(parents=True)
     for case in content["training"]:
