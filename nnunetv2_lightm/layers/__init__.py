@@ -2,8 +2,9 @@
 
 from .decoder import DecoderBlock
 from .depthwise import depthwise_conv
+from .mamba1 import Mamba1Block
 from .rvm import RVMLayer
 from .ssm import SelectiveSSM
 from .vss import VSSModule
 
-__all__ = ["DecoderBlock", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv"]
+__all__ = ["DecoderBlock", "Mamba1Block", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import fused_rvm_layer_usable, rvm_layer
 from .vss import VSSModule
 
 
@@ -13,6 +17,9 @@ class RVMLayer(nn.Module):
 
     Choices where the paper is silent: the adjustment factor s, one number per channel, starts at 1; Projection is a
     linear layer with bias.
+
+    On a CPU the whole layer is one compiled operator (:func:`nnunetv2_lightm.ops.rvm_layer`); where that does not run,
+    it is put together from PyTorch's.
 
     Args:
         in_channels: Channels of the input.
@@ -29,7 +36,34 @@ class RVMLayer(nn.Module):
         self.norm_out = nn.LayerNorm(in_channels)
         self.projection = nn.Linear(in_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, *spatial, in_channels) -> (batch, *spatial, out_channels)."""
+    def forward(self, x: Tensor, pool: Sequence[int] | None = None) -> Tensor:
+        """x: (batch, *spatial, in_channels) -> (batch, *spatial, out_channels).
+
+        With ``pool``, window and stride on each axis, the output is max-pooled: (batch, *(spatial // pool), ...).
+        """
+        if self.fused(x.device.type):
+            return rvm_layer(x, self._parameters_of_operator(), pool or [1] * (x.ndim - 2))
         m = self.vssm(self.norm_in(x)) + self.scale * x  # (1)
-        return self.projection(self.norm_out(m))  # (2)
+        out = self.projection(self.norm_out(m))  # (2)
+        return _max_pool(out, pool) if pool and max(pool) > 1 else out
+
+    def fused(self, device_type: str) -> bool:
+        """Whether the compiled operator runs this layer on the device."""
+        d_model, d_inner = self.vssm.out_proj.out_features, self.vssm.out_proj.in_features
+        single = len(self.vssm.ssms) == 1
+        return single and fused_rvm_layer_usable(device_type, d_model, d_inner, self.projection.out_features)
+
+    def _parameters_of_operator(self) -> list[Tensor]:
+        """In the order of ``ops.rvm_layer.PARAMETERS``."""
+        vssm, (ssm,) = self.vssm, self.vssm.ssms
+        return [
+            *(self.norm_in.weight, self.norm_in.bias, vssm.in_proj.weight, vssm.gate_proj.weight),
+            *(vssm.dwconv.weight, vssm.dwconv.bias, ssm.x_proj.weight, ssm.dt_proj.weight, ssm.dt_proj.bias),
+            *(ssm.A, ssm.D, vssm.norm.weight, vssm.norm.bias, vssm.out_proj.weight, self.scale),
+            *(self.norm_out.weight, self.norm_out.bias, self.projection.weight, self.projection.bias),
+        ]
+
+
+def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
+    pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
+    return pool(x.movedim(-1, 1), kernel_size=tuple(stride), stride=tuple(stride)).movedim(1, -1)

@@ -39,9 +39,16 @@ class SelectiveSSM(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, u: Tensor) -> Tensor:
-        """u: (batch, length, d_inner) -> (batch, length, d_inner); scans in float32, returns u's dtype."""
+    @property
+    def A(self) -> Tensor:  # noqa: N802
+        """State matrix, (d_inner, d_state), negative; float32, or float64 as the parameter."""
+        return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
+
+    def forward(self, u: Tensor, z: Tensor | None = None) -> Tensor:
+        """Scans in float32 and returns u's dtype; a gate z multiplies the output as SiLU(z).
+
+        u, z: (batch, length, d_inner) -> (batch, length, d_inner).
+        """
         dt, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
-        A = -torch.exp(self.A_log.float())
-        return selective_scan(u, delta, A, B, C, self.D, delta_bias=self.dt_proj.bias, delta_softplus=True)
+        return selective_scan(u, delta, self.A, B, C, self.D, z, self.dt_proj.bias, delta_softplus=True)

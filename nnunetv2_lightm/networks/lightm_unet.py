@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import DecoderBlock, RVMLayer, depthwise_conv
@@ -114,18 +113,15 @@ class EncoderBlock(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"an Encoder Block has {num_layers} RVM layers; it needs at least 1, which widens the map")
-        self.layers = nn.Sequential(
-            *(RVMLayer(channels, channels, spatial_dims, **vss) for _ in range(num_layers - 1)),
-            RVMLayer(channels, 2 * channels, spatial_dims, **vss),
-        )
+        self.layers = nn.ModuleList(RVMLayer(channels, channels, spatial_dims, **vss) for _ in range(num_layers - 1))
+        self.layers.append(RVMLayer(channels, 2 * channels, spatial_dims, **vss))
         self.stride = tuple(stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *spatial, channels) -> (batch, *(spatial / stride), 2 * channels)."""
-        x = self.layers(x).movedim(-1, 1)
-        stride = tuple(min(s, size) for s, size in zip(self.stride, x.shape[2:], strict=True))
-        pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
-        return pool(x, kernel_size=stride, stride=stride).movedim(1, -1)
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        return self.layers[-1](x, pool=[min(s, size) for s, size in zip(self.stride, x.shape[1:-1], strict=True)])
 
 
 class Decoder(nn.Module):

@@ -39,7 +39,7 @@ def threads():
 
 @pytest.fixture
 def without_openmp():
-    library = cpu_native._loaded()
+    library = cpu_native.library()
     library.nnunetv2_lightm_use_openmp(None)
     yield
     library.nnunetv2_lightm_use_openmp(cpu_native._torch_openmp())
@@ -79,7 +79,7 @@ def apply(function, instruction_set, x):
     """A vectorised float32 function of the library."""
     x = torch.nn.functional.pad(x.float(), (0, -x.numel() % 16))
     result = torch.empty_like(x)
-    cpu_native._loaded().nnunetv2_lightm_apply(
+    cpu_native.library().nnunetv2_lightm_apply(
         FUNCTIONS[function],
         ctypes.c_int64(instruction_set),
         *(ctypes.c_void_p(t.data_ptr()) for t in (x, result)),

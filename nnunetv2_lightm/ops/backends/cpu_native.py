@@ -29,11 +29,13 @@ class _Problem(ctypes.Structure):
     """``ScanProblem`` of csrc/scan.hpp."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "length", "channels", "states")),
-        *((name, ctypes.c_int32) for name in ("is_double", "delta_softplus")),
+        *((name, ctypes.c_int64) for name in ("batch", "length", "channels", "states", "delta_rank")),
+        *((name, ctypes.c_int32) for name in ("is_double", "delta_softplus", "resume", "accumulate")),
         *((name, _Rows) for name in ("u", "delta", "B", "C", "z", "grad_y")),
-        *((name, ctypes.c_void_p) for name in ("A", "D", "delta_bias", "grad_last", "checkpoints", "y", "last_state")),
+        *((name, ctypes.c_void_p) for name in ("A", "D", "delta_bias", "delta_weight", "grad_last", "first_state")),
+        *((name, ctypes.c_void_p) for name in ("checkpoints", "y", "last_state")),
         *((f"grad_{name}", ctypes.c_void_p) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")),
+        ("grad_first_state", ctypes.c_void_p),
     ]
 
 
@@ -52,14 +54,14 @@ def describe() -> str:
 def instruction_sets() -> list[str]:
     """Instruction sets that the library and this processor have, the fastest first."""
     names = []
-    while (name := _loaded().nnunetv2_lightm_instruction_set(len(names))) is not None:
+    while (name := library().nnunetv2_lightm_instruction_set(len(names))) is not None:
         names.append(name.decode())
     return names
 
 
 def checkpoint_count(length: int) -> int:
     """Number of checkpointed states for a sequence of the length."""
-    return -(-length // _loaded().nnunetv2_lightm_chunk_length())
+    return -(-length // library().nnunetv2_lightm_chunk_length())
 
 
 def forward(
@@ -130,7 +132,7 @@ class _Call:
     def __init__(self, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
         self._tensors = []
         self._dtype = u.dtype
-        self._problem = _Problem(*u.shape, A.shape[1], u.dtype == torch.float64, delta_softplus)
+        self._problem = _Problem(*u.shape, A.shape[1], 0, u.dtype == torch.float64, delta_softplus)
         self.give_rows(u=u, delta=delta, B=B, C=C, z=z)
         self.give(A=A, D=D, delta_bias=delta_bias)
 
@@ -150,7 +152,7 @@ class _Call:
 
     def run(self, backward: bool) -> None:
         problem = ctypes.byref(self._problem)
-        if _loaded().nnunetv2_lightm_scan(problem, INSTRUCTION_SET, torch.get_num_threads(), backward) != 0:
+        if library().nnunetv2_lightm_scan(problem, INSTRUCTION_SET, torch.get_num_threads(), backward) != 0:
             raise MemoryError(f"selective scan: no memory left for u of {tuple(self._tensors[0].shape)}")
 
     def _kept(self, tensor: Tensor) -> Tensor:
@@ -162,7 +164,8 @@ class _Call:
         return tensor
 
 
-def _loaded() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The compiled library. Raises RuntimeError with the reason where there is none."""
     library = _library()
     if isinstance(library, str):
         raise RuntimeError(f"scan backend {NAME!r}: {library}")
@@ -181,6 +184,9 @@ def _library() -> ctypes.CDLL | str:
     library.nnunetv2_lightm_problem_bytes.restype = ctypes.c_int64
     if library.nnunetv2_lightm_problem_bytes() != ctypes.sizeof(_Problem):
         return f"its compiled library is of another version of this package: {REINSTALL}"
+    library.nnunetv2_lightm_rvm.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
+    library.nnunetv2_lightm_rvm_checkpoints.argtypes = [ctypes.c_void_p]
+    library.nnunetv2_lightm_rvm_checkpoints.restype = ctypes.c_int64
     library.nnunetv2_lightm_chunk_length.restype = ctypes.c_int64
     library.nnunetv2_lightm_instruction_set.argtypes = [ctypes.c_int64]
     library.nnunetv2_lightm_instruction_set.restype = ctypes.c_char_p

@@ -2,11 +2,10 @@
 #if defined(__AVX2__) && defined(__FMA__)
 
 #define VECTOR_BYTES 32
-#include "scan_kernels.hpp"
+#include "kernels.hpp"
 
 const InstructionSet* avx2_kernels() {
-    static constexpr InstructionSet set = {"AVX2", KERNELS<float>, KERNELS<double>, apply<exp2_>, apply<softplus>,
-                                           apply<sigmoid>};
+    static constexpr InstructionSet set = kernels("AVX2");
     return &set;
 }
 

@@ -1,6 +1,6 @@
 // The kernels for what every processor of the architecture has: SSE2 on x86-64, NEON on ARM.
 #define VECTOR_BYTES 16
-#include "scan_kernels.hpp"
+#include "kernels.hpp"
 
 #if defined(__x86_64__)
 #define NAME "SSE2"
@@ -11,7 +11,6 @@
 #endif
 
 const InstructionSet* baseline_kernels() {
-    static constexpr InstructionSet set = {NAME, KERNELS<float>, KERNELS<double>, apply<exp2_>, apply<softplus>,
-                                           apply<sigmoid>};
+    static constexpr InstructionSet set = kernels(NAME);
     return &set;
 }

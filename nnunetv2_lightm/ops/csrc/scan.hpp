@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "rvm.hpp"
+
 // A (batch, length, k) tensor whose last axis is contiguous; strides count elements.
 struct Rows {
     const void* data;
@@ -15,12 +17,16 @@ struct Rows {
 // All pointers are to float or, with is_double, to double. Absent tensors are null. Outputs are contiguous.
 struct ScanProblem {
     int64_t batch, length, channels, states;
+    int64_t delta_rank;  // not 0: delta's rows are (delta_rank) and times delta_weight (delta_rank, channels) are delta
     int32_t is_double, delta_softplus;
+    int32_t resume;      // forward: every chunk starts from its checkpoint, which is read and not written
+    int32_t accumulate;  // backward: grad_A, grad_D and grad_delta_bias are added to
     Rows u, delta, B, C, z, grad_y;
-    const void *A, *D, *delta_bias, *grad_last;
+    const void *A, *D, *delta_bias, *delta_weight, *grad_last;
+    const void* first_state;  // (batch, channels, states), as last_state
     void* checkpoints;  // (batch, chunks, states, channels): written by the forward pass, read by the backward pass
     void *y, *last_state;
-    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D, *grad_z, *grad_delta_bias;
+    void *grad_u, *grad_delta, *grad_A, *grad_B, *grad_C, *grad_D, *grad_z, *grad_delta_bias, *grad_first_state;
 };
 
 // Tokens between two checkpoints; also the tile in which the kernels work, so that it stays in the L1 cache.
@@ -56,6 +62,8 @@ struct Kernels {
 struct InstructionSet {
     const char* name;
     Kernels of_float, of_double;
+    RvmKernels<float> rvm_of_float;
+    RvmKernels<double> rvm_of_double;
     VectorFunction exp2, softplus, sigmoid;  // for tests of their error; count is a multiple of lanes
 };
 
@@ -63,3 +71,11 @@ struct InstructionSet {
 const InstructionSet* avx512_kernels();
 const InstructionSet* avx2_kernels();
 const InstructionSet* baseline_kernels();
+
+// Runs a scan on up to `threads` threads. Throws std::bad_alloc.
+void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward);
+
+// RVM layers, likewise.
+int64_t rvm_checkpoints(const RvmProblem& problem);
+void run_rvm_forward(const RvmProblem& problem, const InstructionSet& set, int64_t threads);
+void run_rvm_backward(const RvmProblem& problem, const InstructionSet& set, int64_t threads);

@@ -98,7 +98,11 @@ INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, i
                         Vec<T>* dt_sum, Workspace<T>& w) {
     const int64_t channel = span.block * LANES<T>;
     for (int64_t t = 0; t < count; ++t) {
-        Vec<T> dt = load(row<T>(p.delta, span.batch, first + t) + channel, valid) + w.delta_bias;
+        Vec<T> dt = w.delta_bias;
+        const T* delta = row<T>(p.delta, span.batch, first + t);
+        if (p.delta_rank == 0) dt += load(delta + channel, valid);
+        for (int64_t r = 0; r < p.delta_rank; ++r)
+            dt += load(static_cast<const T*>(p.delta_weight) + r * p.channels + channel, valid) * delta[r];
         if (slopes) w.slope[t] = p.delta_softplus ? sigmoid(dt) : Vec<T>{} + T(1);
         if (p.delta_softplus) dt = softplus(dt);
         w.dt[t] = dt;
@@ -235,7 +239,10 @@ void forward(const ScanProblem& p, const Span& span, void* state, void* dt_sum, 
     for (int64_t first = span.first; first < span.last; first += CHUNK) {
         const int64_t count = smaller(CHUNK, span.last - first);
         if (span.emit && p.checkpoints)
-            for (int64_t n = 0; n < N; ++n) store(checkpoint<T>(p, span, first) + n * p.channels, h[n], valid);
+            for (int64_t n = 0; n < N; ++n) {
+                T* saved = checkpoint<T>(p, span, first) + n * p.channels;
+                p.resume ? void(h[n] = load(saved, valid)) : store(saved, h[n], valid);
+            }
         read_tokens<T, false>(p, span, first, count, valid, static_cast<V*>(dt_sum), w);
         read_matrix(p.B, span.batch, first, count, N, w.matrix(0, N));
         if (!span.emit) {

@@ -1,0 +1,67 @@
+"""The stock Mamba-1 block (Gu & Dao 2023, section 3.4 and figure 3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ssm import SelectiveSSM
+
+
+class CausalConv1d(nn.Conv1d):
+    """Depthwise convolution over the tokens that no later token enters; (batch, length, channels) in and out.
+
+    The parameters are those of ``nn.Conv1d``. It runs as a convolution of an image of one row, because there PyTorch
+    takes the channels-last layout as it is and is several times faster in it on a CPU.
+
+    Args:
+        channels: Channels of the sequence.
+        kernel_size: Tokens that an output sees: its own and those just before.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, length, channels) -> the same shape; tokens before the first one are zero."""
+        row = x.transpose(1, 2).unsqueeze(2)
+        y = F.conv2d(row, self.weight.unsqueeze(2), self.bias, padding=(0, *self.padding), groups=self.groups)
+        return y.squeeze(2).transpose(1, 2)[:, : x.shape[1]]
+
+
+class Mamba1Block(SelectiveSSM):
+    """Mamba: ``Linear(SSM(SiLU(conv(Linear(x)))) * SiLU(Linear(x)))`` along a sequence.
+
+    Names, shapes and initial distributions of the parameters are those of ``mamba_ssm.Mamba``, so that state dicts go
+    either way; the SSM's stand beside the others, hence the base class. One projection, ``in_proj``, makes both the
+    sequence (first half of its channels) and the gate. The linear layers but dt_proj have no bias.
+
+    Args:
+        d_model: Channels of input and output.
+        d_state: States per channel of the SSM, N.
+        d_conv: Tokens that the causal convolution sees.
+        expand: Expansion factor; the SSM has ``d_inner = expand * d_model`` channels.
+        dt_rank: Rank of delta's projection; None: d_model / 16, rounded up.
+    """
+
+    def __init__(
+        self, d_model: int, *, d_state: int = 16, d_conv: int = 4, expand: int = 2, dt_rank: int | None = None
+    ) -> None:
+        d_inner = expand * d_model
+        super().__init__(d_inner, d_state=d_state, dt_rank=math.ceil(d_model / 16) if dt_rank is None else dt_rank)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.conv1d = CausalConv1d(d_inner, d_conv)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, length, d_model) -> the same shape; token t depends on tokens 0 ... t alone.
+
+        Raises:
+            ValueError: if x has not three axes.
+        """
+        if x.ndim != 3:
+            raise ValueError(f"`x` is {tuple(x.shape)}; expected three axes, (batch, length, d_model)")
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        return self.out_proj(super().forward(F.silu(self.conv1d(u)), z))

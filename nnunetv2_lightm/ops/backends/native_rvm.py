@@ -1,0 +1,119 @@
+"""The RVM layer on the CPU in compiled C++ (``ops/csrc/rvm*``): between its input and its output nothing leaves the
+cache, and the backward pass keeps the scan's checkpoints alone."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .cpu_native import library, not_supported_reason
+
+CHANNEL_MULTIPLE = 16
+# The order of `Parameter` in csrc/rvm.hpp.
+PARAMETERS = (
+    *("norm_in_weight", "norm_in_bias", "in_proj", "gate_proj", "conv_weight", "conv_bias", "x_proj"),
+    *("dt_weight", "dt_bias", "A", "D", "norm_weight", "norm_bias", "out_proj", "scale"),
+    *("norm_out_weight", "norm_out_bias", "projection_weight", "projection_bias"),
+)
+
+
+class _Problem(ctypes.Structure):
+    """``RvmProblem`` of csrc/rvm.hpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "depth", "height", "width", "channels", "inner")),
+        *((name, ctypes.c_int64) for name in ("out_channels", "states", "rank", "kernel_height")),
+        *((name, ctypes.c_int64) for name in ("pool_depth", "pool_height", "pool_width", "is_double")),
+        ("parameter", ctypes.c_void_p * len(PARAMETERS)),
+        *((name, ctypes.c_void_p) for name in ("x", "out", "checkpoints", "argmax", "grad_out", "grad_x")),
+        ("gradient", ctypes.c_void_p * len(PARAMETERS)),
+    ]
+
+
+def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_channels: int) -> str | None:
+    """Why this code cannot run an RVM layer of these numbers of channels on the device; None: it can."""
+    if any(count % CHANNEL_MULTIPLE for count in (channels, inner, out_channels)):
+        return f"channels, inner channels and output channels must be multiples of {CHANNEL_MULTIPLE}"
+    return not_supported_reason(device_type)
+
+
+def checkpoint_count(x_shape: Sequence[int], parameters: Sequence[Tensor]) -> int:
+    """Number of checkpointed states for each entry of the batch; x_shape: (batch, *spatial, channels)."""
+    return library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(_problem(x_shape, parameters, None, torch.float32)))
+
+
+def forward(
+    x: Tensor, parameters: Sequence[Tensor], pool: Sequence[int], keep_checkpoints: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Contiguous inputs of one dtype, float32 or float64; parameters in the order of ``PARAMETERS``.
+
+    Returns: the output (batch, *pooled, out_channels); checkpoints (batch, chunks, d_state, d_inner) and argmax, uint8,
+        the place of each maximum in its pooling window, both empty if they are not kept.
+    """
+    named = dict(zip(PARAMETERS, parameters, strict=True))
+    pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
+    out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0])
+    d_inner, d_state = named["A"].shape
+    chunks = checkpoint_count(x.shape, parameters)
+    checkpoints = x.new_empty((x.shape[0], chunks, d_state, d_inner) if keep_checkpoints else 0)
+    argmax = torch.empty(out.shape if keep_checkpoints and max(pool) > 1 else 0, dtype=torch.uint8)
+    if x.numel() and out.numel():
+        problem = _problem(x.shape, parameters, pool, x.dtype)
+        problem.x, problem.out = x.data_ptr(), out.data_ptr()
+        problem.checkpoints = checkpoints.data_ptr() or None
+        problem.argmax = argmax.data_ptr() or None
+        _run(problem, x, backward=False)
+    return out, checkpoints, argmax
+
+
+def backward(
+    grad_out: Tensor,
+    checkpoints: Tensor,
+    argmax: Tensor,
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    pool: Sequence[int],
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of x and of the parameters, from what ``forward`` has kept."""
+    grad_x = torch.empty_like(x)
+    grads = [torch.empty_like(parameter) for parameter in parameters]
+    if x.numel() == 0 or grad_out.numel() == 0:
+        return grad_x.zero_(), [grad.zero_() for grad in grads]
+    problem = _problem(x.shape, parameters, pool, x.dtype)
+    problem.x, problem.checkpoints, problem.argmax = x.data_ptr(), checkpoints.data_ptr(), argmax.data_ptr() or None
+    problem.grad_out, problem.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
+    problem.gradient = type(problem.gradient)(*(grad.data_ptr() for grad in grads))
+    _run(problem, x, backward=True)
+    return grad_x, grads
+
+
+def _problem(
+    x_shape: Sequence[int], parameters: Sequence[Tensor], pool: Sequence[int] | None, dtype: torch.dtype
+) -> _Problem:
+    named = dict(zip(PARAMETERS, parameters, strict=True))
+    batch, *spatial, channels = x_shape
+    # A 2D image's rows are the planes of an image that is one row high.
+    in_3d = partial(_insert_height, spatial_dims=len(spatial))
+    d_inner, d_state = named["A"].shape
+    rank, kernel_height = named["dt_weight"].shape[1], 3 if len(spatial) == 3 else 1
+    sizes = (batch, *in_3d(spatial), channels, d_inner, named["projection_weight"].shape[0], d_state, rank)
+    problem = _Problem(*sizes, kernel_height, *in_3d(pool or [1] * len(spatial)), dtype == torch.float64)
+    if pool is not None:
+        problem.parameter = type(problem.parameter)(*(parameter.data_ptr() for parameter in parameters))
+    return problem
+
+
+def _insert_height(sizes: Sequence[int], spatial_dims: int) -> Sequence[int]:
+    return sizes if spatial_dims == 3 else (sizes[0], 1, sizes[1])
+
+
+def _run(problem: _Problem, x: Tensor, backward: bool) -> None:
+    from . import cpu_native
+
+    threads = torch.get_num_threads()
+    if library().nnunetv2_lightm_rvm(ctypes.byref(problem), cpu_native.INSTRUCTION_SET, threads, backward) != 0:
+        raise MemoryError(f"RVM layer: no memory left for buffers, input {tuple(x.shape)}")

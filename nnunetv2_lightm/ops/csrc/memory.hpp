@@ -1,0 +1,49 @@
+// Memory for buffers, and the processor's mode while kernels run.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<unsigned char, Free>;
+
+inline Memory allocate(size_t bytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, std::max<size_t>(bytes, 64)) != 0) throw std::bad_alloc();
+    return Memory(static_cast<unsigned char*>(memory));
+}
+
+// While it lives, this thread takes denormal floats for zero; afterwards its mode is what it was. A state that fades away
+// would otherwise be denormal for many tokens, each of which costs some processors a hundred times as long.
+template <class T>
+class DenormalsAreZero {
+#if defined(__x86_64__)
+    const unsigned mode = _mm_getcsr();
+
+public:
+    DenormalsAreZero() { _mm_setcsr(mode | 0x8040); }
+    ~DenormalsAreZero() { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+    uint64_t mode;
+
+public:
+    DenormalsAreZero() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+        __asm__ volatile("msr fpcr, %0" : : "r"(mode | uint64_t(1) << 24));
+    }
+    ~DenormalsAreZero() { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+#endif
+};
+template <>
+class DenormalsAreZero<double> {};
+
+inline int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

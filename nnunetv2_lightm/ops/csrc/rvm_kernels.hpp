@@ -1,0 +1,108 @@
+// The steps of an RVM layer's forward pass, each for some rows or tokens.
+#pragma once
+
+#include "depthwise.hpp"
+#include "gemm.hpp"
+#include "rows.hpp"
+#include "rvm.hpp"
+
+namespace {
+
+template <class T>
+INLINE T* ring_row(const RvmSlab<T>& s, T* ring, int64_t row) {
+    return ring + row % s.ring_rows * (s.width + 2) * s.inner;
+}
+
+// The rows that the convolution's taps of one row fall on; null beyond the image.
+template <class T>
+struct Neighbours {
+    const T* row[9];
+    int64_t count;
+
+    Neighbours(const RvmSlab<T>& s, T* ring, int64_t of) : count(3 * s.kernel_height) {
+        const int64_t reach = s.kernel_height / 2, depth = s.rows / s.height, z = of / s.height, y = of % s.height;
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t zi = z + i / s.kernel_height - 1, yi = y + i % s.kernel_height - reach;
+            const bool inside = zi >= 0 && zi < depth && yi >= 0 && yi < s.height;
+            row[i] = inside ? ring_row(s, ring, zi * s.height + yi) : nullptr;
+        }
+    }
+};
+
+// Calls f(first token of the image, number of tokens) for the groups of tokens of a row.
+template <class T, class F>
+INLINE void for_token_groups(const RvmSlab<T>& s, int64_t row, F f) {
+    for (int64_t x = 0; x < s.width; x += TOKEN_GROUP)
+        f(row * s.width + x, s.width - x < TOKEN_GROUP ? s.width - x : TOKEN_GROUP);
+}
+
+// in_proj(LayerNorm(x)) into the ring.
+template <class T>
+void project_rows(const RvmSlab<T>& s, int64_t first_row, int64_t last_row, T* workspace) {
+    for (int64_t row = first_row; row < last_row; ++row) {
+        T* to = ring_row(s, s.ring, row);
+        memset(to, 0, s.inner * sizeof(T));
+        memset(to + (s.width + 1) * s.inner, 0, s.inner * sizeof(T));
+        for_token_groups(s, row, [&](int64_t token, int64_t count) {
+            layer_norm(s.x + token * s.channels, s.channels, count, s.channels, s.parameter[NORM_IN_WEIGHT],
+                       s.parameter[NORM_IN_BIAS], workspace);
+            multiply(s.in_proj, count, workspace, s.channels, to + (1 + token - row * s.width) * s.inner, s.inner);
+        });
+    }
+}
+
+// SiLU(DWConv) of the ring's rows, and what the scan needs of it: B, C and delta's low-rank form.
+template <class T>
+void convolve_rows(const RvmSlab<T>& s, int64_t first_row, int64_t last_row) {
+    const int64_t first = (first_row - s.first_row) * s.width, count = (last_row - first_row) * s.width;
+    for (int64_t row = first_row; row < last_row; ++row) {
+        const int64_t at = (row - s.first_row) * s.width * s.inner;
+        const Neighbours<T> near(s, s.ring, row);
+        convolve_row(near.row, near.count, s.width, s.inner, s.conv_weight, s.parameter[CONV_BIAS],
+                     [&](int64_t x, int64_t c, Vec<T> value) {
+                         if (s.before_silu) store(s.before_silu + at + x * s.inner + c, value);
+                         store(s.conv + at + x * s.inner + c, silu<T>(value));
+                     });
+    }
+    multiply(s.x_proj, count, s.conv + first * s.inner, s.inner, s.matrices + first * s.matrix_stride, s.matrix_stride);
+}
+
+template <class T>
+INLINE void repeat_row(const T* row, int64_t channels, int64_t rows, T* to) {
+    for (int64_t i = 0; i < rows; ++i) memcpy(to + i * channels, row, channels * sizeof(T));
+}
+
+// scale * x, to which out_proj's product is added.
+template <class T>
+INLINE void scale_rows(const T* x, const T* scale, int64_t channels, int64_t rows, T* to) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t c = 0; c < channels; c += LANES<T>)
+            store(to + i * channels + c, load(x + i * channels + c) * load(scale + c));
+}
+
+// From the scan's output to the layer's: gate, out_proj, residual, LayerNorm', Projection.
+template <class T>
+void finish_tokens(const RvmSlab<T>& s, int64_t first, int64_t last, T* workspace) {
+    const int64_t C = s.channels, E = s.inner, O = s.out_channels, rows = last - first;
+    const T *x = s.x + (s.first_row * s.width + first) * C, *y = s.y + first * E;
+    T *normed = workspace, *m = normed + TOKEN_GROUP * C, *gate = m + TOKEN_GROUP * C, *out = s.out + first * O;
+    layer_norm(x, C, rows, C, s.parameter[NORM_IN_WEIGHT], s.parameter[NORM_IN_BIAS], normed);
+    multiply(s.gate_proj, rows, normed, C, gate, E);
+    normalise(y, E, rows, E, [&](int64_t row, int64_t c, Vec<T> value) {
+        T* at = gate + row * E + c;
+        value = value * load(s.parameter[NORM_WEIGHT] + c) + load(s.parameter[NORM_BIAS] + c);
+        store(at, silu<T>(load(at)) * value);
+    });
+    scale_rows(x, s.parameter[SCALE], C, rows, m);
+    multiply(s.out_proj, rows, gate, E, m, C, true);
+    layer_norm(m, C, rows, C, s.parameter[NORM_OUT_WEIGHT], s.parameter[NORM_OUT_BIAS], normed);
+    repeat_row(s.parameter[PROJECTION_BIAS], O, rows, out);
+    multiply(s.projection, rows, normed, C, out, O, true);
+}
+
+template <class T>
+int64_t workspace_count(int64_t channels, int64_t inner) {
+    return TOKEN_GROUP * (2 * channels + 3 * inner);
+}
+
+}  // namespace
