@@ -29,8 +29,8 @@ COMPILE_FLAGS = [
 ]
 # Code for these instruction sets is chosen at run time, if the processor has them.
 INSTRUCTION_SET_FLAGS = {
-    "scan_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
-    "scan_avx2.cpp": ["-mavx2", "-mfma"],
+    "kernels_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+    "kernels_avx2.cpp": ["-mavx2", "-mfma"],
 }
 
 

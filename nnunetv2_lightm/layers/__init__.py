@@ -1,10 +1,10 @@
 """Building blocks of the networks; feature maps are channels-last: (batch, *spatial, channels)."""
 
-from .decoder import DecoderBlock
+from .decoder import DecoderBlock, upsample
 from .depthwise import depthwise_conv
 from .mamba1 import Mamba1Block
 from .rvm import RVMLayer
 from .ssm import SelectiveSSM
 from .vss import VSSModule
 
-__all__ = ["DecoderBlock", "Mamba1Block", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv"]
+__all__ = ["DecoderBlock", "Mamba1Block", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv", "upsample"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,11 +12,10 @@ from .depthwise import depthwise_conv
 
 
 class DecoderBlock(nn.Module):
-    """Equation (4): ``P_out = ReLU(DWConv(P_in + F_D) + s' * (P_in + F_D))``, then half the channels, then upsampling.
+    """Equation (4): ``P_out = ReLU(DWConv(P_in + F_D) + s' * (P_in + F_D))``, then half the channels.
 
     Choices where the paper is silent: s', one number per channel, starts at 1; the channels are halved by a pointwise
-    layer before the interpolation, where there are fewer voxels; interpolation is linear on each axis (bilinear or
-    trilinear), corners not aligned.
+    layer before the upsampling (:func:`upsample`), where there are fewer voxels.
 
     Args:
         channels: Channels of P_in and F_D; half as many leave the block.
@@ -26,15 +27,17 @@ class DecoderBlock(nn.Module):
         self.dwconv = depthwise_conv(channels, spatial_dims)
         self.scale = nn.Parameter(torch.ones(channels))
         self.halve = nn.Linear(channels, channels // 2)
-        self.mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
 
-    def forward(self, p_in: Tensor, skip: Tensor, size: tuple[int, ...]) -> Tensor:
-        """p_in, skip: (batch, *spatial, channels) -> (batch, *size, channels // 2)."""
+    def forward(self, p_in: Tensor, skip: Tensor) -> Tensor:
+        """p_in, skip: (batch, *spatial, channels) -> (batch, *spatial, channels // 2)."""
         x = p_in + skip
         p_out = F.relu(self.dwconv(x) + self.scale * x)  # (4)
-        return self._upsample(self.halve(p_out), size)
+        return self.halve(p_out)
 
-    def _upsample(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
-        if tuple(x.shape[1:-1]) == tuple(size):
-            return x
-        return F.interpolate(x.movedim(-1, 1), size=tuple(size), mode=self.mode).movedim(1, -1)
+
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Linear interpolation, corners not aligned: (batch, *spatial, channels) -> (batch, *size, channels)."""
+    if tuple(x.shape[1:-1]) == tuple(size):
+        return x
+    mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
+    return F.interpolate(x.movedim(-1, 1), size=tuple(size), mode=mode).movedim(1, -1)

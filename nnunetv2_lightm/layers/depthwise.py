@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..ops import depthwise_conv as fused_depthwise_conv
+from ..ops import fused_depthwise_usable
+
 
 class _ChannelsLast:
     """A convolution whose maps are (batch, *spatial, channels).
 
     The moved axes are exactly PyTorch's channels-last memory format: nothing is copied, and on a CPU its depthwise
-    kernels are several times faster in this format.
+    kernels are several times faster in this format; the compiled operator is faster still.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused_depthwise_usable(x.device.type, self.in_channels):
+            return fused_depthwise_conv(x, self.weight, self.bias)
         return super().forward(x.movedim(-1, 1)).movedim(1, -1)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..layers import DecoderBlock, RVMLayer, depthwise_conv
+from ..layers import DecoderBlock, RVMLayer, depthwise_conv, upsample
+from ..ops import depthwise_head, depthwise_stem, fused_depthwise_usable
 
 Strides = Sequence[Sequence[int]]
 
@@ -102,6 +103,8 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, input_channels, *spatial) -> (batch, *spatial, features)."""
+        if not image.requires_grad and fused_depthwise_usable(image.device.type, self.pointwise.out_features):
+            return depthwise_stem(image, [*self.depthwise.parameters(), *self.pointwise.parameters()])
         return self.depthwise(self.pointwise(image.movedim(1, -1)))
 
 
@@ -144,28 +147,33 @@ class Decoder(nn.Module):
 
     def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> Tensor | list[Tensor]:
         """p: Bottleneck's map; skips: F_D^1 ...; sizes: spatial size before each Encoder Block."""
-        maps = []
-        for block, skip, size in zip(self.blocks, reversed(skips), reversed(sizes), strict=True):
-            p = block(p, skip, size)
-            maps.append(p)
-        logits = self.head(maps.pop())
-        if not self.deep_supervision:
-            return logits
-        lower = [head(m) for head, m in zip(self.lower_heads, maps, strict=True)]
-        return [logits, *reversed(lower)]
+        lower = []
+        heads = [*self.lower_heads] if self.deep_supervision else []
+        last = len(skips) - 1
+        for level, (block, skip, size) in enumerate(zip(self.blocks, reversed(skips), reversed(sizes), strict=True)):
+            p = block(p, skip)
+            if level == last:
+                logits = self.head(p, size)
+                break
+            if heads:
+                lower.append(heads[level](p, size))
+            p = upsample(p, size)
+        return [logits, *reversed(lower)] if self.deep_supervision else logits
 
 
 class Head(nn.Module):
-    """Depthwise 3x3(x3), then pointwise to the classes; raw logits, channels first."""
+    """Upsampling, depthwise 3x3(x3), then pointwise to the classes; raw logits, channels first."""
 
     def __init__(self, channels: int, num_classes: int, spatial_dims: int) -> None:
         super().__init__()
         self.depthwise = depthwise_conv(channels, spatial_dims)
         self.pointwise = nn.Linear(channels, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, *spatial, channels) -> (batch, num_classes, *spatial), contiguous."""
-        return self.pointwise(self.depthwise(x)).movedim(-1, 1).contiguous()
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(batch, *spatial, channels) -> (batch, num_classes, *size), contiguous."""
+        if fused_depthwise_usable(x.device.type, self.depthwise.in_channels):
+            return depthwise_head(x, size, [*self.depthwise.parameters(), *self.pointwise.parameters()])
+        return self.pointwise(self.depthwise(upsample(x, size))).movedim(-1, 1).contiguous()
 
 
 def _dimensions(conv_op: type[nn.Module] | None, spatial_dims: int | None) -> int:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunetv2_lightm.layers import DecoderBlock, RVMLayer, SelectiveSSM, VSSModule, depthwise_conv
-from nnunetv2_lightm.ops import selective_scan_reference
+from nnunetv2_lightm.layers import DecoderBlock, RVMLayer, SelectiveSSM, VSSModule, depthwise_conv, upsample
+from nnunetv2_lightm.ops import select_backend, selective_scan_reference
 
 
 def perturb(module):
@@ -35,10 +35,11 @@ def plain_ssm(u, ssm):
     return selective_scan_reference(u, delta, -ssm.A_log.exp(), B, C, ssm.D)[0]
 
 
+@pytest.mark.parametrize("channels", [6, 16])
 @pytest.mark.parametrize("shape", [(2, 5, 4), (1, 3, 5, 4)], ids=["2d", "3d"])
-def test_depthwise_conv_is_same_size_and_per_channel(shape):
-    x = torch.randn(*shape, 6, dtype=torch.float64)
-    conv = perturb(depthwise_conv(6, len(shape) - 1))
+def test_depthwise_conv_is_same_size_and_per_channel(shape, channels):
+    x = torch.randn(*shape, channels, dtype=torch.float64)
+    conv = perturb(depthwise_conv(channels, len(shape) - 1))
     torch.testing.assert_close(conv(x), plain_depthwise(x, conv))
 
 
@@ -93,13 +94,23 @@ def test_bad_scan_directions(directions, spatial_dims):
         VSSModule(4, spatial_dims, scan_directions=directions)
 
 
-def test_rvm_layer_is_equations_1_and_2():
-    layer = perturb(RVMLayer(6, 10, 2, d_state=3))
-    x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
-    normed = F.layer_norm(x, (6,), layer.norm_in.weight, layer.norm_in.bias)
+@pytest.mark.parametrize(("channels", "fused"), [(6, False), (16, True)])
+def test_rvm_layer_is_equations_1_and_2(channels, fused):
+    layer = perturb(RVMLayer(channels, 2 * channels, 2, d_state=3))
+    assert layer.fused("cpu") == (fused and select_backend("cpu") == "cpu_native")
+    x = torch.randn(2, 4, 5, channels, dtype=torch.float64)
+    normed = F.layer_norm(x, (channels,), layer.norm_in.weight, layer.norm_in.bias)
     m = layer.vssm(normed) + layer.scale * x
-    m = F.layer_norm(m, (6,), layer.norm_out.weight, layer.norm_out.bias)
-    torch.testing.assert_close(layer(x), m @ layer.projection.weight.T + layer.projection.bias)
+    m = F.layer_norm(m, (channels,), layer.norm_out.weight, layer.norm_out.bias)
+    out = m @ layer.projection.weight.T + layer.projection.bias
+    torch.testing.assert_close(layer(x), out)
+    pooled = F.max_pool2d(out.movedim(-1, 1), (2, 1)).movedim(1, -1)
+    torch.testing.assert_close(layer(x, pool=(2, 1)), pooled)
+
+
+def test_rvm_layer_with_two_scan_directions_is_not_fused():
+    layer = RVMLayer(16, 16, 2, scan_directions=2)
+    assert not layer.fused("cpu") and layer(torch.randn(1, 4, 4, 16)).shape == (1, 4, 4, 16)
 
 
 def test_rvm_layer_starts_with_adjustment_factor_one_and_two_norms():
@@ -108,12 +119,17 @@ def test_rvm_layer_starts_with_adjustment_factor_one_and_two_norms():
     assert layer.norm_in is not layer.norm_out
 
 
-@pytest.mark.parametrize(("spatial", "size"), [((3, 4), (7, 8)), ((2, 3, 4), (5, 6, 4)), ((3, 4), (3, 4))])
-def test_decoder_block_is_equation_4(spatial, size):
-    block = perturb(DecoderBlock(6, len(spatial)))
-    p_in, skip = torch.randn(2, 1, *spatial, 6, dtype=torch.float64)
+@pytest.mark.parametrize(("spatial", "channels"), [((3, 4), 6), ((2, 3, 4), 16)])
+def test_decoder_block_is_equation_4(spatial, channels):
+    block = perturb(DecoderBlock(channels, len(spatial)))
+    p_in, skip = torch.randn(2, 1, *spatial, channels, dtype=torch.float64)
     x = p_in + skip
     p_out = F.relu(plain_depthwise(x, block.dwconv) + block.scale * x)
-    halved = (p_out @ block.halve.weight.T + block.halve.bias).movedim(-1, 1)
-    expected = F.interpolate(halved, size=size, mode="bilinear" if len(spatial) == 2 else "trilinear")
-    torch.testing.assert_close(block(p_in, skip, size), expected.movedim(1, -1))
+    torch.testing.assert_close(block(p_in, skip), p_out @ block.halve.weight.T + block.halve.bias)
+
+
+@pytest.mark.parametrize(("spatial", "size"), [((3, 4), (7, 8)), ((2, 3, 4), (5, 6, 4)), ((3, 4), (3, 4))])
+def test_upsample_is_linear(spatial, size):
+    x = torch.randn(1, *spatial, 6, dtype=torch.float64)
+    expected = F.interpolate(x.movedim(-1, 1), size=size, mode="bilinear" if len(spatial) == 2 else "trilinear")
+    torch.testing.assert_close(upsample(x, size), expected.movedim(1, -1))

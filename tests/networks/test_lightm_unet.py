@@ -59,7 +59,7 @@ def test_sections_of_the_paper():
         module.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
     network(torch.randn(1, 1, 16, 16, 16))
     encoder = [(16, 16, 16, 32), (8, 8, 8, 64), (4, 4, 4, 128), (2, 2, 2, 256)]
-    decoder = [(4, 4, 4, 128), (8, 8, 8, 64), (16, 16, 16, 32)]
+    decoder = [(2, 2, 2, 128), (4, 4, 4, 64), (8, 8, 8, 32)]
     assert shapes == encoder + [(2, 2, 2, 256)] * 4 + decoder
     assert [len(block.layers) for block in network.encoder] == [1, 2, 2]
 

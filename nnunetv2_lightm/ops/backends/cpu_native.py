@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 NAME = "cpu_native"
+COMPUTE_DTYPES = (torch.float32, torch.float64)
 LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
 # Index into instruction_sets(); the first one is the fastest.
 INSTRUCTION_SET = 0
@@ -185,6 +186,7 @@ def _library() -> ctypes.CDLL | str:
     if library.nnunetv2_lightm_problem_bytes() != ctypes.sizeof(_Problem):
         return f"its compiled library is of another version of this package: {REINSTALL}"
     library.nnunetv2_lightm_rvm.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
+    library.nnunetv2_lightm_depthwise.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
     library.nnunetv2_lightm_rvm_checkpoints.argtypes = [ctypes.c_void_p]
     library.nnunetv2_lightm_rvm_checkpoints.restype = ctypes.c_int64
     library.nnunetv2_lightm_chunk_length.restype = ctypes.c_int64

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from .cpu_native import library, not_supported_reason
+from . import cpu_native
 
 CHANNEL_MULTIPLE = 16
 # The order of `Parameter` in csrc/rvm.hpp.
@@ -38,12 +37,13 @@ def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_
     """Why this code cannot run an RVM layer of these numbers of channels on the device; None: it can."""
     if any(count % CHANNEL_MULTIPLE for count in (channels, inner, out_channels)):
         return f"channels, inner channels and output channels must be multiples of {CHANNEL_MULTIPLE}"
-    return not_supported_reason(device_type)
+    return cpu_native.not_supported_reason(device_type)
 
 
 def checkpoint_count(x_shape: Sequence[int], parameters: Sequence[Tensor]) -> int:
     """Number of checkpointed states for each entry of the batch; x_shape: (batch, *spatial, channels)."""
-    return library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(_problem(x_shape, parameters, None, torch.float32)))
+    problem = _problem(x_shape, parameters, None, torch.float32)
+    return cpu_native.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
 
 
 def forward(
@@ -96,24 +96,22 @@ def _problem(
 ) -> _Problem:
     named = dict(zip(PARAMETERS, parameters, strict=True))
     batch, *spatial, channels = x_shape
-    # A 2D image's rows are the planes of an image that is one row high.
-    in_3d = partial(_insert_height, spatial_dims=len(spatial))
     d_inner, d_state = named["A"].shape
     rank, kernel_height = named["dt_weight"].shape[1], 3 if len(spatial) == 3 else 1
-    sizes = (batch, *in_3d(spatial), channels, d_inner, named["projection_weight"].shape[0], d_state, rank)
-    problem = _Problem(*sizes, kernel_height, *in_3d(pool or [1] * len(spatial)), dtype == torch.float64)
+    sizes = (batch, *insert_height(spatial), channels, d_inner, named["projection_weight"].shape[0], d_state, rank)
+    problem = _Problem(*sizes, kernel_height, *insert_height(pool or [1] * len(spatial)), dtype == torch.float64)
     if pool is not None:
         problem.parameter = type(problem.parameter)(*(parameter.data_ptr() for parameter in parameters))
     return problem
 
 
-def _insert_height(sizes: Sequence[int], spatial_dims: int) -> Sequence[int]:
-    return sizes if spatial_dims == 3 else (sizes[0], 1, sizes[1])
+def insert_height(sizes: Sequence[int]) -> Sequence[int]:
+    """Sizes for the library: the rows of a 2D image are the planes of an image that is one row high."""
+    return sizes if len(sizes) == 3 else (sizes[0], 1, sizes[1])
 
 
 def _run(problem: _Problem, x: Tensor, backward: bool) -> None:
-    from . import cpu_native
-
     threads = torch.get_num_threads()
-    if library().nnunetv2_lightm_rvm(ctypes.byref(problem), cpu_native.INSTRUCTION_SET, threads, backward) != 0:
+    run = cpu_native.library().nnunetv2_lightm_rvm
+    if run(ctypes.byref(problem), cpu_native.INSTRUCTION_SET, threads, backward) != 0:
         raise MemoryError(f"RVM layer: no memory left for buffers, input {tuple(x.shape)}")

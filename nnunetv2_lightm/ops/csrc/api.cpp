@@ -69,6 +69,19 @@ EXPORT int nnunetv2_lightm_rvm(const RvmProblem* problem, int64_t instruction_se
     return 0;
 }
 
+EXPORT int64_t nnunetv2_lightm_depthwise_problem_bytes() { return sizeof(DepthwiseProblem); }
+
+// Likewise.
+EXPORT int nnunetv2_lightm_depthwise(const DepthwiseProblem* problem, int64_t instruction_set, int64_t threads,
+                                     int backward) {
+    try {
+        run_depthwise(*problem, *instruction_sets()[instruction_set], threads, backward);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
+
 // function: 0 for 2^x, 1 for the softplus, 2 for the sigmoid. count must be a multiple of 16.
 EXPORT void nnunetv2_lightm_apply(int function, int64_t instruction_set, const float* in, float* out, int64_t count) {
     const InstructionSet& set = *instruction_sets()[instruction_set];

@@ -1,4 +1,5 @@
-// Depthwise convolution, three taps along a row of tokens and one or three rows in each other direction.
+// Depthwise convolution, three taps along a row of tokens and one or three rows in each other direction. What lies
+// beyond the image counts as zero.
 #pragma once
 
 #include "rows.hpp"
@@ -7,11 +8,10 @@ namespace {
 
 constexpr int64_t TOKENS_AT_ONCE = VECTOR_BYTES == 64 ? 8 : 4;
 
-// put(token, channel, value) for one row of the output. rows: the input rows that it needs, null where there is none,
-// each with one token of padding at both ends; weight (3 * count, channels).
+// Tokens x ... x + X - 1 of one row of the output: put(token, channel, value).
 template <class T, int64_t X, class F>
-INLINE void convolve_tokens(const T* const* rows, int64_t count, int64_t x, int64_t channels, const T* weight,
-                            const T* bias, F put) {
+INLINE void convolve_tokens(const T* const* rows, int64_t count, int64_t x, int64_t width, int64_t channels,
+                            const T* weight, const T* bias, F put) {
     for (int64_t c = 0; c < channels; c += LANES<T>) {
         Vec<T> sums[X];
         const Vec<T> start = bias ? load(bias + c) : Vec<T>{};
@@ -22,8 +22,10 @@ INLINE void convolve_tokens(const T* const* rows, int64_t count, int64_t x, int6
             const T *from = rows[r] + x * channels + c, *w = weight + 3 * r * channels + c;
             const Vec<T> w0 = load(w), w1 = load(w + channels), w2 = load(w + 2 * channels);
             Vec<T> values[X + 2];
-#pragma GCC unroll 10
-            for (int64_t i = 0; i < X + 2; ++i) values[i] = load(from + i * channels);
+            values[0] = x > 0 ? load(from - channels) : Vec<T>{};
+#pragma GCC unroll 8
+            for (int64_t i = 0; i < X; ++i) values[i + 1] = load(from + i * channels);
+            values[X + 1] = x + X < width ? load(from + X * channels) : Vec<T>{};
 #pragma GCC unroll 8
             for (int64_t i = 0; i < X; ++i) sums[i] += values[i] * w0 + values[i + 1] * w1 + values[i + 2] * w2;
         }
@@ -32,13 +34,15 @@ INLINE void convolve_tokens(const T* const* rows, int64_t count, int64_t x, int6
     }
 }
 
+// One row of the output. rows: the `count` rows of the input that it needs, null beyond the image; weight (3 * count,
+// channels); bias may be null.
 template <class T, class F>
 INLINE void convolve_row(const T* const* rows, int64_t count, int64_t width, int64_t channels, const T* weight,
                          const T* bias, F put) {
     int64_t x = 0;
     for (; x + TOKENS_AT_ONCE <= width; x += TOKENS_AT_ONCE)
-        convolve_tokens<T, TOKENS_AT_ONCE>(rows, count, x, channels, weight, bias, put);
-    for (; x < width; ++x) convolve_tokens<T, 1>(rows, count, x, channels, weight, bias, put);
+        convolve_tokens<T, TOKENS_AT_ONCE>(rows, count, x, width, channels, weight, bias, put);
+    for (; x < width; ++x) convolve_tokens<T, 1>(rows, count, x, width, channels, weight, bias, put);
 }
 
 // Adds one row's share to the weight's gradient, for three input rows (9 taps) and one vector of channels.
@@ -46,14 +50,14 @@ template <class T>
 INLINE void correlate_row(const T* const* rows, const T* grad, int64_t width, int64_t channels, Vec<T> (&sums)[9]) {
     // A missing row is read from the gradient itself and thrown away.
     const T* from[3];
-    for (int64_t r = 0; r < 3; ++r) from[r] = rows[r] ? rows[r] : grad - channels;
-    Vec<T> before[3], here[3], more[9] = {};
-    for (int64_t r = 0; r < 3; ++r) before[r] = load(from[r]), here[r] = load(from[r] + channels);
+    for (int64_t r = 0; r < 3; ++r) from[r] = rows[r] ? rows[r] : grad;
+    Vec<T> before[3] = {}, here[3], more[9] = {};
+    for (int64_t r = 0; r < 3; ++r) here[r] = load(from[r]);
     for (int64_t x = 0; x < width; ++x) {
         const Vec<T> g = load(grad + x * channels);
 #pragma GCC unroll 3
         for (int64_t r = 0; r < 3; ++r) {
-            const Vec<T> after = load(from[r] + (x + 2) * channels);
+            const Vec<T> after = x + 1 < width ? load(from[r] + (x + 1) * channels) : Vec<T>{};
             more[3 * r] += g * before[r];
             more[3 * r + 1] += g * here[r];
             more[3 * r + 2] += g * after;
@@ -63,6 +67,36 @@ INLINE void correlate_row(const T* const* rows, const T* grad, int64_t width, in
     }
     for (int64_t i = 0; i < 9; ++i)
         if (rows[i / 3]) sums[i] += more[i];
+}
+
+// The rows that the convolution's taps of one row fall on, row(index) of the image's rows; null beyond the image.
+template <class T>
+struct Neighbours {
+    const T* row[9];
+    int64_t count;
+
+    template <class F>
+    Neighbours(int64_t rows, int64_t height, int64_t kernel_height, int64_t of, F row_at) : count(3 * kernel_height) {
+        const int64_t reach = kernel_height / 2, depth = rows / height, z = of / height, y = of % height;
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t zi = z + i / kernel_height - 1, yi = y + i % kernel_height - reach;
+            const bool inside = zi >= 0 && zi < depth && yi >= 0 && yi < height;
+            row[i] = inside ? row_at(zi * height + yi) : nullptr;
+        }
+    }
+};
+
+// Adds one row's share to (3 * near.count, channels), the gradient of the convolution's weight.
+template <class T>
+INLINE void correlate(const Neighbours<T>& near, const T* grad, int64_t width, int64_t channels, T* grad_weight) {
+    for (int64_t part = 0; part < near.count / 3; ++part)
+        for (int64_t c = 0; c < channels; c += LANES<T>) {
+            Vec<T> sums[9] = {};
+            const T* rows[3];
+            for (int64_t i = 0; i < 3; ++i) rows[i] = near.row[3 * part + i] ? near.row[3 * part + i] + c : nullptr;
+            correlate_row(rows, grad + c, width, channels, sums);
+            for (int64_t i = 0; i < 9; ++i) add_to(grad_weight + (9 * part + i) * channels + c, sums[i]);
+        }
 }
 
 }  // namespace

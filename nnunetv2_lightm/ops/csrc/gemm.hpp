@@ -2,7 +2,7 @@
 // are the weights' gradients.
 #pragma once
 
-#include "rvm.hpp"
+#include "products.hpp"
 #include "vector_math.hpp"
 
 namespace {

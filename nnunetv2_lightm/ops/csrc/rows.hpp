@@ -33,6 +33,16 @@ INLINE void add_to(T* to, Vec<T> v) {
     store(to, load(to) + v);
 }
 
+// Sums the columns of (rows, channels).
+template <class T>
+INLINE void add_columns(const T* rows, int64_t count, int64_t channels, T* sums) {
+    for (int64_t c = 0; c < channels; c += LANES<T>) {
+        Vec<T> sum = load(sums + c);
+        for (int64_t i = 0; i < count; ++i) sum += load(rows + i * channels + c);
+        store(sums + c, sum);
+    }
+}
+
 // Mean and reciprocal standard deviation of up to LANES rows.
 template <class T>
 struct Moments {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "products.hpp"
+
 // The parameters, in the order in which Python passes them.
 enum Parameter {
     NORM_IN_WEIGHT, NORM_IN_BIAS,      // (channels)
@@ -43,29 +45,8 @@ constexpr int64_t CHANNEL_MULTIPLE = 16;
 // Tokens whose rows a task carries through all its steps.
 constexpr int64_t TOKEN_GROUP = 48;
 
-// to[i, j] (+)= sum over k of a[i, k] b[k, j]; b and to have columns up to whole vectors. b is cut into panels of two
-// vectors of columns.
-template <class T>
-struct Product {
-    int64_t rows, columns, depth;
-    const T* a;
-    int64_t a_row_stride, a_depth_stride;
-    const T* b;
-    int64_t b_panel_stride, b_depth_stride;
-    T* to;
-    int64_t to_row_stride;
-    bool add;
-};
-
-// A matrix (depth, columns) laid out in panels (panel, depth, 2 vectors), zero beyond its columns.
-template <class T>
-struct Weights {
-    const T* panels;
-    int64_t columns, depth;
-};
-
 // One entry of the batch, and the buffers of a slab. Token buffers are (tokens of the slab, channels); rings hold rows
-// (width + 2, channels), the row r in place r % ring_rows, with zeros at both ends.
+// (width, channels), the row r in place r % ring_rows.
 template <class T>
 struct RvmSlab {
     int64_t height, rows, width, channels, inner, out_channels, states, rank, kernel_height;

@@ -35,27 +35,27 @@ public:
         arena.reserve(s.grad_matrices, tokens() * s.matrix_stride);
         arena.reserve(s.grad_in, tokens() * E);
         arena.reserve(s.late_norm_in, tokens() * C);
-        arena.reserve(s.grad_ring, s.ring_rows * (p.width + 2) * E);
+        arena.reserve(s.grad_ring, s.ring_rows * p.width * E);
         arena.reserve(conv_weight_back, this->taps() * E);
         arena.reserve(grad_conv_weight, this->taps() * E);
         arena.reserve(grad_dt_weight, R * E);
         if (this->pooled()) arena.reserve(unpooled, tokens() * O);
-        this->reserve(s.in_proj_back, C, E);
-        this->reserve(s.gate_proj_back, C, E);
-        this->reserve(s.x_proj_back, E, 2 * N + R);
-        this->reserve(s.dt_back, R, E);
-        this->reserve(s.out_proj_back, E, C);
-        this->reserve(s.projection_back, C, O);
+        arena.reserve(s.in_proj_back, C, E, k.lanes);
+        arena.reserve(s.gate_proj_back, C, E, k.lanes);
+        arena.reserve(s.x_proj_back, E, 2 * N + R, k.lanes);
+        arena.reserve(s.dt_back, R, E, k.lanes);
+        arena.reserve(s.out_proj_back, E, C, k.lanes);
+        arena.reserve(s.projection_back, C, O, k.lanes);
         groups = divided_up(tokens(), TOKEN_GROUP) + divided_up(slabs.slab_rows, this->row_group());
         arena.reserve(vector_sums, groups * sums_count());
         this->prepare();
 
-        this->lay_out(s.in_proj_back, s.parameter[IN_PROJ], C, 1);
-        this->lay_out(s.gate_proj_back, s.parameter[GATE_PROJ], C, 1);
+        lay_out(s.in_proj_back, k.lanes, s.parameter[IN_PROJ], C, 1);
+        lay_out(s.gate_proj_back, k.lanes, s.parameter[GATE_PROJ], C, 1);
         lay_out_x_proj_back();
-        this->lay_out(s.dt_back, s.parameter[DT_WEIGHT], R, 1);
-        this->lay_out(s.out_proj_back, s.parameter[OUT_PROJ], E, 1);
-        this->lay_out(s.projection_back, s.parameter[PROJECTION_WEIGHT], C, 1);
+        lay_out(s.dt_back, k.lanes, s.parameter[DT_WEIGHT], R, 1);
+        lay_out(s.out_proj_back, k.lanes, s.parameter[OUT_PROJ], E, 1);
+        lay_out(s.projection_back, k.lanes, s.parameter[PROJECTION_WEIGHT], C, 1);
         const int64_t taps = this->taps();
         for (int64_t tap = 0; tap < taps; ++tap)
             std::copy_n(s.conv_weight + (taps - 1 - tap) * E, E, conv_weight_back + tap * E);
@@ -71,6 +71,12 @@ public:
     }
 
     void run() {
+        with_threads(threads, [&] { run_slabs(); });
+        give_sums();
+    }
+
+private:
+    void run_slabs() {
         for (int64_t batch = 0; batch < p.batch; ++batch) {
             this->start_image(batch);
             s.grad_x = static_cast<T*>(p.grad_x) + batch * s.rows * s.width * s.channels;
@@ -93,10 +99,8 @@ public:
                 }
             }
         }
-        give_sums();
     }
 
-private:
     T* gradient(int64_t parameter) const { return static_cast<T*>(p.gradient[parameter]); }
     int64_t sums_count() const { return VectorSums<T>::count(p.channels, p.inner, p.out_channels); }
     // Sums of a group of tokens: always of the same ones, whatever the number of threads.
@@ -109,7 +113,7 @@ private:
         for (int64_t column = 0; column < p.rank + 2 * p.states; ++column)
             std::copy_n(s.parameter[X_PROJ] + this->matrix_row(column) * p.inner, p.inner,
                         ordered.data() + column * p.inner);
-        this->lay_out(s.x_proj_back, ordered.data(), p.inner, 1);
+        lay_out(s.x_proj_back, k.lanes, ordered.data(), p.inner, 1);
     }
 
     // From the gradient of the slab's output to that of its convolution's output.

@@ -7,16 +7,6 @@
 
 namespace {
 
-// Sums the columns of (rows, channels).
-template <class T>
-INLINE void add_columns(const T* rows, int64_t count, int64_t channels, T* sums) {
-    for (int64_t c = 0; c < channels; c += LANES<T>) {
-        Vec<T> sum = load(sums + c);
-        for (int64_t i = 0; i < count; ++i) sum += load(rows + i * channels + c);
-        store(sums + c, sum);
-    }
-}
-
 // Reverses finish_tokens: leaves the gradient of the scan's output in y, and in grad_x that of the residual and the
 // gate.
 template <class T>
@@ -68,49 +58,45 @@ template <class T>
 void convolve_rows_backward(const RvmSlab<T>& s, int64_t first_row, int64_t last_row, VectorSums<T>& sums,
                             T* workspace) {
     const int64_t E = s.inner, N = s.states;
-    for (int64_t row = first_row; row < last_row; ++row) {
-        T* to = ring_row(s, s.grad_ring, row);
-        memset(to, 0, E * sizeof(T));
-        memset(to + (s.width + 1) * E, 0, E * sizeof(T));
-        for_token_groups(s, row, [&](int64_t token, int64_t count) {
-            const int64_t first = token - s.first_row * s.width;
-            T *grads = s.grad_matrices + first * s.matrix_stride, *at = to + (1 + token - row * s.width) * E;
-            for (int64_t i = 0; i < count; ++i) {
-                memcpy(grads + i * s.matrix_stride, s.grad_B + (first + i) * N, N * sizeof(T));
-                memcpy(grads + i * s.matrix_stride + N, s.grad_C + (first + i) * N, N * sizeof(T));
-            }
-            multiply(s.dt_back, count, s.grad_delta + first * E, E, grads + 2 * N, s.matrix_stride);
-            multiply(s.x_proj_back, count, grads, s.matrix_stride, workspace, E);
-            for (int64_t i = 0; i < count * E; i += LANES<T>) {
-                const Vec<T> value = load(s.before_silu + first * E + i);
-                store(at + i, (load(workspace + i) + load(s.grad_conv + first * E + i)) *
-                                  silu_slope<T>(value, sigmoid(value)));
-            }
-            add_columns(at, count, E, sums.conv_bias);
-        });
-    }
+    for_token_groups(s, s.grad_ring, first_row, last_row, [&](int64_t token, int64_t count, T* to) {
+        const int64_t first = token - s.first_row * s.width;
+        T* grads = s.grad_matrices + first * s.matrix_stride;
+        for (int64_t i = 0; i < count; ++i) {
+            memcpy(grads + i * s.matrix_stride, s.grad_B + (first + i) * N, N * sizeof(T));
+            memcpy(grads + i * s.matrix_stride + N, s.grad_C + (first + i) * N, N * sizeof(T));
+        }
+        multiply(s.dt_back, count, s.grad_delta + first * E, E, grads + 2 * N, s.matrix_stride);
+        multiply(s.x_proj_back, count, grads, s.matrix_stride, workspace, E);
+        for (int64_t i = 0; i < count * E; i += LANES<T>) {
+            const Vec<T> value = load(s.before_silu + first * E + i);
+            const Vec<T> grad = load(workspace + i) + load(s.grad_conv + first * E + i);
+            store(to + i, grad * silu_slope<T>(value, sigmoid(value)));
+        }
+        add_columns(to, count, E, sums.conv_bias);
+    });
 }
 
 // Reverses project_rows for rows whose neighbours in the ring of gradients are all there; adds to grad_x.
 template <class T>
 void project_rows_backward(const RvmSlab<T>& s, int64_t first_row, int64_t last_row, VectorSums<T>& sums,
                            T* workspace) {
-    const int64_t C = s.channels, E = s.inner;
+    const int64_t C = s.channels, E = s.inner, first = (first_row - s.late_row) * s.width;
+    const int64_t tokens = (last_row - first_row) * s.width;
     for (int64_t row = first_row; row < last_row; ++row) {
-        T* grad_row = s.grad_in + (row - s.late_row) * s.width * E;
-        const Neighbours<T> near(s, s.grad_ring, row);
+        T* to = s.grad_in + (row - s.late_row) * s.width * E;
+        const Neighbours<T> near = neighbours(s, s.grad_ring, row);
         convolve_row(near.row, near.count, s.width, E, s.conv_weight_back, static_cast<const T*>(nullptr),
-                     [&](int64_t x, int64_t c, Vec<T> value) { store(grad_row + x * E + c, value); });
-        for_token_groups(s, row, [&](int64_t token, int64_t count) {
-            const T* x = s.x + token * C;
-            T* grad_x = s.grad_x + token * C;
-            multiply(s.in_proj_back, count, grad_row + (token - row * s.width) * E, E, workspace, C);
-            layer_norm(x, C, count, C, s.parameter[NORM_IN_WEIGHT], s.parameter[NORM_IN_BIAS],
-                       s.late_norm_in + (token - s.late_row * s.width) * C);
-            layer_norm_backward(x, C, count, C, s.parameter[NORM_IN_WEIGHT], workspace, sums.norm_in_weight,
-                                sums.norm_in_bias,
-                                [&](int64_t i, int64_t c, Vec<T> value) { add_to(grad_x + i * C + c, value); });
-        });
+                     [&](int64_t x, int64_t c, Vec<T> value) { store(to + x * E + c, value); });
+    }
+    for (int64_t t = first; t < first + tokens; t += TOKEN_GROUP) {
+        const int64_t count = first + tokens - t < TOKEN_GROUP ? first + tokens - t : TOKEN_GROUP;
+        const T* x = s.x + (s.late_row * s.width + t) * C;
+        T* grad_x = s.grad_x + (s.late_row * s.width + t) * C;
+        multiply(s.in_proj_back, count, s.grad_in + t * E, E, workspace, C);
+        layer_norm(x, C, count, C, s.parameter[NORM_IN_WEIGHT], s.parameter[NORM_IN_BIAS], s.late_norm_in + t * C);
+        layer_norm_backward(x, C, count, C, s.parameter[NORM_IN_WEIGHT], workspace, sums.norm_in_weight,
+                            sums.norm_in_bias,
+                            [&](int64_t i, int64_t c, Vec<T> value) { add_to(grad_x + i * C + c, value); });
     }
 }
 
@@ -119,10 +105,10 @@ void correlate_rows(const RvmSlab<T>& s, int64_t first_row, int64_t last_row, in
     for (int64_t part = 0; part < s.kernel_height; ++part) {
         Vec<T> sums[9] = {};
         for (int64_t row = first_row; row < last_row; ++row) {
-            const Neighbours<T> near(s, s.ring, row);
+            const Neighbours<T> near = neighbours(s, s.ring, row);
             const T* rows[3];
             for (int64_t i = 0; i < 3; ++i) rows[i] = near.row[3 * part + i] ? near.row[3 * part + i] + channel : nullptr;
-            correlate_row(rows, ring_row(s, s.grad_ring, row) + s.inner + channel, s.width, s.inner, sums);
+            correlate_row(rows, ring_row(s, s.grad_ring, row) + channel, s.width, s.inner, sums);
         }
         for (int64_t i = 0; i < 9; ++i) add_to(grad_weight + (9 * part + i) * s.inner + channel, sums[i]);
     }

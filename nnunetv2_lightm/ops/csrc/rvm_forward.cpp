@@ -16,6 +16,11 @@ public:
     }
 
     void run() {
+        with_threads(threads, [&] { run_slabs(); });
+    }
+
+private:
+    void run_slabs() {
         for (int64_t batch = 0; batch < p.batch; ++batch) {
             this->start_image(batch);
             std::fill_n(state, p.inner * p.states, T(0));
@@ -33,7 +38,6 @@ public:
         }
     }
 
-private:
     void scan(int64_t batch, int64_t slab, int64_t rows) {
         ScanProblem scan = this->scan_of(batch, slab, rows);
         scan.y = s.y;

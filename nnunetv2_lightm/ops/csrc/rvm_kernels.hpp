@@ -10,45 +10,37 @@ namespace {
 
 template <class T>
 INLINE T* ring_row(const RvmSlab<T>& s, T* ring, int64_t row) {
-    return ring + row % s.ring_rows * (s.width + 2) * s.inner;
+    return ring + row % s.ring_rows * s.width * s.inner;
 }
 
-// The rows that the convolution's taps of one row fall on; null beyond the image.
 template <class T>
-struct Neighbours {
-    const T* row[9];
-    int64_t count;
+INLINE Neighbours<T> neighbours(const RvmSlab<T>& s, T* ring, int64_t row) {
+    return {s.rows, s.height, s.kernel_height, row, [&](int64_t near) { return ring_row(s, ring, near); }};
+}
 
-    Neighbours(const RvmSlab<T>& s, T* ring, int64_t of) : count(3 * s.kernel_height) {
-        const int64_t reach = s.kernel_height / 2, depth = s.rows / s.height, z = of / s.height, y = of % s.height;
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t zi = z + i / s.kernel_height - 1, yi = y + i % s.kernel_height - reach;
-            const bool inside = zi >= 0 && zi < depth && yi >= 0 && yi < s.height;
-            row[i] = inside ? ring_row(s, ring, zi * s.height + yi) : nullptr;
-        }
-    }
-};
-
-// Calls f(first token of the image, number of tokens) for the groups of tokens of a row.
+// Calls f(first token of the image, number of tokens, place in the ring) for groups of tokens of some rows. A group ends
+// where the ring does.
 template <class T, class F>
-INLINE void for_token_groups(const RvmSlab<T>& s, int64_t row, F f) {
-    for (int64_t x = 0; x < s.width; x += TOKEN_GROUP)
-        f(row * s.width + x, s.width - x < TOKEN_GROUP ? s.width - x : TOKEN_GROUP);
+INLINE void for_token_groups(const RvmSlab<T>& s, T* ring, int64_t first_row, int64_t last_row, F f) {
+    while (first_row < last_row) {
+        const int64_t whole = s.ring_rows - first_row % s.ring_rows;
+        const int64_t rows = last_row - first_row < whole ? last_row - first_row : whole;
+        const int64_t first = first_row * s.width, tokens = rows * s.width;
+        T* place = ring_row(s, ring, first_row);
+        for (int64_t t = 0; t < tokens; t += TOKEN_GROUP)
+            f(first + t, tokens - t < TOKEN_GROUP ? tokens - t : TOKEN_GROUP, place + t * s.inner);
+        first_row += rows;
+    }
 }
 
 // in_proj(LayerNorm(x)) into the ring.
 template <class T>
 void project_rows(const RvmSlab<T>& s, int64_t first_row, int64_t last_row, T* workspace) {
-    for (int64_t row = first_row; row < last_row; ++row) {
-        T* to = ring_row(s, s.ring, row);
-        memset(to, 0, s.inner * sizeof(T));
-        memset(to + (s.width + 1) * s.inner, 0, s.inner * sizeof(T));
-        for_token_groups(s, row, [&](int64_t token, int64_t count) {
-            layer_norm(s.x + token * s.channels, s.channels, count, s.channels, s.parameter[NORM_IN_WEIGHT],
-                       s.parameter[NORM_IN_BIAS], workspace);
-            multiply(s.in_proj, count, workspace, s.channels, to + (1 + token - row * s.width) * s.inner, s.inner);
-        });
-    }
+    for_token_groups(s, s.ring, first_row, last_row, [&](int64_t token, int64_t count, T* to) {
+        layer_norm(s.x + token * s.channels, s.channels, count, s.channels, s.parameter[NORM_IN_WEIGHT],
+                   s.parameter[NORM_IN_BIAS], workspace);
+        multiply(s.in_proj, count, workspace, s.channels, to, s.inner);
+    });
 }
 
 // SiLU(DWConv) of the ring's rows, and what the scan needs of it: B, C and delta's low-rank form.
@@ -57,7 +49,7 @@ void convolve_rows(const RvmSlab<T>& s, int64_t first_row, int64_t last_row) {
     const int64_t first = (first_row - s.first_row) * s.width, count = (last_row - first_row) * s.width;
     for (int64_t row = first_row; row < last_row; ++row) {
         const int64_t at = (row - s.first_row) * s.width * s.inner;
-        const Neighbours<T> near(s, s.ring, row);
+        const Neighbours<T> near = neighbours(s, s.ring, row);
         convolve_row(near.row, near.count, s.width, s.inner, s.conv_weight, s.parameter[CONV_BIAS],
                      [&](int64_t x, int64_t c, Vec<T> value) {
                          if (s.before_silu) store(s.before_silu + at + x * s.inner + c, value);

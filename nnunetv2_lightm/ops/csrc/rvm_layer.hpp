@@ -2,10 +2,7 @@
 // layer's input to its scan's output.
 #pragma once
 
-#include <cstring>
-#include <vector>
-
-#include "memory.hpp"
+#include "arena.hpp"
 #include "parallel.hpp"
 #include "scan.hpp"
 
@@ -13,39 +10,12 @@
 struct Slabs {
     int64_t rows, slab_rows, reach, chunks;  // reach: rows that the convolution sees behind and ahead
 
-    explicit Slabs(const RvmProblem& p) : rows(p.depth * p.height), reach(p.kernel_height == 1 ? 1 : p.height + 1) {
+    explicit Slabs(const RvmProblem& p) : rows(p.depth * p.height), reach(reach_of(p.kernel_height, p.height)) {
         const int64_t tokens = std::clamp<int64_t>((1 << 17) / p.inner, 512, 4096);
         slab_rows = std::clamp<int64_t>(tokens / p.width, 1, rows);
         chunks = divided_up(slab_rows * p.width, CHUNK);
     }
     int64_t count() const { return divided_up(rows, slab_rows); }
-};
-
-// One block of memory for arrays, each on its own cache lines.
-class Arena {
-public:
-    template <class T>
-    void reserve(T*& array, int64_t count) {
-        array = nullptr;
-        requests.push_back({&array, bytes});
-        bytes += divided_up(count * sizeof(T), 64) * 64;
-    }
-    void allocate_all() {
-        memory = allocate(bytes);
-        for (const Request& request : requests) {
-            const void* place = memory.get() + request.offset;
-            std::memcpy(request.array, &place, sizeof place);
-        }
-    }
-
-private:
-    struct Request {
-        void* array;
-        int64_t offset;
-    };
-    std::vector<Request> requests;
-    int64_t bytes = 0;
-    Memory memory;
 };
 
 template <class T>
@@ -61,7 +31,7 @@ protected:
         for (int64_t i = 0; i < PARAMETERS; ++i) s.parameter[i] = static_cast<const T*>(p.parameter[i]);
 
         const int64_t C = p.channels, E = p.inner, R = p.rank;
-        arena.reserve(ring, s.ring_rows * (p.width + 2) * E);
+        arena.reserve(ring, s.ring_rows * p.width * E);
         arena.reserve(s.conv, tokens() * E);
         arena.reserve(s.matrices, tokens() * s.matrix_stride);
         arena.reserve(s.y, tokens() * E);
@@ -70,23 +40,23 @@ protected:
         arena.reserve(state, E * p.states);
         workspace_count = divided_up(k.workspace_count(C, E), 16) * 16;
         arena.reserve(workspaces, workspace_count * this->threads);
-        reserve(s.in_proj, E, C);
-        reserve(s.gate_proj, E, C);
-        reserve(s.x_proj, R + 2 * p.states, E);
-        reserve(s.out_proj, C, E);
-        reserve(s.projection, p.out_channels, C);
+        arena.reserve(s.in_proj, E, C, k.lanes);
+        arena.reserve(s.gate_proj, E, C, k.lanes);
+        arena.reserve(s.x_proj, R + 2 * p.states, E, k.lanes);
+        arena.reserve(s.out_proj, C, E, k.lanes);
+        arena.reserve(s.projection, p.out_channels, C, k.lanes);
     }
 
     // After the derived class has reserved what it needs.
     void prepare() {
         arena.allocate_all();
         const int64_t C = p.channels, E = p.inner, R = p.rank;
-        lay_out(s.in_proj, s.parameter[IN_PROJ], 1, C);
-        lay_out(s.gate_proj, s.parameter[GATE_PROJ], 1, C);
+        lay_out(s.in_proj, k.lanes, s.parameter[IN_PROJ], 1, C);
+        lay_out(s.gate_proj, k.lanes, s.parameter[GATE_PROJ], 1, C);
         // Delta's low-rank form goes behind B and C, so that products may fill whole vectors there.
-        lay_out(s.x_proj, s.parameter[X_PROJ], 1, E, [&](int64_t column) { return matrix_row(column); });
-        lay_out(s.out_proj, s.parameter[OUT_PROJ], 1, E);
-        lay_out(s.projection, s.parameter[PROJECTION_WEIGHT], 1, C);
+        lay_out(s.x_proj, k.lanes, s.parameter[X_PROJ], 1, E, [&](int64_t column) { return matrix_row(column); });
+        lay_out(s.out_proj, k.lanes, s.parameter[OUT_PROJ], 1, E);
+        lay_out(s.projection, k.lanes, s.parameter[PROJECTION_WEIGHT], 1, C);
         for (int64_t e = 0; e < E; ++e) {
             for (int64_t tap = 0; tap < taps(); ++tap)
                 conv_weight[tap * E + e] = s.parameter[CONV_WEIGHT][e * taps() + tap];
@@ -104,28 +74,11 @@ protected:
         return column < 2 * p.states ? p.rank + column : column - 2 * p.states;
     }
 
-    void reserve(Weights<T>& weights, int64_t columns, int64_t depth) {
-        weights.columns = columns, weights.depth = depth;
-        arena.reserve(weights.panels, divided_up(columns, 2 * k.lanes) * depth * 2 * k.lanes);
-    }
-
-    template <class F>
-    void lay_out(const Weights<T>& weights, const T* from, int64_t depth_stride, int64_t column_stride, F column_of) {
-        const int64_t panel = 2 * k.lanes;
-        T* to = const_cast<T*>(weights.panels);
-        for (int64_t first = 0; first < weights.columns; first += panel)
-            for (int64_t d = 0; d < weights.depth; ++d)
-                for (int64_t j = first; j < first + panel; ++j)
-                    *to++ = j < weights.columns ? from[column_of(j) * column_stride + d * depth_stride] : T(0);
-    }
-    void lay_out(const Weights<T>& weights, const T* from, int64_t depth_stride, int64_t column_stride) {
-        lay_out(weights, from, depth_stride, column_stride, [](int64_t column) { return column; });
-    }
-
     // Shares f(first, last, index of the group, workspace) among the threads, for groups of first ... last - 1.
     template <class F>
     void in_groups(int64_t first, int64_t last, int64_t group, F f) {
         parallel_for(divided_up(last - first, group), threads, [&](int64_t i, int64_t worker) {
+            [[maybe_unused]] const DenormalsAreZero<T> mode;
             f(first + i * group, std::min(first + (i + 1) * group, last), i, workspaces + worker * workspace_count);
         });
     }

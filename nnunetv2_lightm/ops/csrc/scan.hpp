@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "depthwise_problem.hpp"
 #include "rvm.hpp"
 
 // A (batch, length, k) tensor whose last axis is contiguous; strides count elements.
@@ -64,6 +65,8 @@ struct InstructionSet {
     Kernels of_float, of_double;
     RvmKernels<float> rvm_of_float;
     RvmKernels<double> rvm_of_double;
+    DepthwiseKernels<float> depthwise_of_float;
+    DepthwiseKernels<double> depthwise_of_double;
     VectorFunction exp2, softplus, sigmoid;  // for tests of their error; count is a multiple of lanes
 };
 
@@ -75,7 +78,8 @@ const InstructionSet* baseline_kernels();
 // Runs a scan on up to `threads` threads. Throws std::bad_alloc.
 void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward);
 
-// RVM layers, likewise.
+// RVM layers and depthwise convolutions, likewise.
 int64_t rvm_checkpoints(const RvmProblem& problem);
 void run_rvm_forward(const RvmProblem& problem, const InstructionSet& set, int64_t threads);
 void run_rvm_backward(const RvmProblem& problem, const InstructionSet& set, int64_t threads);
+void run_depthwise(const DepthwiseProblem& problem, const InstructionSet& set, int64_t threads, bool backward);
