@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS := test
 
 # Real data for the tests that want it; without it they are skipped and say so.
 ifndef NNUNETV2_LIGHTM_DATA
@@ -16,12 +17,14 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test sanitize lint bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests"
+	@echo "make sanitize  run the tests of the compiled library with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint   check style"
+	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 15 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)
@@ -31,7 +34,7 @@ $(STAMP): pyproject.toml setup.py
 		{ echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Choose one: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --editable '.[test]'
+	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(STAMP)
@@ -40,9 +43,19 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+sanitize: $(STAMP)
+	PYTHON=$(BIN)/python tests/sanitizers.sh
+
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# On a fresh clone the rival comes with the one installation; otherwise it is added to the one there is. The benchmarks run
+# with what a user gets by default, so without the waiting policy from above.
+bench: EXTRAS := test,bench
+bench: $(STAMP)
+	@$(BIN)/python -c 'import mambapy' 2>/dev/null || $(BIN)/python -m pip install --editable '.[bench]'
+	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,15 +11,14 @@ started again, it goes on. The result goes to benchmarks/results/recipes_<data>.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from harness.machine import machine
 
 from nnunetv2_lightm.study._demo_steps import training_continuation
 from nnunetv2_lightm.study._pipeline import Pipeline, Step
@@ -218,26 +217,6 @@ def table(result: dict) -> str:
         scores = [f"{run['average'][m]['mean']:.4f} ± {run['average'][m]['std']:.4f}" for m in ("DSC", "IoU")]
         rows.append([trainer, *scores, str(run["cases"]), f"{run['median_epoch_seconds']:.0f}"])
     return format_markdown(rows)
-
-
-def machine() -> dict[str, str]:
-    """Processor, versions and commit."""
-    names = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS)
-    return {
-        "processor": f"{processor_name()}, {os.cpu_count()} cores",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-        "commit": commit.stdout.strip() or "unknown",
-    }
-
-
-def processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

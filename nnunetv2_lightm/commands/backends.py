@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 from ..ops import backend_table
+from ..ops.backends import ENVIRONMENT_VARIABLE, REFERENCE
 
 
 def main(argv: list[str]) -> int:
-    """Print one line for each backend and device; the one that runs by default is marked with an asterisk."""
+    """Print one line for each backend and device; the one that runs by default is marked with an asterisk.
+
+    Returns 1 when a backend is asked for in the environment that does not exist or runs on no device here, else 0.
+    """
     argparse.ArgumentParser(
         prog="nnUNetv2_lightm backends",
-        description="List the backends of the selective scan. An asterisk marks the one that runs by default.",
+        description="List the backends of the selective scan, on each device in the order in which they are tried. "
+        "An asterisk marks the one that runs by default.",
+        epilog=f"The environment variable {ENVIRONMENT_VARIABLE} forces one by its name.",
     ).parse_args(argv)
+    forced = os.environ.get(ENVIRONMENT_VARIABLE)
+    try:
+        table = list(backend_table())
+    except ValueError as error:
+        print(f"{ENVIRONMENT_VARIABLE}: {error}", file=sys.stderr)
+        return 1
     rows = [("", "BACKEND", "DEVICE", "USABLE", "WHAT IT IS, OR WHY NOT")]
-    for backend in backend_table():
+    for backend in table:
         mark, usable = "*" if backend.selected else "", "yes" if backend.usable else "no"
         rows.append((mark, backend.name, backend.device, usable, backend.reason))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if forced and forced != REFERENCE and not any(backend.selected for backend in table):
+        print(f"{ENVIRONMENT_VARIABLE}={forced}, but that backend runs on no device here; unset it", file=sys.stderr)
+        return 1
+    if forced:
+        print(f"{ENVIRONMENT_VARIABLE}={forced}: this one and no other is taken, on every device")
     return 0

@@ -26,7 +26,7 @@ def scan_op(
     keep_checkpoints: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state and the checkpoints from which the backward pass recomputes the states (empty if not kept)."""
-    dtype = _compute_dtype(u, delta, A, B, C, D, z, delta_bias)
+    dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
     with torch.autocast(u.device.type, enabled=False):
         inputs = [_to(t, dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
         y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus, keep_checkpoints)
@@ -36,7 +36,7 @@ def scan_op(
 @scan_op.register_fake
 def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend, keep_checkpoints):
     batch, length, d_inner = u.shape
-    dtype = _compute_dtype(u, delta, A, B, C, D, z, delta_bias)
+    dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
     chunks = load_backend(backend).checkpoint_count(length)
     shape = (batch, chunks, A.shape[1], d_inner) if keep_checkpoints else (0,)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
@@ -61,7 +61,7 @@ def scan_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u ... delta_bias in the dtypes of the inputs; an empty tensor stands for an absent input."""
     inputs = (u, delta, A, B, C, D, z, delta_bias)
-    dtype = _compute_dtype(*inputs)
+    dtype = compute_dtype(*inputs)
     with torch.autocast(u.device.type, enabled=False):
         grads = load_backend(backend).backward(
             _to(grad_y, dtype), _to(grad_last, dtype), checkpoints, *(_to(t, dtype) for t in inputs), delta_softplus
@@ -100,7 +100,8 @@ def _backward(ctx, grad_y, grad_last, grad_checkpoints):
 scan_op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _compute_dtype(*tensors: Tensor | None) -> torch.dtype:
+def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """float64 if a tensor is float64, else float32."""
     wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
     return torch.float64 if wide else torch.float32
 

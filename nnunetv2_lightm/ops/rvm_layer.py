@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .backends import cpu_native, native_rvm, select_backend
+from .backends.native_library import RVM_PARAMETERS
 
-PARAMETERS = native_rvm.PARAMETERS
+PARAMETERS = RVM_PARAMETERS
 
 
 # torch.compile shall take the answer as a constant, not trace how it was found.

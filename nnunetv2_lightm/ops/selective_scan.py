@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._operator import scan_op
+from ._operator import compute_dtype, scan_op
 from .backends import REFERENCE, select_backend
 from .reference import selective_scan_reference
 
@@ -54,17 +54,18 @@ def selective_scan(
         delta_bias: Added to delta, (d_inner,).
         delta_softplus: Apply the softplus to delta (after the bias).
         return_last_state: Return the state after the last token as well.
-        backend: A backend's name, or "reference"; None: the fastest one that runs on u's device.
+        backend: A backend's name, or "reference"; None: the one that NNUNETV2_LIGHTM_BACKEND names, else the fastest
+            one that runs on u's device.
 
     Returns: y, (batch, length, d_inner), dtype of u; with ``return_last_state`` also the last state,
         (batch, d_inner, d_state), float32 or float64.
 
     Raises:
         ValueError: if shapes, dtypes or devices disagree, or if there is no such backend.
-        RuntimeError: if the requested backend cannot run on the device.
+        RuntimeError: if the requested backend cannot run on the device, or does not compute in float64.
     """
     _check(u, delta, A, B, C, D, z, delta_bias)
-    name = select_backend(u.device.type, backend)
+    name = select_backend(u.device.type, backend, compute_dtype(u, delta, A, B, C, D, z, delta_bias))
     if name == REFERENCE:
         y, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     else:

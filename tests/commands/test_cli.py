@@ -147,3 +147,22 @@ def test_backends_marks_one_default_for_the_cpu(capsys):
     assert header.split()[:3] == ["BACKEND", "DEVICE", "USABLE"]
     defaults = [row.split() for row in rows if row.startswith("*")]
     assert [row[2:4] for row in defaults if row[2] == "cpu"] == [["cpu", "yes"]]
+
+
+def test_backends_says_that_one_is_forced(capsys, monkeypatch):
+    monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "torch_chunked")
+    assert cli.main(["backends"]) == 0
+    output = capsys.readouterr().out
+    assert [row.split()[1] for row in output.splitlines() if row.startswith("*")][0] == "torch_chunked"
+    assert "NNUNETV2_LIGHTM_BACKEND=torch_chunked" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("mamba_ssm_cuda", "runs on no device"), ("warp_drive", "no scan backend")]
+)
+def test_backends_fails_if_the_forced_one_cannot_run(capsys, monkeypatch, name, message):
+    monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", name)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    assert cli.main(["backends"]) == 1
+    error = capsys.readouterr().err
+    assert "NNUNETV2_LIGHTM_BACKEND" in error and message in error

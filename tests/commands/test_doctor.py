@@ -193,12 +193,41 @@ def stub_distribution(monkeypatch, folder: Path, name: str, version: str, requir
 
 
 class TestBackends:
+    FAST = {"name": "fast", "device": "cpu", "usable": False, "reason": "no compiler", "considered": True}
+    PLAIN = {"name": "plain", "device": "cpu", "usable": True, "reason": "PyTorch", "considered": True}
+    OTHER = {"name": "other", "device": "cpu", "usable": False, "reason": "CUDA only", "considered": False}
+
+    def check(self, selected: str | None, **fast: object) -> Finding:
+        rows = [self.FAST | fast, self.PLAIN, self.OTHER]
+        rows = [row | {"selected": row["name"] == selected} for row in rows]
+        return the_only(scan_backends.check_backends({"backends": rows}))
+
     def test_each_device_says_what_is_taken_and_why_not_the_others(self):
-        row = {"name": "fast", "device": "cpu", "usable": False, "reason": "no compiler", "selected": False}
-        rows = [row, {"name": "plain", "device": "cpu", "usable": True, "reason": "PyTorch", "selected": True}]
-        finding = the_only(scan_backends.check_backends({"backends": rows}))
         expected = "cpu: plain (taken); not fast: no compiler. Everything works, but slower"
-        assert finding == note("scan backends", expected)
+        assert self.check("plain") == note("scan backends", expected)
+
+    def test_backends_of_other_devices_are_not_missed(self):
+        expected = "cpu: fast (taken), plain"
+        assert self.check("fast", usable=True, reason="C++") == ok("scan backends", expected)
+
+    def test_backend_that_cannot_run_is_asked_for(self, monkeypatch):
+        monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "fast")
+        finding = self.check(None)
+        assert finding.status is Status.FAIL
+        expected = "cpu: NNUNETV2_LIGHTM_BACKEND asks for fast, which does not run there: no compiler"
+        assert finding.message == expected
+        assert finding.remedy == ("unset NNUNETV2_LIGHTM_BACKEND",)
+
+    def test_backend_that_runs_on_another_device_is_asked_for(self, monkeypatch):
+        monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "fast")
+        cpu = self.FAST | {"selected": False}
+        cuda = cpu | {"device": "cuda", "usable": True, "selected": True}
+        findings = scan_backends.check_backends({"backends": [cpu, cuda]})
+        assert [finding.status for finding in findings] == [Status.NOTE, Status.OK]
+
+    def test_reference_is_asked_for(self, monkeypatch):
+        monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "reference")
+        assert self.check(None).status is Status.NOTE
 
     def test_backend_that_does_not_exist_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "warp_drive")

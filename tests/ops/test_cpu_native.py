@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nnunetv2_lightm.ops import selective_scan, selective_scan_reference
-from nnunetv2_lightm.ops.backends import cpu_native
+from nnunetv2_lightm.ops.backends import cpu_native, native_library
 
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native {REASON}")
-INSTRUCTION_SETS = [] if REASON else list(enumerate(cpu_native.instruction_sets()))
+INSTRUCTION_SETS = [] if REASON else list(enumerate(native_library.instruction_sets()))
 # Largest error allowed, relative to the largest value of the tensor.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -25,7 +25,7 @@ FUNCTIONS = {"exp2": 0, "softplus": 1, "sigmoid": 2}
 @pytest.fixture(params=INSTRUCTION_SETS, ids=lambda numbered: numbered[1])
 def instruction_set(request, monkeypatch):
     index, _ = request.param
-    monkeypatch.setattr(cpu_native, "INSTRUCTION_SET", index)
+    monkeypatch.setattr(native_library, "INSTRUCTION_SET", index)
     return index
 
 
@@ -39,10 +39,10 @@ def threads():
 
 @pytest.fixture
 def without_openmp():
-    library = cpu_native.library()
+    library = native_library.library()
     library.nnunetv2_lightm_use_openmp(None)
     yield
-    library.nnunetv2_lightm_use_openmp(cpu_native._torch_openmp())
+    library.nnunetv2_lightm_use_openmp(native_library.torch_openmp())
 
 
 def make_inputs(batch, length, d_inner, d_state, dtype=torch.float64):
@@ -79,7 +79,7 @@ def apply(function, instruction_set, x):
     """A vectorised float32 function of the library."""
     x = torch.nn.functional.pad(x.float(), (0, -x.numel() % 16))
     result = torch.empty_like(x)
-    cpu_native.library().nnunetv2_lightm_apply(
+    native_library.library().nnunetv2_lightm_apply(
         FUNCTIONS[function],
         ctypes.c_int64(instruction_set),
         *(ctypes.c_void_p(t.data_ptr()) for t in (x, result)),
@@ -174,7 +174,7 @@ def test_loading_and_running_leave_the_floating_point_mode_alone():
         """
 import torch
 from nnunetv2_lightm.ops import selective_scan
-from nnunetv2_lightm.ops.backends import cpu_native
+from nnunetv2_lightm.ops.backends import cpu_native, native_library
 assert cpu_native.not_supported_reason("cpu") is None
 print(1e-310 / 2 != 0, bool((torch.full((100000,), 1e-40) / 2 != 0).all()))
 u, B = torch.randn(1, 2000, 33), torch.randn(1, 2000, 16)
@@ -195,7 +195,7 @@ def runtimes():
     with open("/proc/self/maps") as maps:
         return sorted({line.split()[-1] for line in maps if re.search(r"/lib(gomp|omp|iomp)[^/]*$", line)})
 before = runtimes()
-from nnunetv2_lightm.ops.backends import cpu_native
+from nnunetv2_lightm.ops.backends import cpu_native, native_library
 assert cpu_native.not_supported_reason("cpu") is None
 print(*map("|".join, (before, runtimes())))
 """
@@ -274,22 +274,22 @@ def test_large_steps_and_fading_states(instruction_set):
 
 def test_a_library_of_another_version_is_refused(monkeypatch):
     class Problem(ctypes.Structure):
-        _fields_ = [*cpu_native._Problem._fields_, ("unknown", ctypes.c_int64)]
+        _fields_ = [*native_library.ScanProblem._fields_, ("unknown", ctypes.c_int64)]
 
-    monkeypatch.setattr(cpu_native, "_Problem", Problem)
-    assert "of another version of this package" in cpu_native._library.__wrapped__()
+    monkeypatch.setattr(native_library, "FUNCTIONS", {Problem: "nnunetv2_lightm_scan"})
+    assert "of another version of this package" in native_library.library_or_reason.__wrapped__()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "was not compiled at installation"), (b"not a library", "compiled library does not load")],
+    [(None, "was not compiled at installation"), (b"not a library", "does not load")],
 )
 def test_a_missing_or_broken_library_says_what_to_do(monkeypatch, tmp_path, content, message):
     path = tmp_path / "_native.so"
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr(cpu_native, "LIBRARY", path)
-    reason = cpu_native._library.__wrapped__()
+    monkeypatch.setattr(native_library, "LIBRARY", path)
+    reason = native_library.library_or_reason.__wrapped__()
     assert message in reason and "pip install" in reason
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nnunetv2_lightm.ops import depthwise_conv, depthwise_head, depthwise_op, depthwise_stem
-from nnunetv2_lightm.ops.backends import cpu_native
+from nnunetv2_lightm.ops.backends import cpu_native, native_library
 
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native: {REASON}")
@@ -48,9 +48,9 @@ def assert_same(got, expected, inputs, tolerance=1e-12):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * other.abs().max().item())
 
 
-@pytest.fixture(params=range(len(cpu_native.instruction_sets())) if REASON is None else [0])
+@pytest.fixture(params=range(len(native_library.instruction_sets())) if REASON is None else [0])
 def instruction_set(request, monkeypatch):
-    monkeypatch.setattr(cpu_native, "INSTRUCTION_SET", request.param)
+    monkeypatch.setattr(native_library, "INSTRUCTION_SET", request.param)
 
 
 @pytest.fixture(params=[1, 3])

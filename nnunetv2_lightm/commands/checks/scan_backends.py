@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from .finding import Finding, fail, note, ok
+import os
+
+from .finding import Finding, fail, note, ok, unset_variable
 
 SUBJECT = "scan backends"
+FORCING_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 
 
 def check_backends(found: dict[str, object]) -> list[Finding]:
-    """One line for each device that torch sees: the backend taken, then those that cannot be."""
+    """One line for each device that torch sees: the backend taken, then those that would be tried and cannot run."""
     table = found["backends"]
     if isinstance(table, dict):
         return [fail(SUBJECT, f"cannot be listed: {table['error']}")]
+    forced = os.environ.get(FORCING_VARIABLE)
+    runs_somewhere = forced == "reference" or any(row["selected"] for row in table)
     findings = []
-    for device in dict.fromkeys(backend["device"] for backend in table):
-        rows = [backend for backend in table if backend["device"] == device]
-        usable = [row["name"] + (" (taken)" if row["selected"] else "") for row in rows if row["usable"]]
-        unusable = [f"{row['name']}: {row['reason']}" for row in rows if not row["usable"]]
-        message = "; not ".join([f"{device}: {', '.join(usable) or 'none'}", *unusable])
-        if not usable:
-            findings.append(fail(SUBJECT, message))
-        elif device == "cpu" and unusable:
-            # Other devices have backends that cannot run there; on the CPU all of them should.
-            findings.append(note(SUBJECT, f"{message}. Everything works, but slower"))
+    for device in dict.fromkeys(row["device"] for row in table):
+        rows = [row for row in table if row["device"] == device]
+        if forced and not any(row["selected"] for row in rows):
+            findings.append(_forced(forced, device, rows, runs_somewhere))
         else:
-            findings.append(ok(SUBJECT, message))
+            findings.append(_device(device, rows))
     return findings
+
+
+def _device(device: str, rows: list[dict[str, object]]) -> Finding:
+    usable = [row["name"] + (" (taken)" if row["selected"] else "") for row in rows if row["usable"]]
+    considered = [row for row in rows if row["considered"]]
+    unusable = [f"{row['name']}: {row['reason']}" for row in considered if not row["usable"]]
+    message = "; not ".join([f"{device}: {', '.join(usable) or 'none'}", *unusable])
+    if not usable:
+        return fail(SUBJECT, message)
+    if unusable and considered[-1]["selected"]:
+        return note(SUBJECT, f"{message}. Everything works, but slower")
+    return ok(SUBJECT, message)
+
+
+def _forced(name: str, device: str, rows: list[dict[str, object]], runs_somewhere: bool) -> Finding:
+    """What to say of a device on which the backend that the environment asks for is not among those that run."""
+    if name == "reference":
+        return note(SUBJECT, f"{device}: {FORCING_VARIABLE} asks for {name}, a loop to test against, which is slow")
+    reason = next(row["reason"] for row in rows if row["name"] == name)
+    level = note if runs_somewhere else fail
+    message = f"{device}: {FORCING_VARIABLE} asks for {name}, which does not run there: {reason}"
+    return level(SUBJECT, message, unset_variable(FORCING_VARIABLE))

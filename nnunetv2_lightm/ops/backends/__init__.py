@@ -1,6 +1,6 @@
 """The backends of the selective scan, in order of preference, and the choice among them.
 
-A backend is a module with ``NAME``, ``describe()``, ``not_supported_reason(device_type)``,
+A backend is a module with ``NAME``, ``COMPUTE_DTYPES``, ``describe()``, ``not_supported_reason(device_type)``,
 ``checkpoint_count(length)``, ``forward`` and ``backward`` (see :mod:`.torch_chunked`), imported when it is looked at.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -16,8 +17,13 @@ from types import ModuleType
 import torch
 
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
-# Fastest first; the first one that supports the device is taken.
-REGISTRY: tuple[str, ...] = ("cpu_native", "torch_chunked")
+# Tried in this order on a device; the first one that can run is taken. Elsewhere (MPS, XPU): the last resort alone.
+PRIORITIES = {
+    "cpu": ("cpu_native", "torch_chunked"),
+    "cuda": ("mamba_ssm_cuda", "triton_gpu", "torch_chunked"),
+}
+LAST_RESORT = "torch_chunked"
+REGISTRY: tuple[str, ...] = ("cpu_native", "mamba_ssm_cuda", "triton_gpu", "torch_chunked")
 # The specification is not a backend to train with, but may be asked for by name.
 REFERENCE = "reference"
 
@@ -26,13 +32,15 @@ REFERENCE = "reference"
 class BackendStatus:
     """One line of the backend table: a backend on a device type ("cpu", "cuda", ...).
 
-    ``reason`` says why it is not usable or, if it is, what it is; ``selected`` marks the one that runs by default.
+    ``reason`` says why it is not usable or, if it is, what it is; ``considered`` marks those that are tried there
+    unless another one is asked for by name, ``selected`` the one that runs by default.
     """
 
     name: str
     device: str
     usable: bool
     reason: str
+    considered: bool
     selected: bool
 
 
@@ -49,39 +57,60 @@ def load_backend(name: str) -> ModuleType:
 
 # torch.compile shall take the name as a constant, not trace how it was found.
 @torch.compiler.assume_constant_result
-def select_backend(device_type: str, requested: str | None = None) -> str:
+def select_backend(device_type: str, requested: str | None = None, dtype: torch.dtype = torch.float32) -> str:
     """Name of the backend for the device type.
 
     Args:
         device_type: "cpu", "cuda", "mps", ...
         requested: A name to force; None: environment variable NNUNETV2_LIGHTM_BACKEND, else the fastest usable one.
+        dtype: The dtype to compute in, float32 or float64.
 
     Raises:
         ValueError: if the requested name does not exist.
-        RuntimeError: if the requested backend cannot run on the device; never falls back in silence.
+        RuntimeError: if the requested backend cannot run on the device or in the dtype; never falls back in silence.
     """
     requested = requested or os.environ.get(ENVIRONMENT_VARIABLE) or None
     if requested == REFERENCE:
         return REFERENCE
     reasons = []
-    for name in REGISTRY if requested is None else (requested,):
-        reason = load_backend(name).not_supported_reason(device_type)
+    for name in _considered(device_type) if requested is None else (requested,):
+        reason = _not_supported_reason(name, device_type, dtype)
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
-    wanted = "no scan backend" if requested is None else f"the requested scan backend {requested!r} does not"
-    raise RuntimeError(f"{wanted} run(s) on {device_type!r}:\n  " + "\n  ".join(reasons))
+    wanted = "no scan backend runs" if requested is None else f"the requested scan backend {requested!r} does not run"
+    raise RuntimeError(f"{wanted} on {device_type!r}:\n  " + "\n  ".join(reasons))
 
 
 def backend_table(device_types: tuple[str, ...] = ("cpu", "cuda", "mps")) -> Iterator[BackendStatus]:
-    """The status of each backend on each device type, with reasons."""
+    """The status of each backend on each device type, with reasons; on each device in the order they are tried.
+
+    None is selected on a device that is absent or that the requested backend cannot run on.
+
+    Raises: ValueError: if the environment variable NNUNETV2_LIGHTM_BACKEND names no backend.
+    """
     for device in device_types:
         absent = None if _is_present(device) else f"this machine has no {device} device, or this torch cannot use it"
-        selected = None if absent else select_backend(device)
-        for name in REGISTRY:
-            backend = load_backend(name)
-            reason = absent or backend.not_supported_reason(device)
-            yield BackendStatus(name, device, reason is None, reason or backend.describe(), name == selected)
+        selected = None
+        if absent is None:
+            with suppress(RuntimeError):
+                selected = select_backend(device)
+        considered = _considered(device)
+        for name in sorted(REGISTRY, key=lambda name: [*considered, *REGISTRY].index(name)):
+            reason = absent or _not_supported_reason(name, device)
+            described = reason or load_backend(name).describe()
+            yield BackendStatus(name, device, reason is None, described, name in considered, name == selected)
+
+
+def _considered(device_type: str) -> tuple[str, ...]:
+    return PRIORITIES.get(device_type, (LAST_RESORT,))
+
+
+def _not_supported_reason(name: str, device_type: str, dtype: torch.dtype = torch.float32) -> str | None:
+    backend = load_backend(name)
+    if dtype not in backend.COMPUTE_DTYPES:
+        return f"does not compute in {dtype}"
+    return backend.not_supported_reason(device_type)
 
 
 def _is_present(device_type: str) -> bool:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import cpu_native
-from .native_rvm import CHANNEL_MULTIPLE, insert_height
+from . import cpu_native, native_library
+from .native_library import CHANNEL_MULTIPLE, DepthwiseProblem, insert_height
 
 # `Surroundings` of csrc/depthwise_problem.hpp.
 PLAIN, STEM, HEAD = range(3)
-
-
-class _Problem(ctypes.Structure):
-    """``DepthwiseProblem`` of csrc/depthwise_problem.hpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("surroundings", "batch", "depth", "height", "width", "channels")),
-        *((name, ctypes.c_int64) for name in ("kernel_height", "is_double", "point_channels")),
-        *((name, ctypes.c_int64) for name in ("map_depth", "map_height", "map_width")),
-        *((name, ctypes.c_void_p) for name in ("conv_weight", "conv_bias", "point_weight", "point_bias")),
-        *((name, ctypes.c_void_p) for name in ("in_", "grad_out", "out", "grad_in")),
-        *((name, ctypes.c_void_p) for name in ("grad_conv_weight", "grad_conv_bias")),
-        *((name, ctypes.c_void_p) for name in ("grad_point_weight", "grad_point_bias")),
-    ]
 
 
 def not_supported_reason(device_type: str, channels: int) -> str | None:
@@ -50,7 +35,7 @@ def forward(surroundings: int, x: Tensor, size: Sequence[int], parameters: Seque
     if x.numel() and out.numel():
         problem = _problem(surroundings, x, size, parameters)
         problem.out = out.data_ptr()
-        _run(problem, x, backward=False)
+        native_library.run(problem, False, f"depthwise convolution of {tuple(x.shape)}")
     return out
 
 
@@ -67,25 +52,17 @@ def backward(
     names = ("grad_conv_weight", "grad_conv_bias", "grad_point_weight", "grad_point_bias")
     for name, grad in zip(names, grads, strict=False):
         setattr(problem, name, grad.data_ptr())
-    _run(problem, x, backward=True)
+    native_library.run(problem, True, f"depthwise convolution of {tuple(x.shape)}")
     return grad_x, grads
 
 
-def _problem(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> _Problem:
+def _problem(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> DepthwiseProblem:
     map_size = insert_height(x.shape[1:-1]) if surroundings == HEAD else (0, 0, 0)
     points = {PLAIN: 0, STEM: x.shape[1], HEAD: parameters[-1].shape[0]}[surroundings]
     kernel_height = 3 if len(size) == 3 else 1
     sizes = (x.shape[0], *insert_height(size), parameters[0].shape[0], kernel_height)
-    problem = _Problem(surroundings, *sizes, x.dtype == torch.float64, points, *map_size)
+    problem = DepthwiseProblem(surroundings, *sizes, x.dtype == torch.float64, points, *map_size)
     for name, parameter in zip(("conv_weight", "conv_bias", "point_weight", "point_bias"), parameters, strict=False):
         setattr(problem, name, parameter.data_ptr())
     problem.in_ = x.data_ptr()
     return problem
-
-
-def _run(problem: _Problem, x: Tensor, backward: bool) -> None:
-    code = cpu_native.library().nnunetv2_lightm_depthwise(
-        ctypes.byref(problem), cpu_native.INSTRUCTION_SET, torch.get_num_threads(), backward
-    )
-    if code != 0:
-        raise MemoryError(f"depthwise convolution: no memory left for buffers, input {tuple(x.shape)}")

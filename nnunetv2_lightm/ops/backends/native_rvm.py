@@ -9,28 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import cpu_native
-
-CHANNEL_MULTIPLE = 16
-# The order of `Parameter` in csrc/rvm.hpp.
-PARAMETERS = (
-    *("norm_in_weight", "norm_in_bias", "in_proj", "gate_proj", "conv_weight", "conv_bias", "x_proj"),
-    *("dt_weight", "dt_bias", "A", "D", "norm_weight", "norm_bias", "out_proj", "scale"),
-    *("norm_out_weight", "norm_out_bias", "projection_weight", "projection_bias"),
-)
-
-
-class _Problem(ctypes.Structure):
-    """``RvmProblem`` of csrc/rvm.hpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "depth", "height", "width", "channels", "inner")),
-        *((name, ctypes.c_int64) for name in ("out_channels", "states", "rank", "kernel_height")),
-        *((name, ctypes.c_int64) for name in ("pool_depth", "pool_height", "pool_width", "is_double")),
-        ("parameter", ctypes.c_void_p * len(PARAMETERS)),
-        *((name, ctypes.c_void_p) for name in ("x", "out", "checkpoints", "argmax", "grad_out", "grad_x")),
-        ("gradient", ctypes.c_void_p * len(PARAMETERS)),
-    ]
+from . import cpu_native, native_library
+from .native_library import CHANNEL_MULTIPLE, RVM_PARAMETERS, RvmProblem, insert_height
 
 
 def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_channels: int) -> str | None:
@@ -43,18 +23,18 @@ def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_
 def checkpoint_count(x_shape: Sequence[int], parameters: Sequence[Tensor]) -> int:
     """Number of checkpointed states for each entry of the batch; x_shape: (batch, *spatial, channels)."""
     problem = _problem(x_shape, parameters, None, torch.float32)
-    return cpu_native.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
+    return native_library.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
 
 
 def forward(
     x: Tensor, parameters: Sequence[Tensor], pool: Sequence[int], keep_checkpoints: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Contiguous inputs of one dtype, float32 or float64; parameters in the order of ``PARAMETERS``.
+    """Contiguous inputs of one dtype, float32 or float64; parameters in the order of ``RVM_PARAMETERS``.
 
     Returns: the output (batch, *pooled, out_channels); checkpoints (batch, chunks, d_state, d_inner) and argmax, uint8,
         the place of each maximum in its pooling window, both empty if they are not kept.
     """
-    named = dict(zip(PARAMETERS, parameters, strict=True))
+    named = dict(zip(RVM_PARAMETERS, parameters, strict=True))
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
     out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0])
     d_inner, d_state = named["A"].shape
@@ -66,7 +46,7 @@ def forward(
         problem.x, problem.out = x.data_ptr(), out.data_ptr()
         problem.checkpoints = checkpoints.data_ptr() or None
         problem.argmax = argmax.data_ptr() or None
-        _run(problem, x, backward=False)
+        native_library.run(problem, False, f"RVM layer on {tuple(x.shape)}")
     return out, checkpoints, argmax
 
 
@@ -87,31 +67,19 @@ def backward(
     problem.x, problem.checkpoints, problem.argmax = x.data_ptr(), checkpoints.data_ptr(), argmax.data_ptr() or None
     problem.grad_out, problem.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
     problem.gradient = type(problem.gradient)(*(grad.data_ptr() for grad in grads))
-    _run(problem, x, backward=True)
+    native_library.run(problem, True, f"RVM layer on {tuple(x.shape)}")
     return grad_x, grads
 
 
 def _problem(
     x_shape: Sequence[int], parameters: Sequence[Tensor], pool: Sequence[int] | None, dtype: torch.dtype
-) -> _Problem:
-    named = dict(zip(PARAMETERS, parameters, strict=True))
+) -> RvmProblem:
+    named = dict(zip(RVM_PARAMETERS, parameters, strict=True))
     batch, *spatial, channels = x_shape
     d_inner, d_state = named["A"].shape
     rank, kernel_height = named["dt_weight"].shape[1], 3 if len(spatial) == 3 else 1
     sizes = (batch, *insert_height(spatial), channels, d_inner, named["projection_weight"].shape[0], d_state, rank)
-    problem = _Problem(*sizes, kernel_height, *insert_height(pool or [1] * len(spatial)), dtype == torch.float64)
+    problem = RvmProblem(*sizes, kernel_height, *insert_height(pool or [1] * len(spatial)), dtype == torch.float64)
     if pool is not None:
         problem.parameter = type(problem.parameter)(*(parameter.data_ptr() for parameter in parameters))
     return problem
-
-
-def insert_height(sizes: Sequence[int]) -> Sequence[int]:
-    """Sizes for the library: the rows of a 2D image are the planes of an image that is one row high."""
-    return sizes if len(sizes) == 3 else (sizes[0], 1, sizes[1])
-
-
-def _run(problem: _Problem, x: Tensor, backward: bool) -> None:
-    threads = torch.get_num_threads()
-    run = cpu_native.library().nnunetv2_lightm_rvm
-    if run(ctypes.byref(problem), cpu_native.INSTRUCTION_SET, threads, backward) != 0:
-        raise MemoryError(f"RVM layer: no memory left for buffers, input {tuple(x.shape)}")

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "torch_chunked"
+COMPUTE_DTYPES = (torch.float32, torch.float64)
 CHUNK_LENGTH = 64
 # State elements that advance together in one step: large enough to hide PyTorch's call overhead, small enough for L2.
 GROUP_ELEMENTS = 1 << 17

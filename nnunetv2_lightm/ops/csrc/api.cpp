@@ -32,8 +32,9 @@ const std::vector<const InstructionSet*>& instruction_sets() {
 }  // namespace
 
 // Tells a library that was built from other sources than the Python side: both have the same number, or do not fit.
-EXPORT int64_t nnunetv2_lightm_problem_bytes() { return sizeof(ScanProblem); }
+EXPORT int64_t nnunetv2_lightm_scan_problem_bytes() { return sizeof(ScanProblem); }
 EXPORT int64_t nnunetv2_lightm_rvm_problem_bytes() { return sizeof(RvmProblem); }
+EXPORT int64_t nnunetv2_lightm_depthwise_problem_bytes() { return sizeof(DepthwiseProblem); }
 
 EXPORT int64_t nnunetv2_lightm_chunk_length() { return CHUNK; }
 
@@ -68,8 +69,6 @@ EXPORT int nnunetv2_lightm_rvm(const RvmProblem* problem, int64_t instruction_se
     }
     return 0;
 }
-
-EXPORT int64_t nnunetv2_lightm_depthwise_problem_bytes() { return sizeof(DepthwiseProblem); }
 
 // Likewise.
 EXPORT int nnunetv2_lightm_depthwise(const DepthwiseProblem* problem, int64_t instruction_set, int64_t threads,

@@ -23,7 +23,7 @@ enum Parameter {
     PARAMETERS
 };
 
-// Mirrored field by field in backends/native_rvm.py. A 2D image has its height in `depth`, and height 1. All pointers
+// Mirrored field by field in backends/native_library.py. A 2D image has its height in `depth`, and height 1. All pointers
 // are to contiguous float or, with is_double, double. The numbers of channels are multiples of CHANNEL_MULTIPLE.
 struct RvmProblem {
     int64_t batch, depth, height, width, channels, inner, out_channels, states, rank;

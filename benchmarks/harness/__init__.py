@@ -1,0 +1,1 @@
+"""What the benchmarks share: the machine, timing, goals, rivals, result files, table and plot."""

@@ -1,0 +1,75 @@
+"""The machine and the versions that a result belongs to."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
+# Variables that change how fast PyTorch runs; what is set goes into the result.
+SPEED_VARIABLES = (
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+    "GOMP_",
+    "NNUNETV2_LIGHTM_BACKEND",
+)
+
+
+def machine(*more_packages: str) -> dict[str, str]:
+    """Processor, memory, system, versions and commit; a package that is not installed is said to be absent."""
+    return {
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "memory": f"{memory_gib():.1f} GiB",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in (*PACKAGES, *more_packages)},
+        "commit": commit(),
+    }
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The checkout's commit, and whether files that are no results differ from it."""
+    found = _git("rev-parse", "--short", "HEAD")
+    if not found:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return f"{found}, with uncommitted changes" if changed else found
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def speed_variables() -> dict[str, str]:
+    """The environment variables that are set and change how fast PyTorch or this package runs."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(SPEED_VARIABLES)}

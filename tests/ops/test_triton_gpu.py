@@ -1,0 +1,140 @@
+"""The Triton backend without a GPU: its kernels interpreted on the CPU, and compiled for GPUs that are not there.
+
+Triton decides whether it interprets when it is imported, which PyTorch may do early; hence processes of their own.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_lightm.ops.backends import triton_gpu
+
+FOLDER = Path(__file__).parent
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+# These take minutes under the interpreter; the others are a sample of them, as is interpreted_triton_gpu.py.
+LONG = (
+    "random_shapes",
+    "not_kept_for_backward",
+    "autocast",
+    "opcheck and delta_bias",
+    "lengths and (200 or 1000)",
+    "optional_inputs and False",
+    "vectors and (scan_0 or scan_3 or scan_5)",
+)
+
+
+def run_interpreted(*arguments: str) -> int:
+    """Run pytest with Triton's interpreter; all has to pass. Returns the number of tests that ran."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    environment.pop("NNUNETV2_LIGHTM_BACKEND", None)
+    done = subprocess.run(command, env=environment, cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(re.search(r"(\d+) passed", done.stdout)[1])
+
+
+@needs_triton
+def test_interpreted_kernels_agree_with_the_reference():
+    assert run_interpreted("interpreted_triton_gpu.py") >= 30
+
+
+@needs_triton
+def test_interpreted_kernels_pass_the_tests_of_every_backend():
+    short = " and ".join(f"not ({name})" for name in LONG)
+    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and {short}") >= 20
+
+
+@needs_triton
+@pytest.mark.slow
+def test_interpreted_kernels_pass_the_long_tests_of_every_backend():
+    assert (
+        run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({' or '.join(f'({n})' for n in LONG)})") >= 3
+    )
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("dtype", "optional", "sizes"),
+    [("fp32", True, (70, 3, 16, 64)), ("fp32", False, (1, 1, 1, 1)), ("fp64", True, (64, 1, 16, 64))],
+    ids=["all inputs", "sizes of 1", "float64"],
+)
+def test_kernels_compile_for_an_nvidia_gpu(dtype, optional, sizes, tmp_path):
+    """Down to machine code, in which no register is spilled; an argument that is 1 becomes a constant of the kernel."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "compile_triton_kernels.py", dtype, str(int(optional)), *map(str, sizes)],
+        env=os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["scan_chunks", "carry", "gradients_through_chunks", "backward_chunks"]
+
+
+def test_other_devices_are_left_to_others(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert triton_gpu.not_supported_reason("cpu") == triton_gpu.not_supported_reason("mps") == "CUDA only"
+
+
+@needs_triton
+def test_interpreter_asked_for_too_late(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    importlib.import_module("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "set after Triton had been imported" in triton_gpu.not_supported_reason("cpu")
+
+
+def test_missing_triton_says_what_to_install(monkeypatch):
+    def without_triton(name, *arguments):
+        if name == "triton":
+            raise ModuleNotFoundError("No module named 'triton'")
+        return original(name, *arguments)
+
+    original = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", without_triton)
+    reason = triton_gpu.not_supported_reason("cuda")
+    assert "No module named 'triton'" in reason and "pip install triton" in reason
+
+
+class Driver:
+    """Stands in for Triton's driver on a GPU of a compute capability, or where the driver fails."""
+
+    def __init__(self, arch=None, error=None):
+        self.active, self.backend, self.arch, self._error = self, "cuda", arch, error
+
+    def get_current_target(self):
+        if self._error is not None:
+            raise self._error
+        return self
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("driver", "reason"),
+    [
+        (Driver(arch=70), None),
+        (Driver(arch=61), "Triton needs a GPU of compute capability 7.0, this one has 6.1"),
+        (
+            Driver(error=RuntimeError("Failed to find C compiler.")),
+            "Triton cannot launch kernels here: Failed to find C",
+        ),
+        (
+            Driver(error=subprocess.CalledProcessError(1, ["gcc"])),
+            "Triton cannot launch kernels here: Command '['gcc']' returned",
+        ),
+    ],
+    ids=["fit", "old", "no compiler", "no headers"],
+)
+def test_a_gpu_that_triton_cannot_use(monkeypatch, driver, reason):
+    monkeypatch.setattr("triton.runtime.driver", driver)
+    told = triton_gpu._no_launch.__wrapped__()
+    assert told is None if reason is None else told.startswith(reason)

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Builds the package with AddressSanitizer and UndefinedBehaviorSanitizer in its compiled library, shows that they would
+# speak up, and runs the tests of what is compiled on that build. Nothing of it is left behind or installed.
+#
+#   tests/sanitizers.sh [pytest arguments]
+#
+# PYTHON  interpreter with the package's test extra; default: .venv/bin/python, which `make install` makes
+# CXX     GCC's C++ compiler; default: g++
+set -euo pipefail
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+wanted=${PYTHON:-$repository/.venv/bin/python}
+compiler=${CXX:-g++}
+
+fail() {
+    echo "sanitizers: $*" >&2
+    exit 1
+}
+
+# The compiler answers with a path if it has the file, with the bare name if it has not.
+runtime() {
+    local path
+    path=$("$compiler" -print-file-name="$1")
+    [[ $path == */* ]] || fail "$compiler has no $1. Install it with the compiler: apt install g++ (Debian, Ubuntu)," \
+        "dnf install gcc-c++ libasan libubsan (Fedora, RHEL)"
+    echo "$path"
+}
+
+[[ $(uname -s) == Linux ]] || fail "this needs Linux, which can load a library before all others; here is $(uname -s)"
+python=$(command -v "$wanted") ||
+    fail "there is no $wanted; run \`make install\`, or name an interpreter: PYTHON=python3 $0"
+[[ $python == /* ]] || python=$PWD/$python
+command -v "$compiler" >/dev/null || fail "there is no compiler $compiler. Install one:" \
+    "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ libasan libubsan (Fedora, RHEL)"
+[[ $("$compiler" --version) != *clang* ]] || fail "$compiler is Clang; name a GCC: CXX=g++ $0"
+asan=$(runtime libasan.so)
+runtime libubsan.so >/dev/null
+standard_library=$(runtime libstdc++.so.6) # or the sanitizer misses it where it looks for what throws
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# setup.py compiles as ever, with a compiler that has the last word on the flags. (-w: GCC warns about its own headers.)
+cat >"$scratch/c++" <<END
+#!/bin/sh
+exec "$compiler" "\$@" -w -O1 -g -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS \\
+    -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+END
+chmod +x "$scratch/c++"
+echo "sanitizers: building with $compiler"
+(
+    cd "$repository"
+    export CC=$scratch/c++ CXX=$scratch/c++ LDSHARED="$scratch/c++ -shared" LDCXXSHARED="$scratch/c++ -shared"
+    "$python" setup.py --quiet build --build-base "$scratch/build" --build-lib "$scratch/package" >"$scratch/log" 2>&1
+) || fail "the build failed: $(cat "$scratch/log")"
+library=$scratch/package/nnunetv2_lightm/ops/_native.so
+[[ -f $library ]] || fail "the library was not built: $(cat "$scratch/log")"
+
+# Every Python from here on, also those that tests start, finds this build before the installed package.
+sanitized() {
+    (
+        cd "$scratch" # not the checkout, whose package Python would find first
+        # New memory is filled with 0xff, NaN for floats: a result that uses what was never written shows.
+        export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:malloc_fill_byte=255:max_malloc_fill_size=1073741824
+        export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
+        export PYTHONPATH=$scratch/package OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+        LD_PRELOAD="$asan $standard_library" exec "$python" "$@"
+    )
+}
+
+# Calls the library with `beyond` values too many, or with a function that it has not. Without either all must be well.
+cat >"$scratch/misuse.py" <<'END'
+import ctypes
+import sys
+
+path, instruction_set, function, beyond = sys.argv[1], *map(int, sys.argv[2:])
+library = ctypes.CDLL(path)
+library.nnunetv2_lightm_instruction_set.restype = ctypes.c_char_p
+library.nnunetv2_lightm_instruction_set.argtypes = [ctypes.c_int64]
+name = library.nnunetv2_lightm_instruction_set(instruction_set)
+if name is None:
+    sys.exit(3)
+values = (ctypes.c_float * 4096)()
+library.nnunetv2_lightm_apply(function, ctypes.c_int64(instruction_set), values, values, ctypes.c_int64(4096 + beyond))
+print(name.decode())
+END
+
+must_be_caught() {
+    local expected=$1 said
+    shift
+    if said=$(sanitized "$scratch/misuse.py" "$library" "$@" 2>&1); then
+        fail "a deliberate mistake (misuse.py $*) went unnoticed"
+    fi
+    [[ $said == *"$expected"* ]] || fail "a deliberate mistake (misuse.py $*) gave no \`$expected\` but: $said"
+}
+
+instruction_set=0
+while true; do
+    code=0
+    name=$(sanitized "$scratch/misuse.py" "$library" "$instruction_set" 0 0) || code=$?
+    ((code == 3)) && break # there are no more
+    ((code == 0)) || fail "the sanitized library does not run (exit code $code)"
+    must_be_caught "AddressSanitizer: heap-buffer-overflow" "$instruction_set" 0 16
+    must_be_caught "runtime error: index 9 out of bounds" "$instruction_set" 9 0
+    echo "sanitizers: an overflow and a wrong index are caught in the library ($name)"
+    instruction_set=$((instruction_set + 1))
+done
+((instruction_set > 0)) || fail "the sanitized library has no instruction set"
+
+loaded=$(sanitized -c "from nnunetv2_lightm.ops.backends import native_library as b; print(b.library()._name)")
+[[ $loaded == "$library" ]] || fail "the tests would not run on the sanitized library: $loaded"
+
+# What other backends do on their own is not compiled here, and takes most of the time. Only what Python writes is
+# captured: of a test that ends in an abort the sanitizer's report is left, and Python's of where it happened.
+sanitized -m pytest --config-file "$repository/pyproject.toml" --rootdir "$repository" \
+    -q -p no:cacheprovider --capture=sys \
+    "$repository/tests/ops" "$repository/tests/layers" \
+    -m "not slow and not end_to_end" -k "not torch_chunked and not triton and not mamba_ssm" "$@"
+echo "sanitizers: nothing found"
