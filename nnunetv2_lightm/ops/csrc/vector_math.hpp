@@ -68,9 +68,11 @@ INLINE Vec<float> exp2_polynomial(Vec<float> r) {
 
 #if VECTOR_BYTES == 64
 INLINE Vec<float> exp2_(Vec<float> x) {
-    // vreduceps is 0 for an infinite x, so that no clamp is needed; vscalefps rounds to denormals, 0 and infinity.
-    const Vec<float> r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT);
-    return _mm512_scalef_ps(exp2_polynomial(r), _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT));
+    // The second operand is returned where one is NaN. Not vreduceps: on some processors it waits for what its target
+    // register held before. vscalefps rounds to denormals, 0 and infinity.
+    x = _mm512_min_ps(_mm512_set1_ps(300.0f), _mm512_max_ps(_mm512_set1_ps(-300.0f), x));
+    const Vec<float> k = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
+    return _mm512_scalef_ps(exp2_polynomial(x - k), k);
 }
 #else
 // A NaN fails the comparison and stays.
