@@ -37,9 +37,10 @@ public:
     }
 
     void run() {
-        if (backward) {
-            std::fill_n(sums, sums_count * p.batch * parts, T(0));
-        }
+        if (backward) std::fill_n(sums, sums_count * p.batch * parts, T(0));
+        const int64_t tokens = p.batch * p.depth * p.height * p.width;
+        if (!backward) use_huge_pages(p.out, tokens * (p.surroundings == HEAD ? p.point_channels : p.channels) * sizeof(T));
+        if (p.grad_in && p.surroundings == PLAIN) use_huge_pages(p.grad_in, tokens * p.channels * sizeof(T));
         parallel_for(p.batch * parts, threads, [&](int64_t i, int64_t worker) {
             [[maybe_unused]] const DenormalsAreZero<T> mode;
             const DepthwiseImage<T> entry = image_of(i / parts);

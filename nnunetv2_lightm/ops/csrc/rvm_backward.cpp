@@ -71,6 +71,7 @@ public:
     }
 
     void run() {
+        use_huge_pages(p.grad_x, p.batch * s.rows * s.width * s.channels * sizeof(T));
         with_threads(threads, [&] { run_slabs(); });
         give_sums();
     }

@@ -16,6 +16,10 @@ public:
     }
 
     void run() {
+        const int64_t pooled = (p.depth / p.pool_depth) * (p.height / p.pool_height) * (p.width / p.pool_width);
+        use_huge_pages(p.out, p.batch * pooled * p.out_channels * sizeof(T));
+        if (p.checkpoints)
+            use_huge_pages(p.checkpoints, p.batch * slabs.count() * slabs.chunks * p.states * p.inner * sizeof(T));
         with_threads(threads, [&] { run_slabs(); });
     }
 
