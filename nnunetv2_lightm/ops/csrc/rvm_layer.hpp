@@ -11,7 +11,7 @@ struct Slabs {
     int64_t rows, slab_rows, reach, chunks;  // reach: rows that the convolution sees behind and ahead
 
     explicit Slabs(const RvmProblem& p) : rows(p.depth * p.height), reach(reach_of(p.kernel_height, p.height)) {
-        const int64_t tokens = std::clamp<int64_t>((1 << 17) / p.inner, 512, 4096);
+        const int64_t tokens = std::clamp<int64_t>((1 << 16) / p.inner, 256, 4096);
         slab_rows = std::clamp<int64_t>(tokens / p.width, 1, rows);
         chunks = divided_up(slab_rows * p.width, CHUNK);
     }
