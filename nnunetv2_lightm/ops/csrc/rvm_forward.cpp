@@ -72,7 +72,7 @@ private:
 }  // namespace
 
 int64_t rvm_checkpoints(const RvmProblem& problem) {
-    const Slabs slabs(problem);
+    const Slabs slabs(problem, true);
     return slabs.count() * slabs.chunks;
 }
 

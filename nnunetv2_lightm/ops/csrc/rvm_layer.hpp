@@ -6,12 +6,13 @@
 #include "parallel.hpp"
 #include "scan.hpp"
 
-// The rows of the image in slabs; a slab's buffers fit in the cache, and its tokens keep the threads busy.
+// The rows of the image in slabs; a slab's buffers fit in the cache, and its tokens keep the threads busy. Those of the
+// backward pass are many, so that slabs are smaller in training; they must be the same in both passes.
 struct Slabs {
     int64_t rows, slab_rows, reach, chunks;  // reach: rows that the convolution sees behind and ahead
 
-    explicit Slabs(const RvmProblem& p) : rows(p.depth * p.height), reach(reach_of(p.kernel_height, p.height)) {
-        const int64_t tokens = std::clamp<int64_t>((1 << 16) / p.inner, 256, 4096);
+    Slabs(const RvmProblem& p, bool training) : rows(p.depth * p.height), reach(reach_of(p.kernel_height, p.height)) {
+        const int64_t tokens = std::clamp<int64_t>((training ? 1 << 16 : 1 << 17) / p.inner, 256, 4096);
         slab_rows = std::clamp<int64_t>(tokens / p.width, 1, rows);
         chunks = divided_up(slab_rows * p.width, CHUNK);
     }
@@ -22,7 +23,7 @@ template <class T>
 class RvmLayer {
 protected:
     RvmLayer(const RvmProblem& problem, const RvmKernels<T>& kernels, const InstructionSet& set, int64_t threads)
-        : p(problem), k(kernels), set(set), threads(std::max<int64_t>(threads, 1)), slabs(problem) {
+        : p(problem), k(kernels), set(set), threads(std::max<int64_t>(threads, 1)), slabs(problem, problem.checkpoints) {
         s.height = p.height, s.rows = slabs.rows, s.width = p.width;
         s.channels = p.channels, s.inner = p.inner, s.out_channels = p.out_channels;
         s.states = p.states, s.rank = p.rank, s.kernel_height = p.kernel_height;
