@@ -108,3 +108,8 @@ def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
 
 def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(dtype)
+
+
+def to_contiguous(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor as the compiled operators take it."""
+    return tensor.to(dtype).contiguous()

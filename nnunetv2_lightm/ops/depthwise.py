@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._operator import compute_dtype, to_contiguous
 from .backends import cpu_native, native_depthwise, select_backend
 from .backends.native_depthwise import HEAD, PLAIN, STEM
 
@@ -65,8 +66,10 @@ def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor])
 @torch.library.custom_op("nnunetv2_lightm::depthwise", mutates_args=())
 def depthwise_op(surroundings: int, x: Tensor, size: list[int], parameters: list[Tensor]) -> Tensor:
     """Any of the three; size: spatial, of the output."""
-    dtype = _compute_dtype(x, *parameters)
-    out = native_depthwise.forward(surroundings, _to(x, dtype), size, [_to(p, dtype) for p in parameters])
+    dtype = compute_dtype(x, *parameters)
+    out = native_depthwise.forward(
+        surroundings, to_contiguous(x, dtype), size, [to_contiguous(p, dtype) for p in parameters]
+    )
     return out.to(x.dtype)
 
 
@@ -80,9 +83,13 @@ def depthwise_backward_op(
     surroundings: int, grad_out: Tensor, x: Tensor, size: list[int], parameters: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of x (empty for an image) and of the parameters, in their dtypes."""
-    dtype = _compute_dtype(x, *parameters)
+    dtype = compute_dtype(x, *parameters)
     grad_x, grads = native_depthwise.backward(
-        surroundings, _to(grad_out, dtype), _to(x, dtype), size, [_to(p, dtype) for p in parameters]
+        surroundings,
+        to_contiguous(grad_out, dtype),
+        to_contiguous(x, dtype),
+        size,
+        [to_contiguous(p, dtype) for p in parameters],
     )
     return grad_x.to(x.dtype), [grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)]
 
@@ -108,11 +115,3 @@ def _backward(ctx, grad_out):
 
 
 depthwise_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _compute_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
-def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype).contiguous()

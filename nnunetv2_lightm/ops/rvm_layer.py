@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._operator import compute_dtype, to_contiguous
 from .backends import cpu_native, native_rvm, select_backend
 from .backends.native_library import RVM_PARAMETERS
 
@@ -44,9 +45,9 @@ def rvm_layer_op(
     x: Tensor, parameters: list[Tensor], pool: list[int], keep_checkpoints: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and for the backward pass the scan's checkpoints and the places of the maxima (empty if not kept)."""
-    dtype = _compute_dtype(x, *parameters)
+    dtype = compute_dtype(x, *parameters)
     out, checkpoints, argmax = native_rvm.forward(
-        _to(x, dtype), [_to(p, dtype) for p in parameters], pool, keep_checkpoints
+        to_contiguous(x, dtype), [to_contiguous(p, dtype) for p in parameters], pool, keep_checkpoints
     )
     return out.to(x.dtype), checkpoints, argmax
 
@@ -60,7 +61,7 @@ def _(x, parameters, pool, keep_checkpoints):
     chunks = native_rvm.checkpoint_count(x.shape, parameters)
     shape = (x.shape[0], chunks, d_state, d_inner) if keep_checkpoints else (0,)
     argmax = x.new_empty(out.shape if keep_checkpoints and max(pool) > 1 else (0,), dtype=torch.uint8)
-    return out, x.new_empty(shape, dtype=_compute_dtype(x, *parameters)), argmax
+    return out, x.new_empty(shape, dtype=compute_dtype(x, *parameters)), argmax
 
 
 @torch.library.custom_op("nnunetv2_lightm::rvm_layer_backward", mutates_args=())
@@ -68,9 +69,14 @@ def rvm_layer_backward_op(
     grad_out: Tensor, checkpoints: Tensor, argmax: Tensor, x: Tensor, parameters: list[Tensor], pool: list[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of x and of the parameters, in their dtypes."""
-    dtype = _compute_dtype(x, *parameters)
+    dtype = compute_dtype(x, *parameters)
     grad_x, grads = native_rvm.backward(
-        _to(grad_out, dtype), checkpoints, argmax, _to(x, dtype), [_to(p, dtype) for p in parameters], pool
+        to_contiguous(grad_out, dtype),
+        checkpoints,
+        argmax,
+        to_contiguous(x, dtype),
+        [to_contiguous(p, dtype) for p in parameters],
+        pool,
     )
     return grad_x.to(x.dtype), [grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)]
 
@@ -97,11 +103,3 @@ def _backward(ctx, grad_out, *_):
 
 
 rvm_layer_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _compute_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
-def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype).contiguous()

@@ -60,7 +60,7 @@ INLINE void multiply(const Product<T>& p) {
     }
 }
 
-// Rows of activations times weights that pack() has laid out.
+// Rows of activations times weights that lay_out() has laid out.
 template <class T>
 INLINE void multiply(const Weights<T>& weights, int64_t rows, const T* a, int64_t a_stride, T* to, int64_t to_stride,
                      bool add = false) {
