@@ -106,8 +106,3 @@ def nnunet_in_process(root: Path) -> Iterator[Nnunet]:
             patch.setitem(matplotlib.rcParams, name, 10)  # progress.png, after each epoch
         yield nnunet
     torch.set_num_threads(num_threads)
-
-
-def validation_dice(fold: Path) -> float:
-    """Foreground mean of the final validation."""
-    return json.loads((fold / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]

@@ -67,7 +67,7 @@ def test_inherited_configuration(cubes):
     ids=str,
 )
 def test_thin_and_unequal_axes(nnunet, number, shape, spacing, configuration):
-    """Thin axes stay as they are in the patch, and are pooled only where the plans pool them."""
+    """nnU-Net plans the whole of a thin axis as one of the patch, divisible by no power of two."""
     nnunet.max_patch_voxels = 16**3
     dataset = f"Dataset{number}_Thin"
     nnunet.make_dataset(dataset, configuration, shape=shape, spacing=spacing)
