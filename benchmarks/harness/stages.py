@@ -55,7 +55,7 @@ def stages_of(network: nn.Module, patch: Sequence[int]) -> list[Stage]:
         *(Stage(f"encoder {i + 1}", block, sizes[i]) for i, block in enumerate(network.encoder)),
         Stage("bottleneck", network.bottleneck, sizes[-1]),
         *(Stage(f"decoder {len(sizes) - 1 - i}", block, sizes[-1 - i]) for i, block in enumerate(decoder.blocks)),
-        Stage("head", decoder.head, sizes[0]),
+        Stage("head", decoder.seg_layers[0], sizes[0]),
     ]
 
 

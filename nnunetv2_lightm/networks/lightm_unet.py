@@ -139,26 +139,22 @@ class Decoder(nn.Module):
         super().__init__()
         self.deep_supervision = deep_supervision
         self.blocks = nn.ModuleList(DecoderBlock(width, spatial_dims) for width in reversed(widths[1:]))
-        self.head = Head(widths[0], num_classes, spatial_dims)
-        # Without deep supervision these heads do not exist: the network is the paper's, parameter for parameter.
-        lower = list(reversed(widths[1:-1])) if deep_supervision else []
-        self.lower_heads = nn.ModuleList(Head(width, num_classes, spatial_dims) for width in lower)
+        # nnU-Net's name: with -pretrained_weights it leaves out the keys that contain ".seg_layers.". The first one is
+        # the paper's head; without deep supervision the network is the paper's, parameter for parameter.
+        levels = widths[:-1] if deep_supervision else widths[:1]
+        self.seg_layers = nn.ModuleList(Head(width, num_classes, spatial_dims) for width in levels)
         self.register_load_state_dict_pre_hook(_drop_unused_heads)
 
     def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> Tensor | list[Tensor]:
         """p: Bottleneck's map; skips: F_D^1 ...; sizes: spatial size before each Encoder Block."""
-        lower = []
-        heads = [*self.lower_heads] if self.deep_supervision else []
-        last = len(skips) - 1
-        for level, (block, skip, size) in enumerate(zip(self.blocks, reversed(skips), reversed(sizes), strict=True)):
-            p = block(p, skip)
-            if level == last:
-                logits = self.head(p, size)
-                break
-            if heads:
-                lower.append(heads[level](p, size))
-            p = upsample(p, size)
-        return [logits, *reversed(lower)] if self.deep_supervision else logits
+        logits = []
+        for level, block in zip(reversed(range(len(self.blocks))), self.blocks, strict=True):
+            p = block(p, skips[level])
+            if level == 0 or self.deep_supervision:
+                logits.insert(0, self.seg_layers[level](p, sizes[level]))
+            if level > 0:
+                p = upsample(p, sizes[level])
+        return logits if self.deep_supervision else logits[0]
 
 
 class Head(nn.Module):
@@ -201,6 +197,7 @@ def _pooling(strides: Strides | None, dims: int, blocks: int) -> list[tuple[int,
 
 def _drop_unused_heads(module: Decoder, state_dict: dict, prefix: str, *_: object) -> None:
     """A network trained with deep supervision predicts without it: nnU-Net builds it anew and loads strictly."""
-    if not module.lower_heads:
-        for key in [k for k in state_dict if k.startswith(f"{prefix}lower_heads.")]:
+    if len(module.seg_layers) == 1:
+        head, others = f"{prefix}seg_layers.0.", f"{prefix}seg_layers."
+        for key in [k for k in state_dict if k.startswith(others) and not k.startswith(head)]:
             del state_dict[key]

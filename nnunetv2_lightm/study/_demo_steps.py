@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,17 +129,17 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
 
 
 def training_continuation(fold_folder: Path) -> list[str] | None:
-    """Arguments with which `nnUNetv2_train` goes on; removes a checkpoint that was cut off while it was written.
+    """Arguments with which `nnUNetv2_train` goes on; removes torn checkpoints, which stock trainers can leave.
 
     Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
     """
-    sound = set()
-    for name in ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"):
-        checkpoint = fold_folder / name
-        if zipfile.is_zipfile(checkpoint):
-            sound.add(name)
-        else:
-            checkpoint.unlink(missing_ok=True)
-    if "checkpoint_final.pth" in sound:
+    from ..trainers import CHECKPOINTS, is_whole_checkpoint  # imports nnU-Net and PyTorch: only after an interruption
+
+    checkpoints = [fold_folder / name for name in CHECKPOINTS if (fold_folder / name).exists()]
+    whole = [path.name for path in checkpoints if is_whole_checkpoint(path)]
+    for path in checkpoints:
+        if path.name not in whole:
+            path.unlink()
+    if "checkpoint_final.pth" in whole:
         return ["--val"]
-    return ["--c"] if sound else None
+    return ["--c"] if whole else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from .budgets import split_budget, with_budget
+from .checkpoints import CHECKPOINTS, is_whole_checkpoint
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer for trainer in (nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD)
 }
 
-__all__ = ["TRAINERS", "find_trainer", *TRAINERS]
+__all__ = ["CHECKPOINTS", "TRAINERS", "find_trainer", "is_whole_checkpoint", *TRAINERS]
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from ..networks import LightMUNet
 from ..ops import select_backend
+from .checkpoints import AtomicCheckpoints
 
 
-class nnUNetTrainerLightMUNet(nnUNetTrainer):
+class nnUNetTrainerLightMUNet(AtomicCheckpoints):
     """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
 
     Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. The optimiser

@@ -1,0 +1,84 @@
+"""Checkpoints are whole or not there: written in one step, and checked before anything is loaded from one."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+# The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+# What zipfile raises for damage, most of them for damage in its table of contents.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+
+
+class TornCheckpointError(RuntimeError):
+    """A checkpoint is cut off or damaged and there is no other one to take; the message says what to do."""
+
+
+def is_whole_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that torch.save wrote is complete and undamaged, by the checksum of each of its parts.
+
+    torch.load notices a file that is cut off, but loads one with damage in the middle.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except _DAMAGE:
+        return False
+
+
+class AtomicCheckpoints(nnUNetTrainer):
+    """Base of our trainers: a run that is killed at any moment leaves a whole checkpoint, and `--c` goes on from it.
+
+    nnU-Net writes over the last checkpoint, so that a run that is killed meanwhile has none.
+    """
+
+    def save_checkpoint(self, filename: str) -> None:
+        """As nnU-Net's, under another name first, which then replaces `filename` in one step."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # nnU-Net writes nothing then
+            return
+        target = Path(filename)
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            super().save_checkpoint(str(partial))
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.local_rank == 0:
+            for name in CHECKPOINTS:  # what a killed run left behind
+                Path(self.output_folder, f".{name}.partial").unlink(missing_ok=True)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """As nnU-Net's, but never from a torn file: `--c` then takes the next one in nnU-Net's own order.
+
+        Raises:
+            TornCheckpointError: if there is no other one, or another one is not what was asked for (`--val`).
+        """
+        if isinstance(filename_or_checkpoint, str):
+            filename_or_checkpoint = self._whole_checkpoint(filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def _whole_checkpoint(self, filename: str) -> str:
+        """The file itself, or with `--c` the next one that is whole."""
+        wanted = Path(filename)
+        if not wanted.exists() or is_whole_checkpoint(wanted):
+            return filename
+        later = CHECKPOINTS[CHECKPOINTS.index(wanted.name) + 1 :] if wanted.name in CHECKPOINTS else ()
+        whole = [path for path in map(wanted.with_name, later) if path.exists() and is_whole_checkpoint(path)]
+        torn = f"{wanted} is torn: it was cut off while it was written, or damaged afterwards."
+        if whole and self.logger.resume:
+            self.print_to_log_file(f"WARNING: {torn} Going on from {whole[0]}")
+            return str(whole[0])
+        advice = f"nnUNetv2_train with --c goes on from {whole[0]}" if whole else "remove it and train without --c"
+        raise TornCheckpointError(f"{torn} To mend this, {advice}.")

@@ -1,0 +1,64 @@
+"""The tables of the documentation name tests; all of them must exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[[^`]*\])?`")
+
+
+@cache
+def functions_of(file: Path) -> set[str]:
+    """Names of the test functions in a file; none if there is no such file."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file.is_file() else ()
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
+    """Header and rows, as cells, of each Markdown table."""
+    found, lines = [], text.splitlines()
+    for number, line in enumerate(lines):
+        if re.fullmatch(r"\|[-:| ]+\|", line):
+            rows = []
+            for row in lines[number + 1 :]:
+                if not row.startswith("|"):
+                    break
+                rows.append(cells(row))
+            found.append((cells(lines[number - 1]), rows))
+    return found
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip().strip("|").split("|")]
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+def test_tests_that_a_document_names_exist(document):
+    named = TEST.findall(document.read_text(encoding="utf-8"))
+    assert [f"{file}::{name}" for file, name in named if name not in functions_of(ROOT / file)] == []
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+def test_each_row_of_a_table_with_tests_names_one(document):
+    for header, rows in tables(document.read_text(encoding="utf-8")):
+        if "test" in header:
+            assert [row for row in rows if not TEST.search(row[header.index("test")])] == []
+
+
+def test_features_are_listed():
+    features = dict.fromkeys(TEST.findall((ROOT / "docs" / "features.md").read_text(encoding="utf-8")))
+    assert len(features) > 20
+
+
+def test_a_missing_test_is_seen():
+    assert "test_a_missing_test_is_seen" in functions_of(Path(__file__))
+    assert "test_nothing" not in functions_of(Path(__file__))
+    assert functions_of(ROOT / "tests" / "nothing.py") == set()
+    assert TEST.findall("| x | `tests/a/test_b.py::test_c[d-1]` |") == [("tests/a/test_b.py", "test_c")]

@@ -1,0 +1,80 @@
+"""nnU-Net's kinds of labels: each is learned, not only run through."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from ..nnunet_in_process import Nnunet
+
+LEARNING = "nnUNetTrainerLightMUNet_1epochs_80iters"
+REGIONS = {"background": 0, "whole organ": [1, 2], "lesion": [2]}
+
+
+def every_third_row(rng, label):
+    """Sparse annotation: the rest has the ignore label, 3."""
+    annotated = np.zeros(label.shape, bool)
+    annotated[:, rng.integers(3) :: 3] = True
+    return np.where(annotated, label, 3)
+
+
+def sixty_classes(rng, shape):
+    """Blocks of 4^3 voxels, each with another label, some of them background."""
+    blocks = [size // 4 for size in shape]
+    label = rng.permutation(np.prod(blocks)).reshape(blocks)
+    return np.where(label <= 60, label, 0).repeat(4, 0).repeat(4, 1).repeat(4, 2)
+
+
+def learn(nnunet: Nnunet, dataset: str, **phantoms: object) -> tuple[dict[str, float], int]:
+    """Train in 2D until the boxes are found roughly; returns Dice by label or region, and the number of heads."""
+    nnunet.make_dataset(dataset, "2d", **phantoms)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    fold = nnunet.train(dataset, "2d", trainer=LEARNING)
+    prediction = sitk.GetArrayFromImage(sitk.ReadImage(str(fold / "validation" / "case_2.nii.gz")))
+    assert set(np.unique(prediction)) == {0, 1, 2}
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    network = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    dice = {label: scores["Dice"] for label, scores in summary["mean"].items()}
+    return dice, len(network["decoder.seg_layers.0.pointwise.bias"])
+
+
+def test_labels(nnunet):
+    dice, heads = learn(nnunet, "Dataset301_Labels")
+    assert heads == 3
+    assert min(dice["1"], dice["2"]) > 0.25
+
+
+def test_regions(nnunet):
+    dice, heads = learn(nnunet, "Dataset302_Regions", labels=REGIONS, regions_class_order=[1, 2])
+    assert heads == 2
+    assert min(dice["(1, 2)"], dice["(2,)"]) > 0.25
+
+
+def test_ignore_label(nnunet):
+    labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
+    dice, heads = learn(nnunet, "Dataset303_Sparse", labels=labels, annotate=every_third_row)
+    assert heads == 3
+    assert min(dice["1"], dice["2"]) > 0.25
+
+
+def test_regions_with_ignore_label(nnunet):
+    labels = {**REGIONS, "ignore": 3}
+    phantoms = {"labels": labels, "regions_class_order": [1, 2], "annotate": every_third_row}
+    dice, heads = learn(nnunet, "Dataset304_SparseRegions", **phantoms)
+    assert heads == 2
+    assert min(dice["(1, 2)"], dice["(2,)"]) > 0.25
+
+
+def test_sixty_classes(nnunet):
+    dataset = "Dataset305_Sixty"
+    labels = {"background": 0, **{f"class {k}": k for k in range(1, 61)}}
+    nnunet.make_dataset(dataset, "3d_fullres", labels=labels, make_label=sixty_classes)
+    fold = nnunet.train(dataset, "3d_fullres")
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert len(summary["mean"]) == 60
+    network = torch.load(fold / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert len(network["decoder.seg_layers.0.pointwise.bias"]) == 61
