@@ -43,7 +43,7 @@ def faults_of_plans(plans: dict[str, Any], configuration: str) -> list[str]:
         return [f"they lack {', '.join(missing)}"]
     if configuration not in plans["configurations"]:
         return [f"they have no configuration {configuration!r}, only {', '.join(plans['configurations'])}"]
-    resolved = _with_inheritance(plans["configurations"], configuration)
+    resolved = resolved_configuration(plans, configuration)
     faults = [*_missing_keys(resolved), *_unfit_sizes(resolved)]
     not_finite = [
         channel
@@ -65,6 +65,16 @@ def faults_of_dataset_json(dataset_json: dict[str, Any]) -> list[str]:
     if not {"channel_names", "modality"} & dataset_json.keys():
         missing.append("channel_names")
     return [f"it lacks {', '.join(missing)}"] if missing else []
+
+
+def resolved_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
+    """A configuration together with what it inherits; nnU-Net itself reports parents that go round in a circle."""
+    configurations = plans["configurations"]
+    resolved, seen = dict(configurations[name]), {name}
+    while (name := configurations.get(name, {}).get("inherits_from")) is not None and name not in seen:
+        seen.add(name)
+        resolved = {**configurations.get(name, {}), **resolved}
+    return resolved
 
 
 def preprocessed_cases(folder: Path) -> list[str]:
@@ -112,15 +122,6 @@ def is_whole_checkpoint(path: Path) -> bool:
 
 def _names(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()
-
-
-def _with_inheritance(configurations: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    """A configuration together with what it inherits; nnU-Net itself reports parents that go round in a circle."""
-    resolved, seen = dict(configurations[name]), {name}
-    while (name := configurations.get(name, {}).get("inherits_from")) is not None and name not in seen:
-        seen.add(name)
-        resolved = {**configurations.get(name, {}), **resolved}
-    return resolved
 
 
 def _missing_keys(configuration: dict[str, Any]) -> list[str]:
