@@ -11,10 +11,13 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_lightm.networks import LightMUNet
-from nnunetv2_lightm.trainers.safeguards import OtherArchitectureError
+from nnunetv2_lightm.trainers import TRAINERS
+from nnunetv2_lightm.trainers.safeguards import NotFiniteError, OtherArchitectureError, Safeguards
 from nnunetv2_lightm.trainers.safeguards.architectures import architecture_of, refuse_other_weights
 
 
@@ -143,6 +146,23 @@ def test_weights_of_another_version():
     assert "another version of it, without encoder.0.layers.0.norm_out.weight" in refusal(weights)
 
 
+@pytest.mark.parametrize("name", sorted(TRAINERS))
+def test_every_trainer_is_safeguarded(dataset, name):
+    """In training by its base class, in prediction, where no trainer is made, by its network."""
+    assert issubclass(TRAINERS[name], Safeguards)
+    manager = PlansManager(str(dataset.base / "nnUNetPlans.json"))
+    try:
+        network = TRAINERS[name].build_network_architecture(
+            manager, manager.get_configuration("3d_fullres"), 1, 3, False
+        )
+    except ImportError as error:
+        pytest.skip(str(error))
+    with pytest.raises(OtherArchitectureError):
+        network.load_state_dict({})
+    with pytest.raises(NotFiniteError):
+        network.eval()(torch.full((1, 1, 8, 16, 16), float("nan")))
+
+
 class TestThroughNnunet:
     """Checkpoint files as nnU-Net writes and reads them."""
 
@@ -171,6 +191,13 @@ class TestThroughNnunet:
         predictor = nnUNetPredictor(device=torch.device("cpu"))
         with pytest.raises(OtherArchitectureError, match="PlainConvUNet"):
             predictor.initialize_from_trained_model_folder(str(model), (0,), foreign_checkpoint.name)
+
+    def test_pretrained_weights_of_it(self, dataset, foreign_checkpoint):
+        """By nnU-Net itself, which looks at the names before it loads any."""
+        trainer = dataset.trainer()
+        trainer.initialize()
+        with pytest.raises(AssertionError, match="is missing in the pretrained model weights"):
+            load_pretrained_weights(trainer.network, foreign_checkpoint)
 
     def test_own_checkpoints_are_taken(self, dataset):
         trainer = dataset.trainer()
