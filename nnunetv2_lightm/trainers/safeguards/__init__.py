@@ -122,10 +122,11 @@ class Safeguards(nnUNetTrainer):
         try:
             super().save_checkpoint(filename)
         except (RuntimeError, OSError) as error:
+            reason, _, _ = str(error).partition("\n")
             free_mib = shutil.disk_usage(self.output_folder).free / 2**20
             raise OSError(
-                f"cannot save {filename} ({free_mib:.0f} MiB are free there): {str(error).splitlines()[0]}. Make room; "
-                "--c goes on from the last checkpoint that was saved"
+                f"cannot save {filename} ({free_mib:.0f} MiB are free there): {reason}. Make room; --c goes on from "
+                "the last checkpoint that was saved"
             ) from error
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
