@@ -21,12 +21,13 @@ from harness.results import SHARE, Result, Row, argument_parser, parse
 from harness.scan_rivals import LOOP_NAME, ExpRate, channels_first, mamba_py_name, mamba_py_scan, reference_loop
 from torch import Tensor
 
+from nnunetv2_lightm.extras import install_command
 from nnunetv2_lightm.layers import Mamba1Block
 from nnunetv2_lightm.ops import select_backend, selective_scan
 
 LENGTH, QUICK_LENGTH, D_INNER, D_STATE = 32768, 512, 64, 16
 CHUNKED = "torch_chunked"
-NO_MAMBA_PY = "mambapy is not installed: pip install '.[bench]'"
+NO_MAMBA_PY = f"mambapy is not installed: {install_command('mambapy')}"
 NO_KERNEL = "needs the compiled library, whose vectorised exp is the yardstick"
 Run = Callable[[], object]
 

@@ -9,13 +9,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ._cli import make_parser, run
 from ._convert import ConversionOptions, DatasetKind, convert
 from ._files import FoundCases, SourceCase, list_files, relative_names, take_over
 from ._geometry import adopt_geometry, resample_to_shape
-from ._nifti import check_ct, check_label, read_volume
+from ._nifti import check_ct, check_label, read_volume, write_volume
 from ._parallel import CaseOutcome
 from ._report import CaseReport, ConversionReport
 from ._split import Ratio
@@ -146,7 +144,7 @@ def convert_case(
     for volume, target, is_label in ((image, image_target, False), (label, label_target, True)):
         if volume is not None and target is not None:
             resized = volume if shape is None else resample_to_shape(volume, shape, is_label=is_label)
-            sitk.WriteImage(resized, str(target), useCompression=True)
+            write_volume(resized, target)
     return CaseOutcome(repairs, notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import shutil
 import zlib
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def read_volume(file: Path) -> tuple[sitk.Image, list[str]]:
             f"{volume.GetNumberOfComponentsPerPixel()} channel(s)"
         )
     return volume, repairs
+
+
+def write_volume(volume: sitk.Image, file: Path) -> None:
+    """Write a volume, compressed, and read its bytes back: ITK does not notice a disk that is full.
+
+    Raises:
+        OSError: if the file cannot be written whole; nothing of it stays.
+    """
+    try:
+        sitk.WriteImage(volume, str(file), useCompression=True)
+        _check_bytes(file)
+    except (RuntimeError, CaseRefused) as error:
+        file.unlink(missing_ok=True)
+        reason = str(error).strip().splitlines()[-1]
+        free_mib = shutil.disk_usage(file.parent).free / 2**20
+        raise OSError(f"cannot write {file} whole ({free_mib:.0f} MiB are free there): {reason}") from error
 
 
 def check_ct(image: sitk.Image, name: str) -> tuple[sitk.Image, list[str], list[str]]:

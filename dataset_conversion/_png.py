@@ -101,8 +101,15 @@ def read_mask_png(file: Path) -> GrayImage:
 
 
 def write_gray_png(pixels: np.ndarray, file: Path) -> None:
-    """Write one gray channel, (height, width), uint8 or uint16, with that many bits."""
-    Image.fromarray(pixels).save(file, format="PNG")
+    """Write one gray channel, (height, width), uint8 or uint16, with that many bits.
+
+    Raises:
+        OSError: naming the file, which that of a full disk does not.
+    """
+    try:
+        Image.fromarray(pixels).save(file, format="PNG")
+    except OSError as error:
+        raise OSError(f"cannot write {file}: {error}") from error
 
 
 def _header(file: Path) -> tuple[int, int]:

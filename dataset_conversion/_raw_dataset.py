@@ -125,5 +125,12 @@ class RawDataset:
 
 
 def write_json(content: Any, file: Path) -> None:
-    """Write JSON as nnU-Net does, indented."""
-    file.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write JSON as nnU-Net does, indented.
+
+    Raises:
+        OSError: naming the file, which that of a full disk does not.
+    """
+    try:
+        file.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"cannot write {file}: {error}") from error

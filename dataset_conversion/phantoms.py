@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from skimage.filters import gaussian
 
+from ._nifti import write_volume
 from ._png import write_gray_png
 
 # Hounsfield units of portal-venous CT, roughly: the liver is brighter than muscle, tumours are darker than the liver.
@@ -196,7 +197,7 @@ def _make_chest(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.nd
 def _write_nifti(image: sitk.Image, path: Path) -> None:
     # A hidden name first: an interrupted run leaves no volume that looks finished.
     partial = path.with_name(f".partial-{path.name}")
-    sitk.WriteImage(image, str(partial), useCompression=True)
+    write_volume(image, partial)
     os.replace(partial, path)
 
 

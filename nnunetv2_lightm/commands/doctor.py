@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from ..autoload import shim_directory
-from .checks import discovery, folders, libraries, machine, probe, scan_backends
+from .checks import dataset, discovery, folders, libraries, machine, probe, scan_backends
 from .checks.finding import Finding, Status
 from .screen import as_json, as_text
 
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
         description="Say whether a training would start on this machine, and if not why and how to mend it.",
         epilog="Exit code: 0 if a training would start, 1 if not.",
     )
+    parser.add_argument("--dataset", metavar="DATASET", help="look also at this data set, by its name or id")
+    parser.add_argument("--plans", default="nnUNetPlans", metavar="NAME", help="its plans (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--print-trainer-path",
@@ -41,6 +43,8 @@ def main(argv: list[str]) -> int:
     if sys.stderr.isatty():
         print("Looking the trainer up as nnU-Net does; this takes some seconds.", file=sys.stderr)
     findings = examine()
+    if arguments.dataset is not None:
+        findings += dataset.check_dataset(arguments.dataset, arguments.plans)
     print(as_json(findings) if arguments.json else as_text(findings))
     return 1 if any(finding.status is Status.FAIL for finding in findings) else 0
 

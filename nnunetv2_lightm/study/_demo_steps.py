@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..nnunet_files import CHECKPOINTS, is_whole_checkpoint
 from ._pipeline import Step
 
 DATASET_ID = 801
@@ -133,8 +134,6 @@ def training_continuation(fold_folder: Path) -> list[str] | None:
 
     Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
     """
-    from ..trainers import CHECKPOINTS, is_whole_checkpoint  # imports nnU-Net and PyTorch: only after an interruption
-
     checkpoints = [fold_folder / name for name in CHECKPOINTS if (fold_folder / name).exists()]
     whole = [path.name for path in checkpoints if is_whole_checkpoint(path)]
     for path in checkpoints:

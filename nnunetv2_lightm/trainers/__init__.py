@@ -5,14 +5,14 @@ from __future__ import annotations
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from .budgets import split_budget, with_budget
-from .checkpoints import CHECKPOINTS, is_whole_checkpoint
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
+from .names import elsewhere, nearest_trainer
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer for trainer in (nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD)
 }
 
-__all__ = ["CHECKPOINTS", "TRAINERS", "find_trainer", "is_whole_checkpoint", *TRAINERS]
+__all__ = ["TRAINERS", "explain_unknown", "find_trainer", *TRAINERS]
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
@@ -28,3 +28,19 @@ def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     base_name, epochs, iterations = budget
     base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(base_name)
     return None if base is None else with_budget(base, name, epochs, iterations)
+
+
+def explain_unknown(name: str, shim_directory: str) -> str | None:
+    """What to say of a name that is not ours but near one of ours; None if it is not, or another plug-in has it.
+
+    Args:
+        name: The name that nnU-Net looks for.
+        shim_directory: Ours in nnUNet_extTrainer: other plug-ins' directories may come after it.
+    """
+    nearest = nearest_trainer(name, [nnUNetTrainer.__name__, *TRAINERS])
+    if nearest is None or elsewhere(name, shim_directory):
+        return None
+    return (
+        f"there is no trainer {name!r}; did you mean {nearest!r}? nnunetv2-lightm has {', '.join(TRAINERS)}; a suffix "
+        "sets the budget, on these and on nnUNetTrainer: _20epochs or _20epochs_50iters"
+    )

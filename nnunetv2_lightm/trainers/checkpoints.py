@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-# The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-# What zipfile raises for damage, most of them for damage in its table of contents.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+from ..nnunet_files import CHECKPOINTS, is_whole_checkpoint
 
 
 class TornCheckpointError(RuntimeError):
     """A checkpoint is cut off or damaged and there is no other one to take; the message says what to do."""
-
-
-def is_whole_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that torch.save wrote is complete and undamaged, by the checksum of each of its parts.
-
-    torch.load notices a file that is cut off, but loads one with damage in the middle.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except _DAMAGE:
-        return False
 
 
 class AtomicCheckpoints(nnUNetTrainer):

@@ -10,9 +10,10 @@ from torch import nn
 from ..networks import LightMUNet
 from ..ops import select_backend
 from .checkpoints import AtomicCheckpoints
+from .safeguards import Safeguards, safeguarded
 
 
-class nnUNetTrainerLightMUNet(AtomicCheckpoints):
+class nnUNetTrainerLightMUNet(Safeguards, AtomicCheckpoints):
     """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
 
     Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. The optimiser
@@ -48,13 +49,14 @@ class nnUNetTrainerLightMUNet(AtomicCheckpoints):
 
         Only the strides come from the plans: thin axes are not halved.
         """
-        return LightMUNet(
+        network = LightMUNet(
             num_input_channels,
             num_output_channels,
             spatial_dims=len(configuration_manager.patch_size),
             strides=configuration_manager.pool_op_kernel_sizes,
             deep_supervision=enable_deep_supervision,
         )
+        return safeguarded(network)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.weight_decay), lr=self.initial_lr)

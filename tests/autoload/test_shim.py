@@ -38,6 +38,7 @@ def asked(monkeypatch) -> list[str]:
 
     trainers = types.ModuleType(TRAINERS)
     trainers.find_trainer = find_trainer
+    trainers.explain_unknown = lambda name, directory: "did you mean" if name == "nnUNetTrainerLightMUnet" else None
     monkeypatch.setitem(sys.modules, TRAINERS, trainers)
     return names
 
@@ -57,7 +58,12 @@ def test_name_of_someone_else_is_not_there(shim, asked):
     assert asked == ["nnUNetTrainerSomeoneElse"]
 
 
-@pytest.mark.parametrize("name", ["__path__", "__wrapped__", "Trainer", "LightMUNet", "myTrainerLightMUNet"])
+def test_name_near_one_of_ours_ends_the_search_with_a_suggestion(shim, asked):
+    with pytest.raises(RuntimeError, match="did you mean"):
+        shim.nnUNetTrainerLightMUnet  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["__path__", "__wrapped__", "_ipython_display_"])
 def test_what_is_no_trainer_name_imports_nothing(shim, asked, name):
     assert not hasattr(shim, name)
     assert asked == []

@@ -12,6 +12,7 @@ from nnunetv2_lightm.autoload import boot, shim_directory
 from nnunetv2_lightm.commands import doctor
 from nnunetv2_lightm.commands.checks import discovery, folders, libraries, probe, scan_backends
 from nnunetv2_lightm.commands.checks.finding import Finding, Status, note, ok
+from nnunetv2_lightm.ops.backends import native_library
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 
@@ -62,6 +63,7 @@ class TestWholeScreen:
         assert list(failed) == ["trainers", *folders.FOLDERS]
         assert broken in failed["trainers"]["message"]
         assert "a_library_that_is_missing" in failed["trainers"]["message"]
+        assert "broken_module.py, line 1)" in failed["trainers"]["message"]
 
 
 class TestDiscovery:
@@ -86,7 +88,7 @@ class TestDiscovery:
         assert [finding.status for finding in notes] == [Status.NOTE] * 3
         assert f"{missing} in nnUNet_extTrainer does not exist" in notes[0].message
         assert f"{rival} holds another {TRAINER}; ours comes first" in notes[1].message
-        assert broken in notes[2].message
+        assert f"{broken}/broken_module.py, line 1" in notes[2].message
         assert "SyntaxError" in notes[2].message
 
     def test_kill_switch(self, monkeypatch):
@@ -224,6 +226,17 @@ class TestBackends:
         cuda = cpu | {"device": "cuda", "usable": True, "selected": True}
         findings = scan_backends.check_backends({"backends": [cpu, cuda]})
         assert [finding.status for finding in findings] == [Status.NOTE, Status.OK]
+
+    def test_installed_without_a_compiler(self, monkeypatch):
+        """The compiled library is not where the installation would have put it."""
+        monkeypatch.setattr(native_library, "LIBRARY", Path("absent.so"))
+        # What has been found out in this process is asked anew.
+        monkeypatch.setattr(native_library, "library_or_reason", native_library.library_or_reason.__wrapped__)
+        finding = scan_backends.check_backends({"backends": probe._outcome(probe._backends)})[0]
+        assert finding.status is Status.NOTE
+        assert "torch_chunked (taken); not cpu_native: " in finding.message
+        assert "was not compiled at installation, which needs GCC or Clang (C++17): install one" in finding.message
+        assert finding.message.endswith("Everything works, but slower")
 
     def test_reference_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "reference")

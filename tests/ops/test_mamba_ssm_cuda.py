@@ -152,7 +152,8 @@ def test_not_installed(monkeypatch):
     monkeypatch.setattr(mamba_ssm_cuda, "version", version)
     # A module of that name alone may be another project's, with other arguments.
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", fake_selective_scan_cuda)
-    assert mamba_ssm_cuda._kernel.__wrapped__() == "needs mamba-ssm: pip install mamba-ssm --no-build-isolation"
+    command = 'python -m pip install "mamba-ssm>=2.2" --no-build-isolation'
+    assert mamba_ssm_cuda._kernel.__wrapped__() == f"needs mamba-ssm: {command}"
 
 
 @pytest.mark.usefixtures("installed")

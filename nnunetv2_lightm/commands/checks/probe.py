@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -84,11 +85,20 @@ def _report(results: str) -> None:
             file.write(json.dumps([name, _outcome(step)]) + "\n")
 
 
-def _outcome(step: Callable[[], object]) -> object:
+def _outcome(step: Callable[[], object], folder: str | None = None) -> object:
+    """What a step found, or its error; with the place in the folder's own code that it comes from."""
     try:
         return step()
     except (Exception, SystemExit) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        place = "" if folder is None else _place(error, Path(folder).resolve())
+        return {"error": f"{type(error).__name__}: {error}{place}"}
+
+
+def _place(error: BaseException, folder: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if folder in Path(f.filename).resolve().parents]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _library(name: str) -> dict[str, str]:
@@ -131,7 +141,9 @@ def _directories() -> list[dict[str, object]]:
         {
             "path": entry,
             "exists": os.path.exists(entry),
-            "finds": _outcome(lambda entry=entry: _search(entry, None, entry)) if os.path.exists(entry) else None,
+            "finds": _outcome(lambda entry=entry: _search(entry, None, entry), entry)
+            if os.path.exists(entry)
+            else None,
         }
         for entry in entries
         if entry.strip()

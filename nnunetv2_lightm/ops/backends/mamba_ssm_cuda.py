@@ -16,13 +16,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ...extras import install_command
+
 NAME = "mamba_ssm_cuda"
 COMPUTE_DTYPES = (torch.float32,)
 # Both are fixed in the kernel.
 CHUNK_LENGTH = 2048
 MAX_STATES = 256
-INSTALL = "pip install mamba-ssm --no-build-isolation"
-REBUILD = f"MAMBA_FORCE_BUILD=TRUE {INSTALL} --no-deps --no-cache-dir --force-reinstall, with the CUDA toolkit (nvcc)"
 
 
 def not_supported_reason(device_type: str) -> str | None:
@@ -175,13 +175,17 @@ def _loaded() -> ModuleType:
 @cache
 def _kernel() -> ModuleType | str:
     """The compiled extension, or why there is none."""
+    install = f"{install_command('mamba-ssm')} --no-build-isolation"
+    rebuild = (
+        f"MAMBA_FORCE_BUILD=TRUE {install} --no-deps --no-cache-dir --force-reinstall, with the CUDA toolkit (nvcc)"
+    )
     try:
         installed = f"mamba-ssm {version('mamba-ssm')}"
     except PackageNotFoundError:
-        return f"needs mamba-ssm: {INSTALL}"
+        return f"needs mamba-ssm: {install}"
     try:
         return import_module("selective_scan_cuda")
     except ModuleNotFoundError:
-        return f"{installed} is installed without its compiled kernel, as versions above 2.3 can be: {REBUILD}"
+        return f"{installed} is installed without its compiled kernel, as versions above 2.3 can be: {rebuild}"
     except ImportError as error:
-        return f"the compiled kernel of {installed} does not load ({error}): {REBUILD}"
+        return f"the compiled kernel of {installed} does not load ({error}): {rebuild}"

@@ -6,6 +6,8 @@
 // four states at a time run through the tile in registers, then the tile's results are written.
 #pragma once
 
+#include <limits>
+
 #include "scan.hpp"
 #include "vector_math.hpp"
 
@@ -26,6 +28,7 @@ struct Workspace {
     V grad_y[CHUNK], grad_x[CHUNK], grad_dt[CHUNK], slope[CHUNK];  // slope: d dt / d delta
     V decay[CHUNK][GROUP], decayed[CHUNK][GROUP];  // exp(dt A) and exp(dt A) h_{t-1}
     V D, delta_bias;
+    V most_dt;  // a longer step would take dt A beyond finite numbers; exp(dt A) is 0 (or infinity) long before
 
     // Followed by A, A * EXP_SCALE and h, (states) vectors each, and by B, C and their gradients, (groups, CHUNK, GROUP)
     // scalars each.
@@ -82,12 +85,18 @@ INLINE void write_matrix(const T* tile, int64_t first, int64_t count, int64_t st
 template <class T>
 INLINE void read_parameters(const ScanProblem& p, const Span& span, int64_t valid, Workspace<T>& w) {
     const int64_t channel = span.block * LANES<T>, N = p.states;
+    Vec<T> largest = Vec<T>{} + T(1);
     for (int64_t n = 0; n < N; ++n) {
         Vec<T> a{};
         for (int64_t i = 0; i < valid; ++i) a[i] = static_cast<const T*>(p.A)[(channel + i) * N + n];
         w.A()[n] = a;
         w.scaled_A(N)[n] = a * EXP_SCALE<T>;
+        for (int64_t i = 0; i < LANES<T>; ++i) {
+            const T size = a[i] < 0 ? -a[i] : a[i];
+            if (size > largest[i]) largest[i] = size;
+        }
     }
+    w.most_dt = std::numeric_limits<T>::max() / 2 / largest;
     w.D = p.D ? load(static_cast<const T*>(p.D) + channel, valid) : Vec<T>{};
     w.delta_bias = p.delta_bias ? load(static_cast<const T*>(p.delta_bias) + channel, valid) : Vec<T>{};
 }
@@ -105,9 +114,9 @@ INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, i
             dt += load(static_cast<const T*>(p.delta_weight) + r * p.channels + channel, valid) * delta[r];
         if (slopes) w.slope[t] = p.delta_softplus ? sigmoid(dt) : Vec<T>{} + T(1);
         if (p.delta_softplus) dt = softplus(dt);
-        w.dt[t] = dt;
         w.u[t] = load(row<T>(p.u, span.batch, first + t) + channel, valid);
         w.x[t] = dt * w.u[t];
+        w.dt[t] = dt > w.most_dt ? w.most_dt : dt;  // a NaN stays
         if (dt_sum) *dt_sum += dt;
     }
     for (int64_t t = count; t % TOKENS<T>; ++t) w.dt[t] = w.x[t] = w.u[t] = w.grad_y[t] = Vec<T>{};

@@ -1,0 +1,42 @@
+"""Optional libraries: imported when they are used, and named with the command that installs them where they are not.
+
+Their versions stand in pyproject.toml, in one of the extras.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+from types import ModuleType
+
+from packaging.requirements import Requirement
+
+
+def import_extra(module: str, user: str) -> ModuleType:
+    """Import a module of an optional library.
+
+    Args:
+        module: Its dotted name, e.g. ``monai.networks.nets``.
+        user: What needs it, for the message.
+
+    Raises: ImportError: with the command that installs the library, if it is missing or broken.
+    """
+    library = module.split(".")[0]
+    try:
+        return import_module(module)
+    except ImportError as error:
+        state = "is not installed" if find_spec(library) is None else f"is installed but cannot be imported ({error})"
+        distribution = library.replace("_", "-")
+        message = f"{user} needs {distribution}, which {state}: {install_command(distribution)}"
+        raise ImportError(message, name=error.name) from error
+
+
+def install_command(distribution: str) -> str:
+    """The command that installs a library, in the version that we ask for."""
+    try:
+        requirements = [Requirement(line) for line in requires("nnunetv2-lightm") or []]
+    except PackageNotFoundError:  # imported from a checkout that was not installed
+        requirements = []
+    specifier = next((str(needed.specifier) for needed in requirements if needed.name == distribution), "")
+    return f'python -m pip install "{distribution}{specifier}"'

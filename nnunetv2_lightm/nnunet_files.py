@@ -1,0 +1,151 @@
+"""nnU-Net's files, and what is wrong with them: plans and dataset.json, the files of each case, checkpoints.
+
+Standard library only: the trainers ask before they begin, and the doctor also where torch or nnunetv2 is broken.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# What a training reads of a plans file.
+PLANS_KEYS = ("dataset_name", "plans_name", "configurations")
+CONFIGURATION_KEYS = ("data_identifier", "patch_size", "batch_size", "batch_dice")
+# Older versions of nnU-Net 2 described their network by these; nnU-Net translates them into "architecture".
+OLD_ARCHITECTURE_KEYS = (
+    *("UNet_class_name", "UNet_base_num_features", "unet_max_num_features", "num_pool_per_axis"),
+    *("pool_op_kernel_sizes", "conv_kernel_sizes", "n_conv_per_stage_encoder", "n_conv_per_stage_decoder"),
+)
+DATASET_KEYS = ("labels", "file_ending")
+# The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+# What zipfile raises for damage, most of them for damage in its table of contents.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
+
+
+def plan_again(dataset: str) -> str:
+    """The command that plans and preprocesses a data set (`Dataset801_LiTS`) again."""
+    number = re.match(r"Dataset0*(\d+)_", dataset)
+    return f"nnUNetv2_plan_and_preprocess -d {number[1] if number else 'ID'} --verify_dataset_integrity"
+
+
+def faults_of_plans(plans: dict[str, Any], configuration: str) -> list[str]:
+    """Why a configuration of the plans cannot be trained; empty if it can."""
+    if "plans_per_stage" in plans:
+        return ["they are plans of nnU-Net v1"]
+    if missing := [key for key in PLANS_KEYS if key not in plans]:
+        return [f"they lack {', '.join(missing)}"]
+    if configuration not in plans["configurations"]:
+        return [f"they have no configuration {configuration!r}, only {', '.join(plans['configurations'])}"]
+    resolved = resolved_configuration(plans, configuration)
+    faults = [*_missing_keys(resolved), *_unfit_sizes(resolved)]
+    not_finite = [
+        channel
+        for key in INTENSITIES
+        for channel, properties in plans.get(key, {}).items()
+        if not all(math.isfinite(value) for value in properties.values())
+    ]
+    if not_finite:
+        faults.append(
+            f"the intensities of channel {', '.join(not_finite)} are NaN or infinite, because those of an image are: "
+            "it would spoil every case that is normalised by them"
+        )
+    return faults
+
+
+def faults_of_dataset_json(dataset_json: dict[str, Any]) -> list[str]:
+    """Why a training cannot use dataset.json; empty if it can."""
+    missing = [key for key in DATASET_KEYS if key not in dataset_json]
+    if not {"channel_names", "modality"} & dataset_json.keys():
+        missing.append("channel_names")
+    return [f"it lacks {', '.join(missing)}"] if missing else []
+
+
+def resolved_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
+    """A configuration together with what it inherits; nnU-Net itself reports parents that go round in a circle."""
+    configurations = plans["configurations"]
+    resolved, seen = dict(configurations[name]), {name}
+    while (name := configurations.get(name, {}).get("inherits_from")) is not None and name not in seen:
+        seen.add(name)
+        resolved = {**configurations.get(name, {}), **resolved}
+    return resolved
+
+
+def preprocessed_cases(folder: Path) -> list[str]:
+    """The cases that nnU-Net would find in the folder of a configuration."""
+    names = os.listdir(folder)
+    data = [name[:-5] for name in names if name.endswith(".b2nd") and not name.endswith("_seg.b2nd")]
+    return sorted(data or [name[:-4] for name in names if name.endswith(".npz")])
+
+
+def missing_files(
+    folder: Path, cases: Sequence[str], *, ground_truth: tuple[Path, str], previous_stage: Path | None = None
+) -> list[Path]:
+    """The files that a training on these cases would miss.
+
+    Args:
+        folder: Of the configuration: images, labels and properties.
+        cases: To be trained on or validated with.
+        ground_truth: Folder of the labels as they were given, and their file ending: the validation compares with them.
+        previous_stage: Folder of the segmentations that a cascade starts from.
+    """
+    present = _names(folder)
+    packed = not any(name.endswith(".b2nd") for name in present)
+    missing = []
+    for case in cases:
+        if not packed:
+            needed = [f"{case}.b2nd", f"{case}_seg.b2nd"]
+        else:
+            needed = [] if {f"{case}.npy", f"{case}_seg.npy"} <= present else [f"{case}.npz"]
+        missing += [folder / name for name in (*needed, f"{case}.pkl") if name not in present]
+    for place, ending in (ground_truth, (previous_stage, ".npz" if packed else ".b2nd")):
+        if place is not None:
+            there = _names(place)
+            missing += [place / (case + ending) for case in cases if case + ending not in there]
+    return missing
+
+
+def is_whole_checkpoint(path: Path) -> bool:
+    """Whether a file that torch.save wrote is complete and undamaged, by the checksum of each of its parts.
+
+    torch.load notices a file that is cut off, but loads one with damage in the middle.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except DAMAGE:
+        return False
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def _missing_keys(configuration: dict[str, Any]) -> list[str]:
+    missing = [key for key in CONFIGURATION_KEYS if key not in configuration]
+    if "architecture" in configuration:
+        if "strides" not in configuration["architecture"].get("arch_kwargs", {}):
+            missing.append("architecture.arch_kwargs.strides")
+    elif old := [key for key in OLD_ARCHITECTURE_KEYS if key not in configuration]:
+        missing.append("architecture")
+        if len(old) < len(OLD_ARCHITECTURE_KEYS):
+            missing[-1] += f" (in the old form: {', '.join(old)})"
+    return [f"the configuration lacks {', '.join(missing)}"] if missing else []
+
+
+def _unfit_sizes(configuration: dict[str, Any]) -> list[str]:
+    faults = []
+    patch_size, batch_size = configuration.get("patch_size", (1, 1)), configuration.get("batch_size", 1)
+    if len(patch_size) not in (2, 3) or any(int(size) != size or size < 1 for size in patch_size):
+        faults.append(f"patch_size is {list(patch_size)}; 2 or 3 whole numbers of voxels are needed")
+    if int(batch_size) != batch_size or batch_size < 1:
+        faults.append(f"batch_size is {batch_size}; at least 1 is needed")
+    return faults

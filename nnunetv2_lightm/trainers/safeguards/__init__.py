@@ -1,0 +1,165 @@
+"""What our trainers check where nnU-Net goes on without a word or dies of a riddle; docs/faults.md lists all faults."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from ...nnunet_files import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
+from .architectures import OtherArchitectureError, refuse_other_weights
+from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
+from .lock import FoldIsBeingTrainedError, fold_lock
+
+__all__ = ["FoldIsBeingTrainedError", "NotFiniteError", "OtherArchitectureError", "Safeguards", "safeguarded"]
+
+# nnU-Net's blur (sigma up to 1) has kernels of up to 7 voxels; an axis has to be longer than the 3 it is padded with.
+SMALLEST_AXIS_VOXELS = 4
+SHOWN = 5
+
+
+def safeguarded(network: nn.Module) -> nn.Module:
+    """For build_network_architecture: the network, which refuses weights of others and images with NaN."""
+    return refuse_images_that_are_not_finite(refuse_other_weights(network))
+
+
+class Safeguards(nnUNetTrainer):
+    """Base of our trainers: faults are found before the training begins or, at the latest, before they spoil it."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        _check_plans(plans, configuration, dataset_json)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+
+    def initialize(self) -> None:
+        try:
+            super().initialize()
+        # What nnU-Net makes of a folder that is not there, and of an empty one.
+        except (FileNotFoundError, AssertionError) as error:
+            folder = Path(self.preprocessed_dataset_folder)
+            if folder.is_dir() and any(folder.iterdir()):
+                raise
+            raise FileNotFoundError(
+                f"{folder} holds no preprocessed cases. Make them: {plan_again(self.plans_manager.dataset_name)} "
+                f"-c {self.configuration_name}"
+            ) from error
+
+    def get_tr_and_val_datasets(self) -> tuple:
+        """As nnU-Net's, which notices a file that is missing only when chance draws the case, or after the training."""
+        train, validation = super().get_tr_and_val_datasets()
+        for name, dataset in (("training", train), ("validation", validation)):
+            if not dataset.identifiers:
+                raise ValueError(f"fold {self.fold} has no case for {name}: look at {self._splits_file()}")
+        previous_stage = self.folder_with_segs_from_previous_stage
+        missing = missing_files(
+            Path(self.preprocessed_dataset_folder),
+            sorted({*train.identifiers, *validation.identifiers}),
+            ground_truth=(
+                Path(self.preprocessed_dataset_folder_base, "gt_segmentations"),
+                self.dataset_json["file_ending"],
+            ),
+            previous_stage=None if previous_stage is None else Path(previous_stage),
+        )
+        if missing:
+            more = f"\n  and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            files = "".join(f"\n  {path}" for path in missing[:SHOWN])
+            raise FileNotFoundError(
+                f"{len(missing)} files of the cases of fold {self.fold} are missing:{files}{more}\nPreprocess again "
+                f"({plan_again(self.plans_manager.dataset_name)}), or mend the split in {self._splits_file()}"
+            )
+        return train, validation
+
+    @classmethod
+    def get_training_transforms(cls, patch_size: Sequence[int], *args: Any, **kwargs: Any) -> BasicTransform:
+        """As nnU-Net's, which fails in the midst of the training, when chance draws a blur that is wider than an axis.
+
+        Raises: ValueError: if an axis of the patch is too short.
+        """
+        if min(patch_size) < SMALLEST_AXIS_VOXELS:
+            raise ValueError(
+                f"the patch, {tuple(patch_size)} voxels, is too small for nnU-Net's augmentation, which blurs along "
+                f"every axis: {SMALLEST_AXIS_VOXELS} voxels are needed on each. Plan a larger patch (images are padded "
+                "to it), or train the 2d configuration"
+            )
+        return super().get_training_transforms(patch_size, *args, **kwargs)
+
+    def run_training(self) -> None:
+        """As nnU-Net's, but not while another process trains this fold."""
+        with fold_lock(self.output_folder, self.print_to_log_file) if self.local_rank == 0 else nullcontext():
+            super().run_training()
+
+    def train_step(self, batch: dict) -> dict:
+        check_batch(batch, self._describe_case)
+        result = super().train_step(batch)
+        if not np.isfinite(result["loss"]):
+            check_weights(self.network, float(result["loss"]))
+        return result
+
+    def validation_step(self, batch: dict) -> dict:
+        check_batch(batch, self._describe_case)
+        return super().validation_step(batch)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """As nnU-Net's, whose error on a full disk is PyTorch's "[enforce fail at inline_container.cc ...]".
+
+        Raises: OSError: if the file cannot be written.
+        """
+        try:
+            super().save_checkpoint(filename)
+        except (RuntimeError, OSError) as error:
+            reason, _, _ = str(error).partition("\n")
+            free_mib = shutil.disk_usage(self.output_folder).free / 2**20
+            raise OSError(
+                f"cannot save {filename} ({free_mib:.0f} MiB are free there): {reason}. Make room; --c goes on from "
+                "the last checkpoint that was saved"
+            ) from error
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except OtherArchitectureError as error:
+            raise OtherArchitectureError(f"{filename_or_checkpoint}: {error}") from None
+
+    def _splits_file(self) -> str:
+        return os.path.join(self.preprocessed_dataset_folder_base, "splits_final.json")
+
+    def _describe_case(self, case: str) -> str:
+        """Whether the values that are not finite are in the preprocessed image."""
+        dataset = self.dataset_class(
+            self.preprocessed_dataset_folder, [case], self.folder_with_segs_from_previous_stage
+        )
+        image = dataset.load_case(case)[0][:]
+        count = np.count_nonzero(~np.isfinite(image))
+        if count == 0:
+            return f"{case}, whose preprocessed image is finite: the augmentation made them"
+        return f"{case}, {count} of {image.size} voxels in {os.path.join(self.preprocessed_dataset_folder, case)}"
+
+
+def _check_plans(plans: dict, configuration: str, dataset_json: dict) -> None:
+    """Raises: ValueError: if the plans or dataset.json are not what this nnU-Net trains with."""
+    dataset = plans.get("dataset_name", "the data set")
+    name = f"the plans {plans['plans_name']!r}" if "plans_name" in plans else "the plans"
+    for what, faults in (
+        (name, faults_of_plans(plans, configuration)),
+        ("dataset.json", faults_of_dataset_json(dataset_json)),
+    ):
+        if faults:
+            raise ValueError(
+                f"{what} of {dataset} cannot be trained with: {'; '.join(faults)}. If another version of nnU-Net made "
+                f"them, or they were edited, make them anew: {plan_again(dataset)}"
+            )

@@ -1,0 +1,104 @@
+"""Weights of another network: said in one sentence, where PyTorch prints a page of parameter names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+# Name of an architecture, the trainers it belongs to, and patterns that are all found among its parameters' names.
+# The first one that fits counts.
+ARCHITECTURES = (
+    ("LightMUNet", "nnUNetTrainerLightMUNet", (r"stem\.pointwise", r"\.vssm\.")),
+    ("an ablation of LightMUNet", "", (r"stem\.pointwise", r"decoder\.blocks")),
+    ("LightMUNetReleased, head revision", "nnUNetTrainerLightMUNetReleased", (r"convInit\.0\.conv", r"\.mamba\.A_log")),
+    ("LightMUNetReleased, first revision", "nnUNetTrainerLightMUNetReleasedFirst", (r"convInit", r"\.mamba\.A_log")),
+    ("MONAI's SegResNet", "nnUNetTrainerSegResNet", (r"convInit", r"down_layers")),
+    ("MONAI's SwinUNETR", "nnUNetTrainerSwinUNETR", (r"swinViT\.",)),
+    ("MONAI's UNETR", "nnUNetTrainerUNETR", (r"vit\.patch_embedding", r"decoder2\.")),
+    ("U-Mamba with Mamba in the bottleneck", "nnUNetTrainerUMambaBot", (r"encoder\.stages", r"^mamba(_layer)?\.")),
+    ("U-Mamba with Mamba in the encoder", "nnUNetTrainerUMambaEnc", (r"encoder\.", r"mamba_layers\.")),
+    ("nnU-Net's ResidualEncoderUNet", "nnUNetTrainer", (r"encoder\.stages\.\d+\.blocks", r"decoder\.seg_layers")),
+    ("nnU-Net's PlainConvUNet", "nnUNetTrainer", (r"encoder\.stages\.\d+\.\d+\.convs", r"decoder\.seg_layers")),
+)
+SHOWN = 3
+
+
+class OtherArchitectureError(RuntimeError):
+    """The weights are not those of this network; the message says whose they are."""
+
+
+def refuse_other_weights(network: nn.Module) -> nn.Module:
+    """Make a network's ``load_state_dict`` say whose weights it was given, if they are not its own.
+
+    nnU-Net calls it in training and prediction, strictly; PyTorch does not tell here whether it was called otherwise.
+    """
+    network.register_load_state_dict_pre_hook(_compare)
+    return network
+
+
+def architecture_of(names: Iterable[str]) -> tuple[str, str] | None:
+    """The architecture that parameters of these names belong to, and its trainer (maybe ""); None: unknown."""
+    names = list(names)
+    for architecture, trainer, patterns in ARCHITECTURES:
+        if all(any(re.search(pattern, name) for name in names) for pattern in patterns):
+            return architecture, trainer
+    return None
+
+
+def _compare(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    own = network.state_dict()
+    given = {name[len(prefix) :]: weight for name, weight in weights.items() if name.startswith(prefix)}
+    missing = [name for name in own if name not in given]
+    reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
+    # Names that are too many are left to PyTorch: a network may drop those of parts that it does not need.
+    if missing or reshaped:
+        theirs, ours = architecture_of(given), architecture_of(own)
+        same = theirs is not None and theirs == ours
+        message = _same(own, given, missing, reshaped) if same else _other(theirs, given)
+        raise OtherArchitectureError(f"the weights do not belong to this network, {_name(ours, network)}: {message}")
+
+
+def _name(architecture: tuple[str, str] | None, network: nn.Module) -> str:
+    return type(network).__name__ if architecture is None else architecture[0]
+
+
+def _other(theirs: tuple[str, str] | None, given: Mapping[str, Tensor]) -> str:
+    count = sum(weight.numel() for weight in given.values())
+    if theirs is None:
+        return f"they are of an unknown architecture with {count:,} values: {_some(given)}"
+    architecture, trainer = theirs
+    return f"they are of {architecture}, {count:,} values. {_advice(trainer)}"
+
+
+def _advice(trainer: str) -> str:
+    from .. import find_trainer
+
+    if not trainer:
+        return "Take the trainer that the checkpoint was made with"
+    if trainer != "nnUNetTrainer" and find_trainer(trainer) is None:
+        return f"This version has no trainer for it ({trainer})"
+    return f"The trainer for it is {trainer}: train, continue and predict with -tr {trainer}"
+
+
+def _same(own: Mapping[str, Tensor], given: Mapping[str, Tensor], missing: list[str], reshaped: list[str]) -> str:
+    if missing:
+        message = f"they are of another version of it, without {_some(missing)}"
+        return message + "; install the version of nnunetv2-lightm that made the checkpoint, or train again"
+    changes = [f"{name} is {_size(given[name])}, needed is {_size(own[name])}" for name in reshaped[:SHOWN]]
+    return (
+        f"they are for another number of channels, classes or dimensions, or for other plans: {'; '.join(changes)}"
+        + (f" and {len(reshaped) - SHOWN} more" if len(reshaped) > SHOWN else "")
+        + ". dataset.json and plans.json have to be those of the training"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _size(weight: Tensor) -> str:
+    return "x".join(map(str, weight.shape)) or "a single value"

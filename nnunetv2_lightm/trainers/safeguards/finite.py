@@ -1,0 +1,76 @@
+"""NaN and infinite values: found before they reach the weights, and named by the case they come from.
+
+One such voxel spoils more of a Mamba network's output than of a convolutional one's: everything that the scan meets
+after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class NotFiniteError(ValueError):
+    """An image, or a training, has NaN or infinite values."""
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; one pass in the usual case, for the sum is finite then."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def check_batch(batch: dict, describe_case: Callable[[str], str]) -> None:
+    """Look through the images of a batch of nnU-Net's loader, which are still in main memory.
+
+    Args:
+        batch: "data" (batch, channels, *spatial) and "keys", the cases.
+        describe_case: What to say of a case: whether the values are in its file.
+
+    Raises: NotFiniteError: naming the cases.
+    """
+    data = batch["data"]
+    if all_finite(data):
+        return
+    cases = sorted({str(key) for image, key in zip(data, batch["keys"]) if not all_finite(image)})
+    raise NotFiniteError(
+        "NaN or infinite values in the images of a batch, which would spoil all weights: "
+        + "; ".join(describe_case(case) for case in cases)
+        + ". The weights and the last checkpoint are sound: mend the images, preprocess again, and go on with --c"
+    )
+
+
+def check_weights(network: nn.Module, loss: float) -> None:
+    """Whether a step with a loss that is not finite has reached the weights.
+
+    Under CUDA's autocast the loss may overflow now and then; nnU-Net's gradient scaler skips such a step.
+
+    Raises: NotFiniteError: if it has.
+    """
+    broken = [name for name, weight in network.named_parameters() if not all_finite(weight.detach())]
+    if broken:
+        raise NotFiniteError(
+            f"the training has diverged: the loss is {loss} although the images are finite, and {len(broken)} "
+            f"parameters are no longer ({broken[0]}, ...). The last checkpoint is sound; from there, a lower "
+            "initial_lr or another seed may do better"
+        )
+
+
+def refuse_images_that_are_not_finite(network: nn.Module) -> nn.Module:
+    """Make a network check its images in prediction, where nothing else does: nnU-Net would write a segmentation of
+    them without a word. Compiled or traced, it does not check."""
+    network.register_forward_pre_hook(_check_image)
+    return network
+
+
+def _check_image(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    if network.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    (image,) = arguments
+    if not all_finite(image):
+        count = int((~torch.isfinite(image)).sum())
+        raise NotFiniteError(
+            f"{count} of the {image.numel()} values in a patch of the image to segment are NaN or infinite; nnU-Net "
+            "has printed its name above. Mend that image or take it out of the input folder"
+        )
