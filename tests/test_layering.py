@@ -29,6 +29,7 @@ ALLOWED_PARTS = {
 ALLOWED_USERS = {
     "nnunetv2": {"trainers", "study", "commands.checks.probe"},  # the probe runs in a process of its own
     "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
+    "monai": {"networks.monai_networks"},
     "triton": {"ops.backends"},
     "mamba_ssm": {"ops.backends"},
     "causal_conv1d": {"ops.backends"},

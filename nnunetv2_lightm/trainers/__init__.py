@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from .ablations import (
+    nnUNetTrainerLightMUNetConv3,
+    nnUNetTrainerLightMUNetNoAdjustment,
+    nnUNetTrainerLightMUNetNoResidual,
+    nnUNetTrainerLightMUNetSelfAttention,
+)
+from .baselines import (
+    nnUNetTrainerSegResNet,
+    nnUNetTrainerSwinUNETR,
+    nnUNetTrainerUMambaBot,
+    nnUNetTrainerUMambaEnc,
+    nnUNetTrainerUNETR,
+)
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
-    trainer.__name__: trainer for trainer in (nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD)
+    trainer.__name__: trainer
+    for trainer in (
+        nnUNetTrainerLightMUNet,
+        nnUNetTrainerLightMUNetPaperSGD,
+        nnUNetTrainerLightMUNetConv3,
+        nnUNetTrainerLightMUNetSelfAttention,
+        nnUNetTrainerLightMUNetNoAdjustment,
+        nnUNetTrainerLightMUNetNoResidual,
+        nnUNetTrainerSegResNet,
+        nnUNetTrainerUNETR,
+        nnUNetTrainerSwinUNETR,
+        nnUNetTrainerUMambaBot,
+        nnUNetTrainerUMambaEnc,
+    )
 }
 
 __all__ = ["TRAINERS", "find_trainer", *TRAINERS]

@@ -12,60 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.trainers import TRAINERS, budgets, find_trainer
 
-STRIDES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
-DATASET_JSON = {
-    "channel_names": {"0": "CT"},
-    "labels": {"background": 0, "liver": 1, "tumor": 2},
-    "file_ending": ".nii.gz",
-}
-
-
-def make_plans(batch_size=2):
-    """The parts of a plans file that a trainer reads."""
-    architecture = {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": 4,
-            "features_per_stage": [4, 8, 8, 8],
-            "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * 4,
-            "strides": STRIDES,
-            "n_conv_per_stage": [1] * 4,
-            "n_conv_per_stage_decoder": [1] * 3,
-        },
-        "_kw_requires_import": ["conv_op"],
-    }
-    configuration = {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "patch_size": [8, 16, 16],
-        "batch_size": batch_size,
-        "spacing": [2.0, 1.0, 1.0],
-        "batch_dice": True,
-        "architecture": architecture,
-    }
-    return {
-        "dataset_name": "Dataset801_LiTS",
-        "plans_name": "nnUNetPlans",
-        "label_manager": "LabelManager",
-        "configurations": {"3d_fullres": configuration},
-        "continue_training": False,
-    }
-
-
-@pytest.fixture
-def make_trainer(tmp_path, monkeypatch):
-    """Trainer by name, with folders of its own. nnU-Net reads its folders when it is imported."""
-    module = __import__(nnUNetTrainer.__module__, fromlist=["nnUNet_results"])
-    for name in ("nnUNet_results", "nnUNet_preprocessed"):
-        path = tmp_path / name
-        path.mkdir()
-        monkeypatch.setenv(name, str(path))
-    monkeypatch.setattr(module, "infer_dataset_class", lambda folder: None)
-
-    def make(name):
-        return find_trainer(name)(make_plans(), "3d_fullres", 0, DATASET_JSON, torch.device("cpu"))
-
-    return make
+from .plans import STRIDES, make_plans
 
 
 @pytest.mark.parametrize("name", sorted(TRAINERS))
@@ -141,7 +88,7 @@ def test_paper_recipe(make_trainer):
     assert group["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
-@pytest.mark.parametrize("name", sorted(TRAINERS))
+@pytest.mark.parametrize("name", sorted(name for name in TRAINERS if "LightMUNet" in name))
 def test_train_step_and_validation_step(make_trainer, name):
     trainer = make_trainer(name)
     trainer.initialize()
