@@ -1,5 +1,6 @@
 """Networks: ordinary torch modules that return raw logits."""
 
 from .lightm_unet import LightMUNet
+from .lightm_unet_released import LightMUNetReleased
 
-__all__ = ["LightMUNet"]
+__all__ = ["LightMUNet", "LightMUNetReleased"]

@@ -6,9 +6,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
+from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
-    trainer.__name__: trainer for trainer in (nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD)
+    trainer.__name__: trainer
+    for trainer in (
+        nnUNetTrainerLightMUNet,
+        nnUNetTrainerLightMUNetPaperSGD,
+        nnUNetTrainerLightMUNetReleased,
+        nnUNetTrainerLightMUNetReleasedFirst,
+    )
 }
 
 __all__ = ["TRAINERS", "find_trainer", *TRAINERS]
