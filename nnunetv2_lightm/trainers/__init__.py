@@ -19,6 +19,7 @@ from .baselines import (
 )
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
+from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
@@ -34,6 +35,8 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
         nnUNetTrainerSwinUNETR,
         nnUNetTrainerUMambaBot,
         nnUNetTrainerUMambaEnc,
+        nnUNetTrainerLightMUNetReleased,
+        nnUNetTrainerLightMUNetReleasedFirst,
     )
 }
 
