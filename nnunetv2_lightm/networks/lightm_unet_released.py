@@ -78,6 +78,7 @@ class LightMUNetReleased(nn.Module):
         self.up_samples = nn.ModuleList(
             nn.Sequential(conv(2 * width, width, spatial_dims, kernel_size=1)) for width in narrowing
         )
+        self.resize = Resize()
         self.conv_final = nn.Sequential(
             nn.GroupNorm(NORM_GROUPS, features),
             nn.ReLU(inplace=True),
@@ -93,7 +94,7 @@ class LightMUNetReleased(nn.Module):
             x = stage(x)
             skips.append(x)
         for up_sample, up_layer, skip in zip(self.up_samples, self.up_layers, reversed(skips[:-1]), strict=True):
-            x = up_layer(_resize(up_sample(x), skip) + skip)
+            x = up_layer(self.resize(up_sample(x), skip) + skip)
         return self.conv_final(x).contiguous()
 
 
@@ -217,6 +218,15 @@ class Halve(nn.Module):
         return pool(x, kernel_size=[min(2, size) for size in x.shape[2:]])
 
 
+class Resize(nn.Module):
+    """Linear interpolation, corners not aligned, to the size of the skip; a module, so that tools that count see it."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(batch, channels, *spatial), (batch, channels, *size) -> (batch, channels, *size)."""
+        mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
+        return F.interpolate(x, size=skip.shape[2:], mode=mode)
+
+
 def conv(in_channels: int, out_channels: int, spatial_dims: int, *, groups: int = 1, kernel_size: int = 3, bias=False):
     """A convolution that keeps the size, under the name ``conv`` (MONAI's, which the released code is built of)."""
     options = {"kernel_size": kernel_size, "padding": kernel_size // 2, "groups": groups, "bias": bias}
@@ -239,12 +249,6 @@ def _conv_type(spatial_dims: int) -> type[nn.Module]:
 
 def _channels_last(ndim: int) -> torch.memory_format:
     return {4: torch.channels_last, 5: torch.channels_last_3d}[ndim]
-
-
-def _resize(x: Tensor, skip: Tensor) -> Tensor:
-    """Linear interpolation, corners not aligned, to the size of the skip."""
-    mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
-    return F.interpolate(x, size=skip.shape[2:], mode=mode)
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
