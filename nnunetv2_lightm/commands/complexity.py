@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     # After the check, so that --help and a wrong call need not wait for torch and nnunetv2.
-    from ..study.complexity import MeasurementFailed, PlansError, ThopMissing, paper_report, trainer_report
+    from ..study.complexity import PlansError, ThopMissing, paper_report, trainer_report
 
     try:
         if arguments.paper:
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
                 device=None if arguments.count_only else arguments.device,
                 form=arguments.format,
             )
-    except (MeasurementFailed, PlansError, ThopMissing) as error:
+    except (PlansError, ThopMissing) as error:
         print(f"complexity: {error}", file=sys.stderr)
         return 1
     if arguments.o is None:

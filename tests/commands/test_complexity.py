@@ -64,7 +64,7 @@ def test_wrong_call(reports, argv, message, capsys):
     assert reports == []
 
 
-@pytest.mark.parametrize("error", [complexity.ThopMissing, complexity.PlansError, complexity.MeasurementFailed])
+@pytest.mark.parametrize("error", [complexity.ThopMissing, complexity.PlansError])
 def test_what_is_missing_is_one_line(monkeypatch, error, capsys, tmp_path):
     def report(*args, **kwargs):
         raise error("what is missing, and how to get it")

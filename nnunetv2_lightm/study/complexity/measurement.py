@@ -20,25 +20,21 @@ from .plans import PlannedConfiguration
 FORWARD, TRAINING = "forward", "training"
 
 
-class MeasurementFailed(RuntimeError):
-    """The process that measures ended with an error."""
-
-
 @dataclass(frozen=True)
 class Measurement:
     """What one patch costs here.
 
     Attributes:
         seconds: Of one run.
-        transient_mib: Peak memory while it runs, on top of what network and optimizer hold; None: ``no_memory``.
-        no_memory: Why the memory could not be measured.
-        setting: Device, threads and scan backend.
+        transient_mib: Peak memory while it runs, on top of what network and optimizer hold.
+        not_measured: Why one or both of them are None.
+        setting: Device, threads and scan backend; None if nothing is measured.
     """
 
-    seconds: Spread
+    seconds: Spread | None
     transient_mib: float | None
-    no_memory: str | None
-    setting: str
+    not_measured: str | None
+    setting: str | None
 
 
 def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str) -> Measurement:
@@ -50,7 +46,6 @@ def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str)
         work: ``FORWARD``, as in prediction but without mirroring, or ``TRAINING``, the trainer's own ``train_step``
             with its loss, optimizer and deep supervision.
         device: "cpu" or "cuda".
-    Raises: MeasurementFailed: with what the process said last.
     """
     request = {
         "trainer": trainer,
@@ -70,8 +65,9 @@ def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str)
             check=False,
         )
     if done.returncode:
-        why = "killed; is there enough memory?" if done.returncode == -9 else done.stderr.strip()[-2000:]
-        raise MeasurementFailed(f"{trainer}, {work}: exit code {done.returncode}: {why}")
+        last_line = (done.stderr.strip() or "no message").splitlines()[-1]
+        why = "the process was killed; is there enough memory?" if done.returncode == -9 else last_line
+        return Measurement(None, None, why, None)
     found = json.loads(done.stdout.splitlines()[-1])
     return Measurement(**{**found, "seconds": Spread(**found["seconds"])})
 

@@ -38,9 +38,9 @@ def measure_here(
             torch.cuda.synchronize()
 
     seconds = alternate({work: finished}, EFFORT)[work]
-    memory, no_memory = _transient_mib(finished, target)
+    memory, not_measured = _transient_mib(finished, target)
     setting = f"{device}, {torch.get_num_threads()} threads, selective scan: {select_backend(target.type)}"
-    return Measurement(seconds, memory, no_memory, setting)
+    return Measurement(seconds, memory, not_measured, setting)
 
 
 def forward_pass(trainer: str, planned: PlannedConfiguration, device: torch.device) -> Callable[[], object]:
@@ -92,6 +92,7 @@ def random_batch(trainer: nnUNetTrainer) -> dict[str, Tensor | list[Tensor]]:
 
 
 def _transient_mib(run: Callable[[], object], device: torch.device) -> tuple[float | None, str | None]:
+    """Or None and why."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

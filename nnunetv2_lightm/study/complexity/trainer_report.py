@@ -49,9 +49,7 @@ def trainer_report(
         plans_identifier: E.g. "nnUNetPlans".
         device: Measure on "cpu" or "cuda"; None: count only.
         form: A key of ``FORMS``.
-    Raises:
-        PlansError: if a trainer, the data set, its plans or the configuration is not found.
-        MeasurementFailed: e.g. for lack of memory.
+    Raises: PlansError: if a trainer, the data set, its plans or the configuration is not found.
     """
     planned = read_configuration(dataset, configuration, plans_identifier)
     # All are found and counted, which takes seconds, before the first is measured.
@@ -116,20 +114,25 @@ FORMS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] = 
 
 
 def _measured_cells(found: Measurement) -> tuple[str, str]:
-    return f"{found.seconds.median:.3g}", "-" if found.transient_mib is None else f"{found.transient_mib:,.0f}"
+    seconds = "-" if found.seconds is None else f"{found.seconds.median:.3g}"
+    return seconds, "-" if found.transient_mib is None else f"{found.transient_mib:,.0f}"
 
 
 def _legend(rows: Sequence[TrainerRow]) -> str:
     lines = [f"- **counted**: {TRUE_LEGEND}"]
     found = [measurement for row in rows for measurement in row.measured.values()]
     if found:
-        settings = sorted({one.setting for one in found})
+        settings = sorted({one.setting for one in found if one.setting})
         lines += [
             "- **measured**: one patch, batch 1: median seconds, and peak memory while it runs, on top of what network",
             "  and optimizer hold. Forward is one pass of prediction; the training step is the trainer's own.",
             "- **here**: " + "; ".join([processor(), f"torch {version('torch')}", *settings]) + ".",
         ]
-        lines += sorted({f"- **MiB**: not measured: {one.no_memory}." for one in found if one.no_memory})
+    for row in rows:
+        for work, one in row.measured.items():
+            if one.not_measured:
+                missing = "memory" if one.seconds else "time and memory"
+                lines.append(f"- **not measured**: {missing} of {row.trainer}, {WORKS[work]}: {one.not_measured}")
     return "\n".join(lines)
 
 
@@ -143,6 +146,6 @@ def _record(planned: PlannedConfiguration, row: TrainerRow) -> dict[str, object]
         **true_record(row.true),
     }
     for work, found in row.measured.items():
-        record[f"{work}_seconds"] = found.seconds.median
+        record[f"{work}_seconds"] = found.seconds and found.seconds.median
         record[f"{work}_transient_mib"] = found.transient_mib
     return record

@@ -13,9 +13,9 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_lightm import cli
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.study.complexity import (
-    MeasurementFailed,
     PlansError,
     count_trainer,
     measure,
@@ -135,7 +135,7 @@ def test_measured(apart, planned_dataset, trainer, configuration, work):
     apart(configuration)
     found = probe.measure_here(trainer, "Dataset901_Small", configuration, "nnUNetPlans", work, "cpu")
     assert 0 < found.seconds.median < 60 and found.seconds.samples >= 2
-    assert (found.transient_mib is None) == (found.no_memory is not None)
+    assert (found.transient_mib is None) == (found.not_measured is not None)
     assert found.setting.startswith("cpu, ")
     # The user's own folders stay as they were.
     assert {path for path in planned_dataset.files() if path.parts[0] != "apart"} == before
@@ -178,7 +178,7 @@ def process(monkeypatch):
 
 
 def test_measuring_process_gets_folders_of_its_own_which_go_with_it(planned_dataset, process):
-    found = {"seconds": vars(Spread(1.0, 0.9, 1.1, 3)), "transient_mib": 12.5, "no_memory": None, "setting": "cpu"}
+    found = {"seconds": vars(Spread(1.0, 0.9, 1.1, 3)), "transient_mib": 12.5, "not_measured": None, "setting": "cpu"}
     calls = process(0, f"nnU-Net says hello\n{json.dumps(found)}\n")
     assert measure(OURS, read("2d"), FORWARD, "cpu") == Measurement(Spread(1.0, 0.9, 1.1, 3), 12.5, None, "cpu")
     ((environment, request),) = calls
@@ -188,12 +188,16 @@ def test_measuring_process_gets_folders_of_its_own_which_go_with_it(planned_data
 
 
 @pytest.mark.parametrize(
-    ("code", "stderr", "message"), [(1, "CUDA is not there", "CUDA is not there"), (-9, "", "enough memory")]
+    ("code", "stderr", "reason"),
+    [
+        (1, "Traceback ...\nRuntimeError: no NVIDIA driver\n", "RuntimeError: no NVIDIA driver"),
+        (-9, "", "the process was killed; is there enough memory?"),
+        (2, "", "no message"),
+    ],
 )
-def test_measurement_that_fails_says_why(planned_dataset, process, code, stderr, message):
+def test_measurement_that_fails_says_why(planned_dataset, process, code, stderr, reason):
     process(code, stderr=stderr)
-    with pytest.raises(MeasurementFailed, match=f"nnUNetTrainer, training: .*{message}"):
-        measure("nnUNetTrainer", read("2d"), TRAINING, "cpu")
+    assert measure("nnUNetTrainer", read("2d"), TRAINING, "cpu") == Measurement(None, None, reason, None)
 
 
 def count_only(form):
@@ -205,7 +209,7 @@ def test_report_of_counts(planned_dataset):
     markdown = count_only("markdown").splitlines()
     assert markdown[0] == "Dataset901_Small, nnUNetPlans, 2d: patch 16x24, input channels: 2, output channels: 3"
     assert [line.split("|")[1].strip() for line in markdown[2:6:1] if "Trainer" in line] == ["nnUNetTrainer", OURS]
-    assert "measured" not in "\n".join(markdown)
+    assert "**measured**" not in "\n".join(markdown)
     lines = list(csv.DictReader(io.StringIO(count_only("csv"))))
     content = json.loads(count_only("json"))["trainers"]
     assert [line["trainer"] for line in lines] == [record["trainer"] for record in content] == ["nnUNetTrainer", OURS]
@@ -214,15 +218,46 @@ def test_report_of_counts(planned_dataset):
         assert record["measured"] == {}
 
 
-@pytest.mark.parametrize("memory", [(100.0, None), (None, "needs Linux")])
-def test_report_of_measurements(planned_dataset, memory):
+def test_report_of_measurements(planned_dataset):
     planned = read("2d")
-    found = Measurement(Spread(0.1234, 0.1, 0.2, 5), *memory, "cpu, 2 threads")
-    row = TrainerRow(OURS, count_trainer(find_trainer(OURS), planned), {FORWARD: found, TRAINING: found})
-    markdown = FORMS["markdown"](planned, [row])
-    assert "forward, s" in markdown and "0.123" in markdown and "cpu, 2 threads" in markdown
-    assert ("MiB**: not measured: needs Linux." in markdown) == (memory[0] is None)
-    (line,) = csv.DictReader(io.StringIO(FORMS["csv"](planned, [row])))
-    assert line["training_seconds"] == "0.1234" and line["forward_transient_mib"] == str(memory[0] or "")
-    (record,) = json.loads(FORMS["json"](planned, [row]))["trainers"]
-    assert record["measured"][FORWARD]["seconds"] == {"median": 0.1234, "q1": 0.1, "q3": 0.2, "samples": 5}
+    measured = {
+        FORWARD: Measurement(Spread(0.1234, 0.1, 0.2, 5), 100.0, None, "cpu, 2 threads"),
+        TRAINING: Measurement(Spread(0.5, 0.4, 0.6, 3), None, "needs Linux", "cpu, 2 threads"),
+    }
+    failed = Measurement(None, None, "RuntimeError: no", None)
+    true = count_trainer(find_trainer(OURS), planned)
+    rows = [TrainerRow(OURS, true, measured), TrainerRow("Other", true, dict.fromkeys(measured, failed))]
+
+    markdown = FORMS["markdown"](planned, rows).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown if line.startswith("|")]
+    assert cells[0][-4:] == ["forward, s", "forward, MiB", "training step, s", "training step, MiB"]
+    assert [row[-4:] for row in cells[2:]] == [["0.123", "100", "0.5", "-"], ["-", "-", "-", "-"]]
+    assert markdown[-3:] == [
+        f"- **not measured**: memory of {OURS}, training step: needs Linux",
+        "- **not measured**: time and memory of Other, forward: RuntimeError: no",
+        "- **not measured**: time and memory of Other, training step: RuntimeError: no",
+    ]
+    assert "cpu, 2 threads." in markdown[-4]
+
+    ours, other = csv.DictReader(io.StringIO(FORMS["csv"](planned, rows)))
+    assert (ours["training_seconds"], ours["forward_transient_mib"], ours["training_transient_mib"]) == (
+        "0.5",
+        "100.0",
+        "",
+    )
+    assert other["forward_seconds"] == ""
+    ours, other = json.loads(FORMS["json"](planned, rows))["trainers"]
+    assert ours["measured"][FORWARD]["seconds"] == {"median": 0.1234, "q1": 0.1, "q3": 0.2, "samples": 5}
+    assert other["measured"][FORWARD]["not_measured"] == "RuntimeError: no"
+
+
+@pytest.mark.end_to_end
+def test_command_measures_in_processes_of_its_own(planned_dataset, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = planned_dataset.files()
+    assert cli.main(["complexity", "-tr", OURS, "-d", "901", "-c", "2d", "--format", "json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["trainers"]
+    for work in (FORWARD, TRAINING):
+        assert record["measured"][work]["seconds"]["median"] > 0
+        assert record["measured"][work]["setting"].startswith("cpu, 1 threads")
+    assert planned_dataset.files() == before
