@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..study.complexity.errors import ComplexityError
+from ..study.tables import write_text
+
 FORMATS = ("markdown", "csv", "json")
 
 
@@ -14,32 +17,37 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
-    # After the check, so that --help and a wrong call need not wait for torch and nnunetv2.
-    from ..study.complexity import PlansError, ThopMissing, paper_report, trainer_report
-
     try:
-        if arguments.paper:
-            report = paper_report(arguments.format)
-        else:
-            report = trainer_report(
-                arguments.tr,
-                arguments.d,
-                arguments.c,
-                arguments.p,
-                device=None if arguments.count_only else arguments.device,
-                form=arguments.format,
-            )
-    except (PlansError, ThopMissing) as error:
+        report = _paper(arguments) if arguments.paper else _trainers(arguments)
+    except ComplexityError as error:
         print(f"complexity: {error}", file=sys.stderr)
         return 1
     if arguments.o is None:
         print(report, end="")
     else:
-        from ..study.tables import write_text
-
         arguments.o.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.o, report)
     return 0
+
+
+# Each report is imported when it is called: --help need not wait for torch, nor one report for what the other needs.
+def _paper(arguments: argparse.Namespace) -> str:
+    from ..study.complexity.paper_report import paper_report
+
+    return paper_report(arguments.format)
+
+
+def _trainers(arguments: argparse.Namespace) -> str:
+    from ..study.complexity.trainer_report import trainer_report
+
+    return trainer_report(
+        arguments.tr,
+        arguments.d,
+        arguments.c,
+        arguments.p,
+        device=None if arguments.count_only else arguments.device,
+        form=arguments.format,
+    )
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nnunetv2_lightm import cli
-from nnunetv2_lightm.study import complexity
+from nnunetv2_lightm.study.complexity import paper_report, trainer_report
+from nnunetv2_lightm.study.complexity.errors import PlansError, ThopMissing
 
 TRAINER = ["-tr", "nnUNetTrainer", "-d", "4", "-c", "2d"]
 
@@ -19,8 +20,8 @@ def reports(monkeypatch):
         calls.append((*args, kwargs))
         return "the report\n"
 
-    monkeypatch.setattr(complexity, "paper_report", report)
-    monkeypatch.setattr(complexity, "trainer_report", report)
+    monkeypatch.setattr(paper_report, "paper_report", report)
+    monkeypatch.setattr(trainer_report, "trainer_report", report)
     return calls
 
 
@@ -64,12 +65,12 @@ def test_wrong_call(reports, argv, message, capsys):
     assert reports == []
 
 
-@pytest.mark.parametrize("error", [complexity.ThopMissing, complexity.PlansError])
+@pytest.mark.parametrize("error", [ThopMissing, PlansError])
 def test_what_is_missing_is_one_line(monkeypatch, error, capsys, tmp_path):
     def report(*args, **kwargs):
         raise error("what is missing, and how to get it")
 
-    monkeypatch.setattr(complexity, "trainer_report", report)
+    monkeypatch.setattr(trainer_report, "trainer_report", report)
     assert cli.main(["complexity", *TRAINER, "-o", str(tmp_path / "report.md")]) == 1
     assert capsys.readouterr().err == "complexity: what is missing, and how to get it\n"
     assert list(tmp_path.iterdir()) == []

@@ -28,13 +28,10 @@ from torch import Tensor, nn
 
 from ...networks.lightm_unet_released import Resize
 from .counting import mamba_passed_over
+from .errors import ThopMissing
 
 VERSION = "0.1.1.post2209072238"
 INSTALL = f"pip install thop=={VERSION}"
-
-
-class ThopMissing(RuntimeError):
-    """The one version of thop whose counts are the paper's is not installed."""
 
 
 @dataclass(frozen=True)

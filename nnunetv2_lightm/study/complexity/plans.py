@@ -17,9 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-
-class PlansError(RuntimeError):
-    """There is no such data set, plans file, configuration or trainer."""
+from .errors import PlansError
 
 
 @dataclass(frozen=True)

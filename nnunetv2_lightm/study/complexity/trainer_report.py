@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from ..machine import processor, version
 from ..tables import format_csv, format_markdown
 from .counting import TrueCount, on_meta, true_count
+from .errors import PlansError
 from .measurement import FORWARD, TRAINING, Measurement, measure
-from .plans import PlannedConfiguration, PlansError, build_network, find_trainer, read_configuration
+from .plans import PlannedConfiguration, build_network, find_trainer, read_configuration
 from .true_columns import TRUE_HEADER, TRUE_LEGEND, true_cells, true_record
 
 WORKS = {FORWARD: "forward", TRAINING: "training step"}

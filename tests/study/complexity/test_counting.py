@@ -9,8 +9,7 @@ from torch import nn
 from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.layers import Mamba1Block, RVMLayer
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, cpu_native
-from nnunetv2_lightm.study.complexity import TrueCount, on_meta, true_count
-from nnunetv2_lightm.study.complexity.counting import forward_cost, mamba_passed_over
+from nnunetv2_lightm.study.complexity.counting import TrueCount, forward_cost, mamba_passed_over, on_meta, true_count
 
 
 def test_convolutions_and_products_by_hand():

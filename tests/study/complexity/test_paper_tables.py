@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from nnunetv2_lightm.networks import LightMUNetReleased
-from nnunetv2_lightm.study.complexity import ThopMissing, count_tables, judge_claims, paper_count
 from nnunetv2_lightm.study.complexity.claims import Form
+from nnunetv2_lightm.study.complexity.errors import ThopMissing
+from nnunetv2_lightm.study.complexity.paper_convention import paper_count
 from nnunetv2_lightm.study.complexity.paper_report import as_csv, as_json, as_markdown
+from nnunetv2_lightm.study.complexity.paper_study import count_tables, judge_claims
 from nnunetv2_lightm.study.complexity.paper_tables import FIRST, HEAD, TABLES, TEXT
 from nnunetv2_lightm.study.nnunet_network import plain_conv_unet
 

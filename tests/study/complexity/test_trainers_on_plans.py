@@ -15,17 +15,11 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_lightm import cli
 from nnunetv2_lightm.networks import LightMUNet
-from nnunetv2_lightm.study.complexity import (
-    PlansError,
-    count_trainer,
-    measure,
-    measurement,
-    probe,
-    trainer_report,
-)
-from nnunetv2_lightm.study.complexity.measurement import FORWARD, TRAINING, Measurement
+from nnunetv2_lightm.study.complexity import measurement, probe
+from nnunetv2_lightm.study.complexity.errors import PlansError
+from nnunetv2_lightm.study.complexity.measurement import FORWARD, TRAINING, Measurement, measure
 from nnunetv2_lightm.study.complexity.plans import build_network, find_trainer, read_configuration
-from nnunetv2_lightm.study.complexity.trainer_report import FORMS, TrainerRow
+from nnunetv2_lightm.study.complexity.trainer_report import FORMS, TrainerRow, count_trainer, trainer_report
 from nnunetv2_lightm.study.timing import QUICK, Spread
 
 OURS = "nnUNetTrainerLightMUNet"
