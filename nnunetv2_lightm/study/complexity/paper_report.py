@@ -13,6 +13,8 @@ from .paper_tables import FIRST
 from .true_columns import TRUE_HEADER, TRUE_LEGEND, giga, true_cells, true_record
 
 _LEGEND = f"""\
+Printed by `nnUNetv2_lightm complexity --paper`.
+
 - **paper**: the columns that it prints.
 - **its convention**: thop {VERSION} on the paper's networks, for the whole batch, with all of Mamba uncounted.
   What the paper calls GFLOPs are GMACs.
