@@ -12,22 +12,19 @@ Needs Linux (/proc/self/clear_refs).
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import os
-import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
-from harness.measure import Spread
 from harness.models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, build, light_m_unet, nnunet_name, ours_name, sample
 from harness.pairs import WORKS, check, describe, patch_of
 from harness.results import SHARE, Result, Row, argument_parser, parse
+
+from nnunetv2_lightm.study.memory import not_measurable_reason, transient_mib
+from nnunetv2_lightm.study.timing import Spread
 
 CASES = (
     ("forward", "3d_64"),
@@ -38,7 +35,6 @@ CASES = (
 )
 REPETITIONS = 3
 WARM_UP_PATCHES = {2: (256, 128), 3: (64, 32, 32)}
-CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     result = Result("memory", effort, torch.get_num_threads())
     for work, size in CASES:
         patch = patch_of(size, effort)
-        failure = check(len(patch)) or unsupported()
+        failure = check(len(patch)) or not_measurable_reason()
         row = Row(
             f"memory_{work}_{size}",
             f"transient memory, {describe(work)}, {'x'.join(map(str, patch))}",
@@ -93,35 +89,6 @@ def measure_here(which: str, work: str, patch: list[int], layout: str) -> float:
     run = WORKS[work](build(which, len(patch), layout))
     run(*sample(WARM_UP_PATCHES[len(patch)], layout))
     return transient_mib(partial(run, *sample(patch, layout)))
-
-
-def transient_mib(run: Callable[[], object]) -> float:
-    """Peak RSS while it runs minus RSS before."""
-    give_back_freed_memory()
-    CLEAR_REFS.write_text(RESET_PEAK)
-    before = status_mib("VmRSS")
-    run()
-    return status_mib("VmHWM") - before
-
-
-def give_back_freed_memory() -> None:
-    """So that what the warm-up has left behind is not used without being seen."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def status_mib(key: str) -> float:
-    """A line of /proc/self/status, which is in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (value,) = (line.split()[1] for line in lines if line.startswith(f"{key}:"))
-    return int(value) / 1024
-
-
-def unsupported() -> str | None:
-    """Why the kernel cannot tell the peak; None: it can."""
-    if not os.access(CLEAR_REFS, os.W_OK):
-        return f"needs Linux and a writable {CLEAR_REFS}"
-    return None
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import sys
 from dataclasses import replace
 
 import torch
-from harness.measure import alternate
 from harness.models import on_threads
 from harness.pairs import make_pair
 from harness.results import SHARE, Result, argument_parser, parse
+
+from nnunetv2_lightm.study.timing import alternate
 
 
 def main(argv: list[str] | None = None) -> int:

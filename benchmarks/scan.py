@@ -15,7 +15,6 @@ from functools import partial
 
 import torch
 from harness.checks import backend, scan_failure, scan_inputs
-from harness.measure import Spread, alternate
 from harness.models import on_threads, ours_name
 from harness.results import SHARE, Result, Row, argument_parser, parse
 from harness.scan_rivals import LOOP_NAME, ExpRate, channels_first, mamba_py_name, mamba_py_scan, reference_loop
@@ -24,6 +23,7 @@ from torch import Tensor
 from nnunetv2_lightm.extras import install_command
 from nnunetv2_lightm.layers import Mamba1Block
 from nnunetv2_lightm.ops import select_backend, selective_scan
+from nnunetv2_lightm.study.timing import Spread, alternate
 
 LENGTH, QUICK_LENGTH, D_INNER, D_STATE = 32768, 512, 64, 16
 CHUNKED = "torch_chunked"

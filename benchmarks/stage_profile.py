@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from harness.measure import Effort, Spread, alternate
 from harness.models import (
     CONTIGUOUS,
     forward_pass,
@@ -35,6 +34,8 @@ from harness.results import Result, argument_parser, parse
 from harness.stages import Stage, StageClock, recording, stages_of, torch_operators
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_lightm.study.timing import Effort, Spread, alternate
 
 SIZES = ("3d_64", "2d_512")
 RUNS, QUICK_RUNS = 9, 2

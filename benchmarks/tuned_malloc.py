@@ -16,9 +16,10 @@ import sys
 from dataclasses import replace
 
 import torch
-from harness.measure import alternate
 from harness.pairs import make_pair
 from harness.results import Result, argument_parser, parse
+
+from nnunetv2_lightm.study.timing import alternate
 
 # Never mmap a single block, never give memory back, grow in steps of 64 MiB, ask for huge pages.
 VARIABLES = {

@@ -17,6 +17,7 @@ PROGRAM = "nnUNetv2_lightm"
 COMMANDS = {
     "doctor": ("nnunetv2_lightm.commands.doctor", "say whether a training would start, and if not what to mend"),
     "backends": ("nnunetv2_lightm.commands.backends", "list the scan backends and why one is not usable"),
+    "complexity": ("nnunetv2_lightm.commands.complexity", "count parameters and MACs as the paper did, and truly"),
     "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
     "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),

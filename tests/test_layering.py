@@ -31,11 +31,13 @@ ALLOWED_PARTS = {
 ALLOWED_USERS = {
     "nnunetv2": {"trainers", "study", "commands.checks.probe"},  # the probe runs in a process of its own
     "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
+    "monai": {"networks.monai_networks"},
     "triton": {"ops.backends"},
     "mamba_ssm": {"ops.backends"},
     "causal_conv1d": {"ops.backends"},
     "selective_scan_cuda": {"ops.backends"},
-    "ctypes": {"ops.backends"},
+    "ctypes": {"ops.backends", "study.memory"},  # the latter asks the C library to give back freed memory
+    "thop": {"study.complexity"},
 }
 # The start of every Python: nothing but what these three need.
 BOOT = {"autoload", "autoload.boot"}

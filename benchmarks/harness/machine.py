@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
+
+from nnunetv2_lightm.study.machine import processor, version
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
@@ -26,20 +27,13 @@ SPEED_VARIABLES = (
 def machine(*more_packages: str) -> dict[str, str]:
     """Processor, memory, system, versions and commit; a package that is not installed is said to be absent."""
     return {
-        "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "processor": processor(),
         "memory": f"{memory_gib():.1f} GiB",
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version(name) for name in (*PACKAGES, *more_packages)},
         "commit": commit(),
     }
-
-
-def version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def commit() -> str:
@@ -57,13 +51,6 @@ def _git(*arguments: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip()
-
-
-def processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def memory_gib() -> float:

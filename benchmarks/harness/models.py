@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
@@ -14,12 +13,10 @@ from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.layers import RVMLayer
 from nnunetv2_lightm.ops import select_backend
 from nnunetv2_lightm.ops.backends import REFERENCE, load_backend
-
-from .machine import version
+from nnunetv2_lightm.study.machine import version
+from nnunetv2_lightm.study.nnunet_network import plain_conv_unet
 
 CLASSES = 3
-# nnU-Net's own plans: six stages in 3D, eight in 2D, never more than 320 and 512 channels.
-NNUNET_FEATURES = {2: (32, 64, 128, 256, 512, 512, 512, 512), 3: (32, 64, 128, 256, 320, 320)}
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
 LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
 OURS, NNUNET = "ours", "nnunet"
@@ -36,26 +33,7 @@ def light_m_unet(spatial_dims: int) -> nn.Module:
 def nnunet_unet(spatial_dims: int, layout: str) -> nn.Module:
     """nnU-Net's PlainConvUNet with the settings that its planner writes, without deep supervision, in a layout."""
     torch.manual_seed(0)
-    conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[spatial_dims]
-    features = NNUNET_FEATURES[spatial_dims]
-    stages = len(features)
-    network = PlainConvUNet(
-        1,
-        stages,
-        features,
-        conv,
-        kernel_sizes=3,
-        strides=[1] + [2] * (stages - 1),
-        n_conv_per_stage=2,
-        num_classes=CLASSES,
-        n_conv_per_stage_decoder=2,
-        conv_bias=True,
-        norm_op=norm,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=False,
-    )
+    network = plain_conv_unet(spatial_dims, 1, CLASSES)
     return network.to(memory_format=memory_format(spatial_dims, layout))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
+from nnunetv2_lightm.study.timing import Effort, fastest
+
 from .checks import network_failure
-from .measure import Effort, fastest
 from .models import LAYOUTS, forward_pass, light_m_unet, nnunet_name, nnunet_unet, ours_name, sample, training_step
 from .results import Row
 

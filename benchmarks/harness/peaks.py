@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .measure import Effort, Spread, alternate
+from nnunetv2_lightm.study.timing import Effort, Spread, alternate
 
 MATRIX, QUICK_MATRIX = 2048, 256
 CHANNELS, KERNEL, EDGE, QUICK_EDGE = 128, 3, 32, 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunetv2_lightm.study.tables import format_markdown
+from nnunetv2_lightm.study.timing import Spread
 
 from .goals import GOALS
-from .measure import Spread
 from .results import Row
 
 Group = dict  # a result file's content

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2_lightm.study.tables import write_text
+from nnunetv2_lightm.study.timing import QUICK, Effort, Spread
 
 from .goals import GOALS
 from .machine import ROOT, machine, speed_variables
-from .measure import QUICK, Effort, Spread
 
 RESULTS = ROOT / "benchmarks" / "results"
 RIVAL_PACKAGES = ("dynamic-network-architectures", "mambapy")

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_lightm.ops.backends import native_library
-
-from .machine import version
+from nnunetv2_lightm.study.machine import version
 
 LOOP_NAME = "Mamba's reference loop in PyTorch, its layout and order of operations"
 # Two arrays of this many floats lie well inside any level-1 cache.

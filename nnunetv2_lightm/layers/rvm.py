@@ -28,10 +28,12 @@ class RVMLayer(nn.Module):
         **vss: Options of :class:`.VSSModule`.
     """
 
+    mixer: type[nn.Module] = VSSModule  # Table 3 puts others here: ablations.py
+
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, **vss: int) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(in_channels)
-        self.vssm = VSSModule(in_channels, spatial_dims, **vss)
+        self.vssm = self.mixer(in_channels, spatial_dims, **vss)
         self.scale = nn.Parameter(torch.ones(in_channels))
         self.norm_out = nn.LayerNorm(in_channels)
         self.projection = nn.Linear(in_channels, out_channels)
@@ -43,9 +45,12 @@ class RVMLayer(nn.Module):
         """
         if self.fused(x.device.type):
             return rvm_layer(x, self._parameters_of_operator(), pool or [1] * (x.ndim - 2))
-        m = self.vssm(self.norm_in(x)) + self.scale * x  # (1)
-        out = self.projection(self.norm_out(m))  # (2)
+        out = self.projection(self.norm_out(self.mix(x)))  # (2)
         return _max_pool(out, pool) if pool and max(pool) > 1 else out
+
+    def mix(self, x: Tensor) -> Tensor:
+        """m of equation (1); x: (batch, *spatial, in_channels) -> the same shape."""
+        return self.vssm(self.norm_in(x)) + self.scale * x
 
     def fused(self, device_type: str) -> bool:
         """Whether the compiled operator runs this layer on the device."""

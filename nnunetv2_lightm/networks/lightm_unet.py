@@ -9,11 +9,12 @@ Equations (1), (2): :class:`nnunetv2_lightm.layers.RVMLayer`; (3): :class:`~nnun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from ..layers import DecoderBlock, RVMLayer, depthwise_conv, upsample
+from ..layers import ABLATIONS, DecoderBlock, RVMLayer, depthwise_conv, upsample
 from ..ops import depthwise_head, depthwise_stem, fused_depthwise_usable
 
 Strides = Sequence[Sequence[int]]
@@ -39,11 +40,12 @@ class LightMUNet(nn.Module):
         strides: nnU-Net's strides of the stages, the first of which is the full resolution, (1, 1, 1); the next ones
             are the Encoder Blocks' pooling, so that thin axes are not halved. Further ones are not used, missing ones
             count as 1. None: 2 on every axis of every block, as in the paper.
+        ablation: A row of Table 3, a key of :data:`nnunetv2_lightm.layers.ABLATIONS`; None: the network of the paper.
         deep_supervision: Return, for nnU-Net's stock trainer, a list of logits: full resolution, then those of the
             Decoder Blocks before. The paper has none.
 
     Raises:
-        ValueError: if the number of dimensions is not clear, or strides do not fit it.
+        ValueError: if the number of dimensions is not clear, strides do not fit it, or there is no such ablation.
     """
 
     def __init__(
@@ -60,21 +62,25 @@ class LightMUNet(nn.Module):
         d_state: int = 16,
         scan_directions: int = 1,
         strides: Strides | None = None,
+        ablation: str | None = None,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
+        if ablation not in ABLATIONS:
+            raise ValueError(f"ablation is {ablation!r}; expected one of {list(ABLATIONS)}")
         dims = _dimensions(conv_op, spatial_dims)
         vss = {"expand": expand, "d_state": d_state, "scan_directions": scan_directions}
+        encoder_layer, bottleneck_layer = (partial(layer, spatial_dims=dims, **vss) for layer in ABLATIONS[ablation])
         widths = [features * 2**level for level in range(len(rvm_layers) + 1)]
         pooling = _pooling(strides, dims, len(rvm_layers))
 
         self.stem = Stem(input_channels, features, dims)
         self.encoder = nn.ModuleList(
-            EncoderBlock(width, count, stride, dims, **vss)
+            EncoderBlock(width, count, stride, encoder_layer)
             for width, count, stride in zip(widths, rvm_layers, pooling, strict=False)
         )
         self.bottleneck = nn.Sequential(
-            *(RVMLayer(widths[-1], widths[-1], dims, **vss) for _ in range(bottleneck_rvm_layers))
+            *(bottleneck_layer(widths[-1], widths[-1]) for _ in range(bottleneck_rvm_layers))
         )
         self.decoder = Decoder(widths, num_classes, dims, deep_supervision)
 
@@ -112,12 +118,12 @@ class EncoderBlock(nn.Module):
     """Section 2.2: N_l RVM layers on the flattened map, "with the number of channels increased in the last RVM Layer",
     then max-pooling."""
 
-    def __init__(self, channels: int, num_layers: int, stride: Sequence[int], spatial_dims: int, **vss: int) -> None:
+    def __init__(self, channels: int, num_layers: int, stride: Sequence[int], layer: Callable[[int, int], RVMLayer]):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"an Encoder Block has {num_layers} RVM layers; it needs at least 1, which widens the map")
-        self.layers = nn.ModuleList(RVMLayer(channels, channels, spatial_dims, **vss) for _ in range(num_layers - 1))
-        self.layers.append(RVMLayer(channels, 2 * channels, spatial_dims, **vss))
+        self.layers = nn.ModuleList(layer(channels, channels) for _ in range(num_layers - 1))
+        self.layers.append(layer(channels, 2 * channels))
         self.stride = tuple(stride)
 
     def forward(self, x: Tensor) -> Tensor:

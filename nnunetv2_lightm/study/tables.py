@@ -1,4 +1,4 @@
-"""An evaluation as a Markdown table, a CSV file and a JSON file."""
+"""Tables as Markdown and CSV, and an evaluation as these and as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from .scores import METRICS, Evaluation
@@ -37,13 +38,18 @@ def format_markdown(rows: list[list[str]]) -> str:
 
 def to_csv(evaluation: Evaluation) -> str:
     """One line for each case and class; a score that is not counted is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "class", *METRICS])
+    rows = [["case", "class", *METRICS]]
     for i, case in enumerate(evaluation.cases):
         for j, name in enumerate(evaluation.classes):
             scores = [float(evaluation.scores[metric][i, j]) for metric in METRICS]
-            writer.writerow([case, name, *("" if math.isnan(score) else f"{score:.6f}" for score in scores)])
+            rows.append([case, name, *("" if math.isnan(score) else f"{score:.6f}" for score in scores)])
+    return format_csv(rows)
+
+
+def format_csv(rows: Iterable[Iterable[object]]) -> str:
+    """A line for each row; None gives an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

@@ -4,12 +4,41 @@ from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from .ablations import (
+    nnUNetTrainerLightMUNetConv3,
+    nnUNetTrainerLightMUNetNoAdjustment,
+    nnUNetTrainerLightMUNetNoResidual,
+    nnUNetTrainerLightMUNetSelfAttention,
+)
+from .baselines import (
+    nnUNetTrainerSegResNet,
+    nnUNetTrainerSwinUNETR,
+    nnUNetTrainerUMambaBot,
+    nnUNetTrainerUMambaEnc,
+    nnUNetTrainerUNETR,
+)
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
+from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .names import elsewhere, nearest_trainer
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
-    trainer.__name__: trainer for trainer in (nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD)
+    trainer.__name__: trainer
+    for trainer in (
+        nnUNetTrainerLightMUNet,
+        nnUNetTrainerLightMUNetPaperSGD,
+        nnUNetTrainerLightMUNetConv3,
+        nnUNetTrainerLightMUNetSelfAttention,
+        nnUNetTrainerLightMUNetNoAdjustment,
+        nnUNetTrainerLightMUNetNoResidual,
+        nnUNetTrainerSegResNet,
+        nnUNetTrainerUNETR,
+        nnUNetTrainerSwinUNETR,
+        nnUNetTrainerUMambaBot,
+        nnUNetTrainerUMambaEnc,
+        nnUNetTrainerLightMUNetReleased,
+        nnUNetTrainerLightMUNetReleasedFirst,
+    )
 }
 
 __all__ = ["TRAINERS", "explain_unknown", "find_trainer", *TRAINERS]

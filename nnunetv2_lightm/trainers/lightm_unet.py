@@ -8,18 +8,19 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from ..networks import LightMUNet
-from ..ops import select_backend
-from .checkpoints import AtomicCheckpoints
-from .safeguards import Safeguards, safeguarded
+from ._base import PluginTrainer
+from .safeguards import safeguarded
 
 
-class nnUNetTrainerLightMUNet(Safeguards, AtomicCheckpoints):
+class nnUNetTrainerLightMUNet(PluginTrainer):
     """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
 
     Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. The optimiser
     is not the paper's, which barely moves this network in 100 epochs; :class:`nnUNetTrainerLightMUNetPaperSGD` has
     that one. No deep supervision, as in the paper.
     """
+
+    network_options: dict[str, object] = {}  # of LightMUNet, beside what the plans say
 
     def __init__(
         self,
@@ -32,13 +33,12 @@ class nnUNetTrainerLightMUNet(Safeguards, AtomicCheckpoints):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = 1e-3
         self.weight_decay = 1e-2
-        self.num_epochs = 100
-        self.enable_deep_supervision = False
         # A checkpoint is some 30 MB, so that a killed run need not lose more than an epoch.
         self.save_every = 1
 
-    @staticmethod
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
@@ -55,23 +55,13 @@ class nnUNetTrainerLightMUNet(Safeguards, AtomicCheckpoints):
             spatial_dims=len(configuration_manager.patch_size),
             strides=configuration_manager.pool_op_kernel_sizes,
             deep_supervision=enable_deep_supervision,
+            **cls.network_options,
         )
         return safeguarded(network)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, self.weight_decay), lr=self.initial_lr)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing to switch unless the trainer has deep supervision: the network returns one map of logits."""
-        if self.enable_deep_supervision:
-            super().set_deep_supervision_enabled(enabled)
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        parameters = sum(p.numel() for p in self.network.parameters())
-        backend = select_backend(self.device.type)
-        self.print_to_log_file(f"{type(self).__name__}: {parameters:,} parameters, selective scan backend: {backend}")
 
 
 class nnUNetTrainerLightMUNetPaperSGD(nnUNetTrainerLightMUNet):

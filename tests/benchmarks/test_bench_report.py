@@ -7,10 +7,11 @@ import json
 import pytest
 import report
 from harness.goals import GOALS
-from harness.measure import Spread
 from harness.plot import draw
 from harness.report_text import goals_table, number, records_table, results_markdown, spread_text
 from harness.results import SHARE, SPEED, Row
+
+from nnunetv2_lightm.study.timing import Spread
 
 
 def measured(name, ours, theirs, kind=SPEED, unit="s"):

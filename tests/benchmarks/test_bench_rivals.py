@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import memory
-import numpy as np
 import pytest
 import torch
 from harness import checks
@@ -82,11 +80,3 @@ def test_an_exp_takes_a_plausible_time():
     exps = ExpRate()
     assert exps.instruction_set in native_library.instruction_sets()
     assert 1e-12 < exps.seconds() < 1e-7
-
-
-def test_transient_memory_is_what_a_run_needs_for_a_while():
-    reason = memory.unsupported()
-    if reason:
-        pytest.skip(reason)
-    found = memory.transient_mib(lambda: np.ones(64 << 17))  # 64 MiB
-    assert 60 < found < 80

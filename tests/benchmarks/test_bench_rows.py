@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from harness import machine
 from harness.goals import GOALS, Goal
-from harness.measure import QUICK, Spread
 from harness.results import RESULTS, SHARE, SPEED, Result, Row, argument_parser, parse
+
+from nnunetv2_lightm.study.timing import QUICK, Spread
 
 
 def spread(median):

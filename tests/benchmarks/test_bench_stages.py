@@ -7,11 +7,12 @@ import time
 import pytest
 import torch
 from harness.checks import backend
-from harness.measure import QUICK
 from harness.models import forward_pass, light_m_unet, sample
 from harness.peaks import measure_peaks
 from harness.stages import operator_name, recording, stages_of, torch_operators
 from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_lightm.study.timing import QUICK
 
 PATCHES = {2: (32, 16), 3: (16, 16, 8)}
 

@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.trainers import TRAINERS, budgets, find_trainer
 
-from .conftest import STRIDES, make_plans
+from .plans import STRIDES, make_plans
 
 
 @pytest.mark.parametrize("name", sorted(TRAINERS))
@@ -88,17 +88,18 @@ def test_paper_recipe(make_trainer):
     assert group["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
-@pytest.mark.parametrize("name", sorted(TRAINERS))
+@pytest.mark.parametrize("name", sorted(name for name in TRAINERS if "LightMUNet" in name))
 def test_train_step_and_validation_step(make_trainer, name):
     trainer = make_trainer(name)
     trainer.initialize()
     trainer.set_deep_supervision_enabled(True)
-    before = trainer.network.decoder.seg_layers[0].pointwise.weight.detach().clone()
+    *_, parameter = trainer.network.parameters()
+    before = parameter.detach().clone()
     torch.manual_seed(0)
     batch = {"data": torch.randn(2, 1, 8, 16, 16), "target": torch.randint(0, 3, (2, 1, 8, 16, 16)).float()}
     assert trainer.train_step(batch)["loss"] > 0
     assert all(p.grad is not None for p in trainer.network.parameters())
-    assert (before != trainer.network.decoder.seg_layers[0].pointwise.weight).any()
+    assert (before != parameter).any()
     trainer.network.eval()
     with torch.no_grad():
         assert trainer.validation_step(batch)["tp_hard"].shape == (2,)

@@ -69,6 +69,9 @@ def select_backend(device_type: str, requested: str | None = None, dtype: torch.
         ValueError: if the requested name does not exist.
         RuntimeError: if the requested backend cannot run on the device or in the dtype; never falls back in silence.
     """
+    if device_type == "meta":
+        # Nothing is computed there: the operator gives shapes, whichever backend is asked for.
+        return LAST_RESORT
     requested = requested or os.environ.get(ENVIRONMENT_VARIABLE) or None
     if requested == REFERENCE:
         return REFERENCE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,12 @@ class Safeguards(nnUNetTrainer):
             super().run_training()
 
     def train_step(self, batch: dict) -> dict:
+        return self._checked_step(super().train_step, batch)
+
+    def _checked_step(self, step: Callable[[dict], dict], batch: dict) -> dict:
+        """A training step between the checks of what goes in and what comes out."""
         check_batch(batch, self._describe_case)
-        result = super().train_step(batch)
+        result = step(batch)
         if not np.isfinite(result["loss"]):
             check_weights(self.network, float(result["loss"]))
         return result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from harness.measure import Effort, Spread, alternate, fastest
+
+from nnunetv2_lightm.study.timing import Effort, Spread, alternate, fastest
 
 
 class FakeTime:
@@ -81,5 +82,5 @@ def test_what_cannot_run_is_left_out_and_said():
 
 def test_fastest_ignores_the_first_run(monkeypatch):
     time = FakeTime()
-    monkeypatch.setattr("harness.measure.time.perf_counter", time)
+    monkeypatch.setattr("nnunetv2_lightm.study.timing.time.perf_counter", time)
     assert fastest({"a": time.candidate("a", 1, 5), "b": time.candidate("b", 50, 3)}) == "b"

@@ -1,0 +1,80 @@
+"""``nnUNetv2_lightm complexity``: the paper's tables counted in two conventions, or trainers counted and measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..study.complexity.errors import ComplexityError
+from ..study.tables import write_text
+
+FORMATS = ("markdown", "csv", "json")
+
+
+def main(argv: list[str]) -> int:
+    """Print the report, or write it. Returns 0; 1 when something is missing; 2 when wrongly called."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _check(parser, arguments)
+    try:
+        report = _paper(arguments) if arguments.paper else _trainers(arguments)
+    except ComplexityError as error:
+        print(f"complexity: {error}", file=sys.stderr)
+        return 1
+    if arguments.o is None:
+        print(report, end="")
+    else:
+        arguments.o.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.o, report)
+    return 0
+
+
+# Each report is imported when it is called: --help need not wait for torch, nor one report for what the other needs.
+def _paper(arguments: argparse.Namespace) -> str:
+    from ..study.complexity.paper_report import paper_report
+
+    return paper_report(arguments.format)
+
+
+def _trainers(arguments: argparse.Namespace) -> str:
+    from ..study.complexity.trainer_report import trainer_report
+
+    return trainer_report(
+        arguments.tr,
+        arguments.d,
+        arguments.c,
+        arguments.p,
+        device=None if arguments.count_only else arguments.device,
+        form=arguments.format,
+    )
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Either --paper alone, or trainers with data set and configuration."""
+    given = [option for option in ("tr", "d", "c") if getattr(arguments, option) is not None]
+    if arguments.paper and given:
+        parser.error(f"--paper goes without {', '.join(f'-{option}' for option in given)}")
+    if not arguments.paper and len(given) < 3:
+        parser.error("give --paper, or all of -tr, -d and -c")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm complexity",
+        usage="%(prog)s [-h] (--paper | -tr NAME [NAME ...] -d DATASET -c CONFIGURATION [-p PLANS]) [options]",
+        description="Parameters and multiply-adds (MACs). With --paper: Tables 1, 2 and 3 of the LightM-UNet paper, as "
+        "it counted beside the true counts, and what its claims are worth; needs thop and MONAI (extras `paper` and "
+        "`baselines`). Otherwise: what trainers build for a configuration, with seconds and memory of a forward pass "
+        "and a training step measured here.",
+    )
+    parser.add_argument("--paper", action="store_true", help="the tables of the paper")
+    parser.add_argument("-tr", nargs="+", metavar="NAME", help="trainers, any that nnU-Net finds")
+    parser.add_argument("-d", metavar="DATASET", help="data set, its number or name; it must have been planned")
+    parser.add_argument("-c", metavar="CONFIGURATION", help="e.g. 3d_fullres")
+    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="measure there (default: %(default)s)")
+    parser.add_argument("--count-only", action="store_true", help="do not measure")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="write the report there instead of printing it")
+    return parser

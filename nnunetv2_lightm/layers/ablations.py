@@ -1,0 +1,87 @@
+"""The RVM Layers of the ablation study, Table 3 of the paper: each differs from the paper's layer in one thing.
+
+None of them is the compiled operator's layer: they are put together from PyTorch's operators.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .attention import SelfAttention
+from .rvm import RVMLayer
+
+
+class Conv3(nn.Module):
+    """Row "VSSM -> Conv3": a 3x3(x3) convolution, with bias, in the VSS Module's place; its options do not apply."""
+
+    def __init__(self, d_model: int, spatial_dims: int, **vss: int) -> None:
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[spatial_dims]
+        self.conv = conv(d_model, d_model, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *spatial, d_model) -> the same shape."""
+        return self.conv(x.movedim(-1, 1)).movedim(1, -1)
+
+
+class VoxelAttention(SelfAttention):
+    """Row "VSSM -> Self-Attention": each voxel attends to every other one; the VSS Module's options do not apply.
+
+    There is no position embedding: the depthwise convolutions of the Encoder Blocks have seen the image grid.
+    """
+
+    def __init__(self, d_model: int, spatial_dims: int, **vss: int) -> None:
+        super().__init__(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *spatial, d_model) -> the same shape."""
+        return super().forward(x.flatten(1, -2)).view(x.shape)
+
+
+class _AblatedRVMLayer(RVMLayer):
+    def fused(self, device_type: str) -> bool:
+        """Never: the compiled operator is the paper's layer."""
+        return False
+
+
+class Conv3RVMLayer(_AblatedRVMLayer):
+    """``m = Conv3(LayerNorm(x)) + s * x``."""
+
+    mixer = Conv3
+
+
+class SelfAttentionRVMLayer(_AblatedRVMLayer):
+    """``m = SelfAttention(LayerNorm(x)) + s * x``."""
+
+    mixer = VoxelAttention
+
+
+class _UnadjustedRVMLayer(_AblatedRVMLayer):
+    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, **vss: int) -> None:
+        super().__init__(in_channels, out_channels, spatial_dims, **vss)
+        self.scale = None
+
+
+class NoAdjustmentRVMLayer(_UnadjustedRVMLayer):
+    """Row "w/o Adjustment factors": ``m = VSSM(LayerNorm(x)) + x``."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.vssm(self.norm_in(x)) + x
+
+
+class NoResidualRVMLayer(_UnadjustedRVMLayer):
+    """Row "w/o Residual connections": ``m = VSSM(LayerNorm(x))``; the adjustment factor goes with them."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.vssm(self.norm_in(x))
+
+
+# The layers of the Encoder Blocks and of the Bottleneck Block. Self-attention is quadratic in the number of voxels,
+# so that the paper has it in the bottleneck alone.
+ABLATIONS: dict[str | None, tuple[type[RVMLayer], type[RVMLayer]]] = {
+    None: (RVMLayer, RVMLayer),
+    "conv3": (Conv3RVMLayer, Conv3RVMLayer),
+    "self_attention": (RVMLayer, SelfAttentionRVMLayer),
+    "no_adjustment": (NoAdjustmentRVMLayer, NoAdjustmentRVMLayer),
+    "no_residual": (NoResidualRVMLayer, NoResidualRVMLayer),
+}

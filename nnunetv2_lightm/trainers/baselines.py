@@ -1,0 +1,150 @@
+"""Trainers of the networks that the LightM-UNet paper compares with, beside nnU-Net's own: MONAI's, and U-Mamba.
+
+Loss, epochs and the rest are those of our other trainers, so that network and optimiser alone differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from ..networks import UMambaBot, UMambaEnc, segresnet, swin_unetr, unetr
+from ._base import PluginTrainer
+from .safeguards import safeguarded
+
+
+class Recipe(NamedTuple):
+    """An optimiser; the learning rate falls by nnU-Net's poly schedule."""
+
+    optimizer: type[torch.optim.Optimizer]
+    initial_lr: float
+    weight_decay: float
+
+
+class _MonaiTrainer(PluginTrainer):
+    """A subclass names a builder of networks/monai_networks.py and a recipe. Needs the extra `baselines`."""
+
+    builder: Callable[..., nn.Module]
+    recipe: Recipe
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        _, self.initial_lr, self.weight_decay = self.recipe
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """The network for a configuration, of which it takes the patch size alone; it has no deep supervision."""
+        network = cls.builder(num_input_channels, num_output_channels, configuration_manager.patch_size)
+        return safeguarded(network)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        parameters = self.network.parameters()
+        optimizer = self.recipe.optimizer(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+
+class nnUNetTrainerSegResNet(_MonaiTrainer):
+    """SegResNet: Adam 1e-4, L2 penalty 1e-5, poly schedule, which are its paper's (Myronenko 2018), 100 epochs."""
+
+    builder = staticmethod(segresnet)
+    recipe = Recipe(torch.optim.Adam, initial_lr=1e-4, weight_decay=1e-5)
+
+
+class nnUNetTrainerUNETR(_MonaiTrainer):
+    """UNETR: AdamW 1e-4, its paper's (Hatamizadeh et al. 2022), weight decay 1e-2, poly schedule, 100 epochs."""
+
+    builder = staticmethod(unetr)
+    recipe = Recipe(torch.optim.AdamW, initial_lr=1e-4, weight_decay=1e-2)
+
+
+class nnUNetTrainerSwinUNETR(_MonaiTrainer):
+    """Swin UNETR: AdamW 1e-4, weight decay 1e-2, poly schedule, 100 epochs.
+
+    Its paper has 8e-4 after a warm-up; 1e-4 is what nnU-Net's authors needed for Swin networks in nnU-Net, which has
+    no warm-up (MIC-DKFZ/nnUNet#2197).
+    """
+
+    builder = staticmethod(swin_unetr)
+    recipe = Recipe(torch.optim.AdamW, initial_lr=1e-4, weight_decay=1e-2)
+
+
+class _UMambaTrainer(PluginTrainer):
+    """A subclass names its network. With deep supervision and nnU-Net's optimiser, as in U-Mamba's paper."""
+
+    network_class: type[nn.Module]
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = True
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network with the stages of the plans' U-Net; a residual block for each convolution of a plain one.
+
+        Raises:
+            ValueError: if the plans describe another network than nnU-Net's U-Nets.
+        """
+        architecture = dict(configuration_manager.network_arch_init_kwargs)
+        if "n_conv_per_stage" in architecture:
+            architecture["n_blocks_per_stage"] = architecture.pop("n_conv_per_stage")
+        if "n_blocks_per_stage" not in architecture:
+            raise ValueError(
+                f"the plans {plans_manager.plans_name} are for {configuration_manager.network_arch_class_name}; "
+                f"{cls.__name__} takes its stages from plans for one of nnU-Net's U-Nets: nnUNetv2_train ... -p "
+                "nnUNetPlans, or -p nnUNetResEncUNetMPlans"
+            )
+        network = get_network_from_plans(
+            f"{cls.network_class.__module__}.{cls.network_class.__qualname__}",
+            architecture,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            deep_supervision=enable_deep_supervision,
+        )
+        return safeguarded(network)
+
+
+class nnUNetTrainerUMambaBot(_UMambaTrainer):
+    """U-Mamba_Bot: nnU-Net's SGD 1e-2 with Nesterov momentum 0.99, weight decay 3e-5, poly schedule, 100 epochs."""
+
+    network_class = UMambaBot
+
+
+class nnUNetTrainerUMambaEnc(_UMambaTrainer):
+    """U-Mamba_Enc: nnU-Net's SGD 1e-2 with Nesterov momentum 0.99, weight decay 3e-5, poly schedule, 100 epochs."""
+
+    network_class = UMambaEnc

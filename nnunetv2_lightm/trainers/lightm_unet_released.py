@@ -1,0 +1,85 @@
+"""Trainers of the network that the authors of LightM-UNet released, with the recipe of their code."""
+
+from __future__ import annotations
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from ..networks import LightMUNetReleased
+from .lightm_unet import nnUNetTrainerLightMUNet
+from .safeguards import safeguarded
+
+
+class nnUNetTrainerLightMUNetReleased(nnUNetTrainerLightMUNet):
+    """The released network, head revision, and the released recipe: Adam 1e-4 (weight decay 1e-5, eps 1e-5), poly
+    schedule, 100 epochs of 250 iterations, CE + Dice, gradient clipping at 12, training in float32.
+
+    The network halves every axis three times whatever the plans say, as the released code does: so that weights that
+    were trained with that code predict here what they predict there, and a change of plans does not change the network.
+    Axes that cannot be halved are floored, those of a single voxel are left alone.
+    """
+
+    revision = "head"
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-4
+        self.weight_decay = 1e-5
+        self.grad_scaler = None
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = False,
+    ) -> nn.Module:
+        """The network for a configuration; nnU-Net calls this in training and in prediction.
+
+        Of the plans only the number of dimensions enters.
+
+        Raises:
+            ValueError: if deep supervision is asked for, which the released network has not.
+        """
+        if enable_deep_supervision:
+            raise ValueError(f"{cls.__name__}: enable_deep_supervision is True; the released network has none")
+        dims = len(configuration_manager.patch_size)
+        network = LightMUNetReleased(num_input_channels, num_output_channels, spatial_dims=dims, revision=cls.revision)
+        return safeguarded(network)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay, eps=1e-5
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0.9)
+
+    def train_step(self, batch: dict) -> dict:
+        return self._checked_step(self._float32_step, batch)
+
+    def _float32_step(self, batch: dict) -> dict:
+        """nnU-Net's step without its autocast, which on a GPU cannot be switched off otherwise."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"].to(self.device, non_blocking=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.network(data), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+
+class nnUNetTrainerLightMUNetReleasedFirst(nnUNetTrainerLightMUNetReleased):
+    """The first public revision of the released network, the one in the paper's tables; the same recipe."""
+
+    revision = "first"
