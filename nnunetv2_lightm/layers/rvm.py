@@ -45,11 +45,12 @@ class RVMLayer(nn.Module):
         """
         if self.fused(x.device.type):
             return rvm_layer(x, self._parameters_of_operator(), pool or [1] * (x.ndim - 2))
-        out = self.projection(self.norm_out(self.mix(x)))  # (2)
+        m = self.mix(x)  # (1)
+        out = self.projection(self.norm_out(m))  # (2)
         return _max_pool(out, pool) if pool and max(pool) > 1 else out
 
     def mix(self, x: Tensor) -> Tensor:
-        """m of equation (1); x: (batch, *spatial, in_channels) -> the same shape."""
+        """Equation (1); x: (batch, *spatial, in_channels) -> the same shape."""
         return self.vssm(self.norm_in(x)) + self.scale * x
 
     def fused(self, device_type: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from importlib import import_module
 
 import pytest
@@ -16,8 +15,7 @@ from nnunetv2_lightm.networks import LightMUNet, UMambaBot, UMambaEnc
 from nnunetv2_lightm.ops import select_backend
 from nnunetv2_lightm.trainers import TRAINERS
 
-from ..networks.small import SMALL
-from .plans import make_plans
+from .conftest import make_plans
 
 ABLATIONS = {"Conv3": "conv3", "SelfAttention": "self_attention", "NoAdjustment": "no_adjustment",
              "NoResidual": "no_residual"}  # fmt: skip
@@ -59,11 +57,9 @@ def network_for_prediction(trainer, configuration):
 
 @pytest.mark.parametrize("name", [*MONAI, *UMAMBA])
 @CONFIGURATIONS
-def test_trains_and_predicts(make_trainer, monkeypatch, name, configuration):
+def test_trains_and_predicts(make_trainer, name, configuration):
     if name in MONAI:
         pytest.importorskip("monai", reason="pip install 'nnunetv2-lightm[baselines]'")
-        builder = TRAINERS[name].builder
-        monkeypatch.setattr(TRAINERS[name], "builder", staticmethod(partial(builder, **SMALL[builder])))
     trainer = make_trainer(name, configuration)
     trainer.initialize()
     # nnU-Net gives the lowest resolution's loss no weight; its head is the one parameter without a gradient.

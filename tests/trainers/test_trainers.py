@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.trainers import TRAINERS, budgets, find_trainer
 
-from .plans import STRIDES, make_plans
+from .conftest import STRIDES, make_plans
 
 
 @pytest.mark.parametrize("name", sorted(TRAINERS))
