@@ -1,5 +1,6 @@
 """Building blocks of the networks; feature maps are channels-last: (batch, *spatial, channels)."""
 
+from .attention import SelfAttention
 from .decoder import DecoderBlock, upsample
 from .depthwise import depthwise_conv
 from .mamba1 import Mamba1Block
@@ -7,4 +8,13 @@ from .rvm import RVMLayer
 from .ssm import SelectiveSSM
 from .vss import VSSModule
 
-__all__ = ["DecoderBlock", "Mamba1Block", "RVMLayer", "SelectiveSSM", "VSSModule", "depthwise_conv", "upsample"]
+__all__ = [
+    "DecoderBlock",
+    "Mamba1Block",
+    "RVMLayer",
+    "SelectiveSSM",
+    "SelfAttention",
+    "VSSModule",
+    "depthwise_conv",
+    "upsample",
+]
