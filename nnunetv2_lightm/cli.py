@@ -21,6 +21,10 @@ COMMANDS = {
     "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
     "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
+    "import-released": (
+        "nnunetv2_lightm.commands.import_released",
+        "turn a checkpoint of the authors' fork into a model folder for stock nnU-Net",
+    ),
 }
 INTERRUPTED = 130
 

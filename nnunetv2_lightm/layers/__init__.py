@@ -1,6 +1,7 @@
 """Building blocks of the networks; feature maps are channels-last: (batch, *spatial, channels)."""
 
 from .ablations import ABLATIONS
+from .attention import SelfAttention
 from .decoder import DecoderBlock, upsample
 from .depthwise import depthwise_conv
 from .mamba1 import Mamba1Block
@@ -14,6 +15,7 @@ __all__ = [
     "Mamba1Block",
     "RVMLayer",
     "SelectiveSSM",
+    "SelfAttention",
     "VSSModule",
     "depthwise_conv",
     "upsample",

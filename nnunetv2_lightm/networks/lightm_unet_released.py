@@ -8,8 +8,8 @@ Parameters have the names and shapes of the released code, so that its weights l
 
 - Any input size works: an axis that is odd is floored by the pooling and interpolated back to the size of its skip. On
   sizes divisible by 8 that is what the released code computes.
-- Around each scan the network computes in float32, whatever autocast says. The released code trains in float32, but
-  predicts under float16 autocast: there Mamba's output, which no norm bounds, overflows.
+- Each RVM layer, and so what is around the scan, computes in float32 whatever autocast says. The released code trains
+  in float32, but predicts under float16 autocast, where Mamba's output, which no norm bounds, may overflow.
 
 What must stay as it is, because the weights are bound to it: the stem of the head revision, depthwise before pointwise,
 makes of a one-channel image 32 scaled copies of a single filtered image (rank 1).
@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Mamba1Block
-from ..layers.attention import SelfAttention
+from ..layers import Mamba1Block, SelfAttention
 
 REVISIONS = ("head", "first")
 ABLATIONS = ("conv3", "self_attention", "no_adjustment", "no_residual")
@@ -64,13 +64,13 @@ class LightMUNetReleased(nn.Module):
     ) -> None:
         super().__init__()
         _check(spatial_dims, features, revision, ablation)
-        head = revision == "head"
-        stem_or_head = depthwise_separable if head else conv
-        decoder_block = DecoderBlock if head else FirstDecoderBlock
+        first = revision == "first"
+        outer_conv = conv if first else depthwise_separable  # of the stem and of the head
+        decoder_block = FirstDecoderBlock if first else DecoderBlock
         widths = [features * 2**level for level in range(len(RESIDUAL_BLOCKS))]
         narrowing = list(reversed(widths[:-1]))
 
-        self.convInit = stem_or_head(input_channels, features, spatial_dims)
+        self.convInit = outer_conv(input_channels, features, spatial_dims)
         self.down_layers = nn.ModuleList(
             encoder_stage(level, width, spatial_dims, ablation) for level, width in enumerate(widths)
         )
@@ -82,7 +82,7 @@ class LightMUNetReleased(nn.Module):
         self.conv_final = nn.Sequential(
             nn.GroupNorm(NORM_GROUPS, features),
             nn.ReLU(inplace=True),
-            stem_or_head(features, num_classes, spatial_dims, kernel_size=1, bias=True),
+            outer_conv(features, num_classes, spatial_dims, kernel_size=1, bias=True),
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
         layer: Makes an RVM layer from its input and output channels.
     """
 
-    def __init__(self, channels: int, layer: partial) -> None:
+    def __init__(self, channels: int, layer: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(NORM_GROUPS, channels)
         self.norm2 = nn.GroupNorm(NORM_GROUPS, channels)
@@ -227,7 +227,15 @@ class Resize(nn.Module):
         return F.interpolate(x, size=skip.shape[2:], mode=mode)
 
 
-def conv(in_channels: int, out_channels: int, spatial_dims: int, *, groups: int = 1, kernel_size: int = 3, bias=False):
+def conv(
+    in_channels: int,
+    out_channels: int,
+    spatial_dims: int,
+    *,
+    kernel_size: int = 3,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Sequential:
     """A convolution that keeps the size, under the name ``conv`` (MONAI's, which the released code is built of)."""
     options = {"kernel_size": kernel_size, "padding": kernel_size // 2, "groups": groups, "bias": bias}
     return nn.Sequential(OrderedDict(conv=_conv_type(spatial_dims)(in_channels, out_channels, **options)))

@@ -1,0 +1,53 @@
+"""``nnUNetv2_lightm import-released``: a checkpoint of the authors' fork becomes a model folder of stock nnU-Net."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..study.import_released import import_released
+from ..study.safe_checkpoint import CheckpointError
+
+PROGRAM = "nnUNetv2_lightm import-released"
+
+
+def main(argv: list[str]) -> int:
+    """Import, and say how to predict. Returns 1 if a checkpoint is not one of the fork, or OUT is there already."""
+    arguments = _parser().parse_args(argv)
+    try:
+        checkpoints = import_released(arguments.checkpoint, arguments.out, overwrite=arguments.overwrite)
+    except CheckpointError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    first = checkpoints[0]
+    parameters = sum(tensor.numel() for tensor in first.weights.values())
+    folds = " ".join(str(checkpoint.fold) for checkpoint in checkpoints)
+    name = f"{first.trainer.__name__}__{first.plans.get('plans_name', 'nnUNetPlans')}__{first.configuration}"
+    print(
+        f"{arguments.out}: {first.trainer.__name__}, {first.configuration}, fold {folds}, {parameters:,} parameters.\n"
+        "Predict:\n"
+        f"  nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {arguments.out} -f {folds}\n"
+        f"In the data set's folder below nnUNet_results, named {name}, nnUNetv2_predict finds it too."
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Turn checkpoints that were trained with the authors' fork of nnU-Net (LightM-UNet, nnU-Net 2.1.1) "
+        "into a model folder with which stock nnU-Net and this package predict.",
+        epilog="Nothing in a checkpoint is executed. The weights also serve as -pretrained_weights of a new training; "
+        "the old one cannot be continued.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="checkpoint_final.pth or checkpoint_best.pth; several folds of one training go into one folder",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the new model folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder that is there")
+    return parser
