@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from scipy.ndimage import gaussian_filter
 
 from .workspace import FOLDS, OURS, STOCK, TEST_CASES, TRAINING_CASES, Workspace
@@ -23,9 +25,13 @@ def planned(tmp_path_factory) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path_factory.mktemp("nnunet"))
     _write_raw_data_set(workspace)
     with workspace.in_this_process(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("nnUNet_n_proc_DA", "1")  # the planner takes it for a number of threads
+        # What takes seconds: measuring the memory of the planned network, and drawing millions of voxels from a case.
+        patch.setattr(ExperimentPlanner, "static_estimate_VRAM_usage", lambda *_: 1.0)
+        collect = DatasetFingerprintExtractor.collect_foreground_intensities
+        few = staticmethod(lambda *arguments, num_samples: collect(*arguments, num_samples=1000))
+        patch.setattr(DatasetFingerprintExtractor, "collect_foreground_intensities", few)
         workspace.run("nnUNetv2_extract_fingerprint", "-d", 900, "-np", 2)
-        workspace.run("nnUNetv2_plan_experiment", "-d", 900, "-gpu_memory_target", 0.2)
+        workspace.run("nnUNetv2_plan_experiment", "-d", 900)
         _edit_plans(workspace.preprocessed / "nnUNetPlans.json")
         workspace.run("nnUNetv2_preprocess", "-d", 900, "-c", *PATCH_SIZES, "-np", 2)
     yield workspace

@@ -103,7 +103,7 @@ def test_rules_are_those_of_cuda(monkeypatch, spatial_dims, dtype):
     monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "torch_chunked")
     loss = DC_and_CE_loss({"batch_dice": True, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss)
     found = dtypes("cuda", dtype, spatial_dims, loss)
-    assert found["decoder.head"][-1] == dtype and found["loss"] == torch.float32, "autocast was on"
+    assert found[""][-1] == dtype and found["loss"] == torch.float32, "autocast was on"
     assert dtypes("cpu", dtype, spatial_dims, loss) == found
 
 

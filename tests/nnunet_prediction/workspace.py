@@ -74,8 +74,10 @@ class Workspace:
             # For patches so small waking a thread costs more than its work; the commands ask for the number of cores.
             patch.setattr(multiprocessing, "cpu_count", lambda: 1)
             torch.set_num_threads(1)
-            yield
-        torch.set_num_threads(threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(threads)
 
     def run(self, command: str, *arguments: object) -> str:
         """Run an installed command; returns what it printed."""
