@@ -45,10 +45,14 @@ class SelectiveSSM(nn.Module):
         return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
 
     def forward(self, u: Tensor, z: Tensor | None = None) -> Tensor:
-        """Scans in float32 and returns u's dtype; a gate z multiplies the output as SiLU(z).
+        """Scans in float32 and returns the parameters' dtype; a gate z multiplies the output as SiLU(z).
+
+        Under autocast that is float32, not u's: nothing bounds the output before the LayerNorm that follows it, to
+        which its scale makes no difference, and float16 ends at 65504.
 
         u, z: (batch, length, d_inner) -> (batch, length, d_inner).
         """
         dt, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
-        return selective_scan(u, delta, self.A, B, C, self.D, z, self.dt_proj.bias, delta_softplus=True)
+        options = {"delta_softplus": True, "out_dtype": self.D.dtype}
+        return selective_scan(u, delta, self.A, B, C, self.D, z, self.dt_proj.bias, **options)

@@ -10,8 +10,10 @@ Equations (1), (2): :class:`nnunetv2_lightm.layers.RVMLayer`; (3): :class:`~nnun
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from ..layers import ABLATIONS, DecoderBlock, RVMLayer, depthwise_conv, upsample
@@ -111,7 +113,10 @@ class Stem(nn.Module):
         """(batch, input_channels, *spatial) -> (batch, *spatial, features)."""
         if not image.requires_grad and fused_depthwise_usable(image.device.type, self.pointwise.out_features):
             return depthwise_stem(image, [*self.depthwise.parameters(), *self.pointwise.parameters()])
-        return self.depthwise(self.pointwise(image.movedim(1, -1)))
+        # In float32 under autocast too, as that operator: one hot voxel of a z-scored image is as large as the root of
+        # the number of voxels, and no norm comes before.
+        with _without_autocast(image.device.type):
+            return self.depthwise(self.pointwise(image.movedim(1, -1).to(self.pointwise.weight.dtype)))
 
 
 class EncoderBlock(nn.Module):
@@ -199,6 +204,11 @@ def _pooling(strides: Strides | None, dims: int, blocks: int) -> list[tuple[int,
         raise ValueError(f"strides are {list(strides)}; the first stage is the full resolution, its stride must be 1")
     pooling = stages[1 : blocks + 1]
     return pooling + [(1,) * dims] * (blocks - len(pooling))
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    available = torch.amp.is_autocast_available(device_type)  # not on "meta"
+    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
 def _drop_unused_heads(module: Decoder, state_dict: dict, prefix: str, *_: object) -> None:

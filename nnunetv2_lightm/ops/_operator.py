@@ -24,22 +24,23 @@ def scan_op(
     delta_softplus: bool,
     backend: str,
     keep_checkpoints: bool,
+    out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state and the checkpoints from which the backward pass recomputes the states (empty if not kept)."""
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
     with torch.autocast(u.device.type, enabled=False):
         inputs = [_to(t, dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
         y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus, keep_checkpoints)
-    return y.to(u.dtype), last, checkpoints
+    return y.to(out_dtype or u.dtype), last, checkpoints
 
 
 @scan_op.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend, keep_checkpoints):
+def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend, keep_checkpoints, out_dtype=None):
     batch, length, d_inner = u.shape
     dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
     chunks = load_backend(backend).checkpoint_count(length)
     shape = (batch, chunks, A.shape[1], d_inner) if keep_checkpoints else (0,)
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    y = torch.empty_like(u, dtype=out_dtype, memory_format=torch.contiguous_format)
     return y, u.new_empty(batch, d_inner, A.shape[1], dtype=dtype), u.new_empty(shape, dtype=dtype)
 
 
@@ -80,7 +81,7 @@ def _(grad_y, grad_last, checkpoints, u, delta, A, B, C, D, z, delta_bias, delta
 
 
 def _setup_context(ctx, inputs, output):
-    *tensors, delta_softplus, backend, keep_checkpoints = inputs
+    *tensors, delta_softplus, backend, keep_checkpoints, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.delta_softplus, ctx.backend, ctx.has_checkpoints = delta_softplus, backend, keep_checkpoints
     ctx.save_for_backward(output[2], *tensors)
@@ -94,7 +95,7 @@ def _backward(ctx, grad_y, grad_last, grad_checkpoints):
         grad_y = torch.zeros_like(tensors[0])
     grads = scan_backward_op(grad_y, grad_last, checkpoints, *tensors, ctx.delta_softplus, ctx.backend)
     grads = [g if t is not None and needed else None for g, t, needed in zip(grads, tensors, ctx.needs_input_grad)]
-    return *grads, None, None, None
+    return *grads, None, None, None, None
 
 
 scan_op.register_autograd(_backward, setup_context=_setup_context)

@@ -17,6 +17,7 @@ def selective_scan_reference(
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S6 recurrence, one token after the other (Gu & Dao 2023, section 3.2, algorithm 2; eqs. 2a, 2b).
 
@@ -24,9 +25,9 @@ def selective_scan_reference(
     Arguments are those of :func:`nnunetv2_lightm.ops.selective_scan`. Computes in float64 when an input is float64,
     otherwise in float32; plain differentiable PyTorch, so its gradients are autograd's.
 
-    Returns: y, (batch, length, d_inner), dtype of u; last state, (batch, d_inner, d_state), compute dtype.
+    Returns: y, (batch, length, d_inner); last state, (batch, d_inner, d_state), compute dtype.
     """
-    out_dtype = u.dtype
+    out_dtype = out_dtype or u.dtype
     given = [t for t in (u, delta, A, B, C, D, z, delta_bias) if t is not None]
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
     with torch.autocast(u.device.type, enabled=False):

@@ -36,6 +36,7 @@ def selective_scan(
     delta_softplus: bool = False,
     *,
     return_last_state: bool = False,
+    out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """S6, the selective state space model (Gu & Dao 2023, algorithm 2), along the length axis.
@@ -54,10 +55,11 @@ def selective_scan(
         delta_bias: Added to delta, (d_inner,).
         delta_softplus: Apply the softplus to delta (after the bias).
         return_last_state: Return the state after the last token as well.
+        out_dtype: Dtype of y; None: u's.
         backend: A backend's name, or "reference"; None: the one that NNUNETV2_LIGHTM_BACKEND names, else the fastest
             one that runs on u's device.
 
-    Returns: y, (batch, length, d_inner), dtype of u; with ``return_last_state`` also the last state,
+    Returns: y, (batch, length, d_inner); with ``return_last_state`` also the last state,
         (batch, d_inner, d_state), float32 or float64.
 
     Raises:
@@ -67,11 +69,11 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias)
     name = select_backend(u.device.type, backend, compute_dtype(u, delta, A, B, C, D, z, delta_bias))
     if name == REFERENCE:
-        y, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        y, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus, out_dtype)
     else:
         tensors = (u, delta, A, B, C, D, z, delta_bias)
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-        y, last, _ = scan_op(*tensors, delta_softplus, name, keep)
+        y, last, _ = scan_op(*tensors, delta_softplus, name, keep, out_dtype)
     return (y, last) if return_last_state else y
 
 

@@ -104,6 +104,17 @@ def test_autocast_does_not_reach_the_scan(backend, autocast):
 
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_output_in_a_wider_dtype(backend):
+    """What the scan has computed, not rounded to the dtype of its input."""
+    inputs = make_inputs(1, 70, 4, 3, dtype=torch.float16)
+    options = {"delta_softplus": True, "backend": backend}
+    y, rounded = selective_scan(**inputs, **options, out_dtype=torch.float32), selective_scan(**inputs, **options)
+    assert y.dtype == torch.float32 and (y.half() == rounded).all() and (y != rounded).any()
+    y.sum().backward()
+    assert all(t.grad.dtype == torch.float16 for t in inputs.values())
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_empty_sequence_and_batch(backend):
     for shape in ((2, 0, 4, 3), (0, 5, 4, 3)):
         inputs = make_inputs(*shape)
@@ -163,6 +174,7 @@ def test_gradcheck(backend):
 def test_opcheck(backend, without):
     inputs = make_inputs(2, 70, 4, 3, without=without, dtype=torch.float32)
     torch.library.opcheck(scan_op, (*inputs.values(), True, backend, True))
+    torch.library.opcheck(scan_op, (*inputs.values(), True, backend, True, torch.bfloat16))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
