@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("nnunetv2_lightm.commands.doctor", "say whether a training would start, and if not what to mend"),
     "backends": ("nnunetv2_lightm.commands.backends", "list the scan backends and why one is not usable"),
     "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
+    "plan": ("nnunetv2_lightm.commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
     "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
 }

@@ -19,15 +19,16 @@ ALLOWED_PARTS = {
     "layers": {"ops"},
     "networks": {"ops", "layers"},
     "trainers": {"ops", "layers", "networks"},
+    "planning": set(),
     "study": {"ops", "layers", "networks", "trainers", "dataset_conversion"},
     "dataset_conversion": set(),
     "autoload": {"trainers"},
-    "commands": {"ops", "layers", "networks", "trainers", "study", "dataset_conversion", "autoload"},
+    "commands": {"ops", "layers", "networks", "trainers", "planning", "study", "dataset_conversion", "autoload"},
     "cli": {"commands", "study", ""},
 }
 # Libraries that only some parts may import.
 ALLOWED_USERS = {
-    "nnunetv2": {"trainers", "study", "commands.checks.probe"},  # the probe runs in a process of its own
+    "nnunetv2": {"trainers", "planning", "study", "commands.checks.probe"},  # the probe runs in a process of its own
     "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
     "triton": {"ops.backends"},
     "mamba_ssm": {"ops.backends"},
