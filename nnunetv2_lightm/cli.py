@@ -19,6 +19,7 @@ COMMANDS = {
     "backends": ("nnunetv2_lightm.commands.backends", "list the scan backends and why one is not usable"),
     "complexity": ("nnunetv2_lightm.commands.complexity", "count parameters and MACs as the paper did, and truly"),
     "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
+    "plan": ("nnunetv2_lightm.commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
     "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
     "import-released": (

@@ -21,15 +21,28 @@ ALLOWED_PARTS = {
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
     "trainers": {"ops", "layers", "networks", "nnunet_files"},
+    "planning": set(),
     "study": {"ops", "layers", "networks", "trainers", "dataset_conversion", "extras"},
     "dataset_conversion": set(),
     "autoload": {"trainers"},
-    "commands": {"ops", "layers", "networks", "trainers", "study", "dataset_conversion", "autoload", "nnunet_files"},
+    "commands": {
+        *(
+            "ops",
+            "layers",
+            "networks",
+            "trainers",
+            "planning",
+            "study",
+            "dataset_conversion",
+            "autoload",
+            "nnunet_files",
+        )
+    },
     "cli": {"commands", "study", ""},
 }
 # Libraries that only some parts may import.
 ALLOWED_USERS = {
-    "nnunetv2": {"trainers", "study", "commands.checks.probe"},  # the probe runs in a process of its own
+    "nnunetv2": {"trainers", "planning", "study", "commands.checks.probe"},  # the probe runs in a process of its own
     "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
     "monai": {"networks.monai_networks"},
     "triton": {"ops.backends"},

@@ -1,0 +1,115 @@
+"""``nnUNetv2_lightm plan``: a plans file that names LightMUNet, for any nnU-Net trainer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import re
+import sys
+from importlib import import_module
+
+from ..planning import PLANS_NAME, STOCK_PLANS_NAME
+
+
+def main(argv: list[str]) -> int:
+    """Plan, then print what was planned and what to run next. Returns: 0 planned, 1 the data set cannot be planned."""
+    arguments = _parser().parse_args(argv)
+    planning = import_module("nnunetv2_lightm.planning.datasets")
+    try:
+        # nnU-Net's planner prints every attempt; what came of them is printed below.
+        with contextlib.redirect_stdout(io.StringIO()):
+            plans = planning.plan_dataset(
+                arguments.dataset,
+                batch_size=arguments.batch_size,
+                gpu_memory_gb=arguments.gpu_memory_gb,
+                plans_name=arguments.plans_name,
+            )
+    except planning.PlanningError as error:
+        print(f"plan: {error}", file=sys.stderr)
+        return 1
+    print(_report(plans, arguments.plans_name))
+    return 0
+
+
+def _report(plans, plans_name: str) -> str:
+    dataset_id = int(plans.dataset_name[7:10])
+    rows = [("CONFIGURATION", "PATCH", "BATCH", "GPU, GiB", "CPU, GiB")]
+    for planned in plans.configurations:
+        patch = "x".join(map(str, planned.patch_size))
+        rows.append((planned.name, patch, str(planned.batch_size), f"{planned.gpu_gib:.1f}", f"{planned.cpu_gib:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    names = [planned.name for planned in plans.configurations]
+    there = [planned.name for planned in plans.configurations if planned.preprocessed]
+    missing = [name for name in names if name not in there]
+    commands = []
+    if missing:
+        commands.append(f"nnUNetv2_preprocess -d {dataset_id} -plans_name {plans_name} -c {' '.join(missing)}")
+    commands += [f"nnUNetv2_train {dataset_id} {names[-1]} 0 -p {plans_name}"]
+    commands += [f"nnUNetv2_train {dataset_id} {names[-1]} 0 -p {plans_name} -tr nnUNetTrainerLightMUNet"]
+    return "\n".join(
+        [
+            *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows),
+            "A training step's memory, estimated: on a GPU under autocast, never measured on one; on a CPU with the",
+            "compiled layers, beside what the process takes anyway.",
+            "",
+            f"{plans.file}",
+            *(["3d_cascade_fullres is in there too: 3d_fullres after 3d_lowres."] if "3d_lowres" in names else []),
+            *([f"Already preprocessed: {', '.join(there)}."] if there else []),
+            "",
+            "Next; the first training is by nnU-Net's stock recipe, the second by ours:",
+            *(f"  {command}" for command in commands),
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm plan",
+        description="Write a plans file that names LightMUNet as the network, so that any trainer of nnU-Net trains it "
+        "with -p, the stock one too. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
+        "planned for what LightMUNet needs. The data set's fingerprint is extracted if it is not there.",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N",
+        help="for every configuration (default: at least 2, more where the patch need not shrink for it)",
+    )
+    parser.add_argument(
+        "--gpu-memory-gb",
+        type=_gigabytes,
+        default=8.0,
+        metavar="X",
+        help="memory of the GPU; nine tenths of it are planned for (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--plans-name", type=_plans_name, default=PLANS_NAME, metavar="NAME", help="default: %(default)s"
+    )
+    return parser
+
+
+def _batch_size(text: str) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, at least 1")
+    return int(text)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number of GB above 0, such as 8 or 0.5")
+    return number
+
+
+def _plans_name(text: str) -> str:
+    if text == STOCK_PLANS_NAME:
+        raise argparse.ArgumentTypeError(f"{text!r} is the name of nnU-Net's own plans; choose another one")
+    if not re.fullmatch(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected letters and digits, with single _ or - in between")
+    return text

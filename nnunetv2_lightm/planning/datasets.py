@@ -1,0 +1,156 @@
+"""Plans a data set from its raw folder: what is there is checked first, so that nnU-Net's planner need not stumble."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
+
+from . import PLANS_NAME
+from .memory import CPU_COMPILED, GPU
+from .planner import PlanningError, nnUNetPlannerLightMUNet
+
+DATASET_JSON_KEYS = ("labels", "numTraining", "file_ending")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A configuration of a plans file.
+
+    Attributes:
+        name: "2d", "3d_fullres" or "3d_lowres".
+        patch_size: In voxels.
+        batch_size: Samples.
+        gpu_gib: Estimate of a training step's memory on a GPU.
+        cpu_gib: Estimate of what it adds to the process on a CPU with the compiled layers.
+        preprocessed: Its data are there already.
+    """
+
+    name: str
+    patch_size: tuple[int, ...]
+    batch_size: int
+    gpu_gib: float
+    cpu_gib: float
+    preprocessed: bool
+
+
+@dataclass(frozen=True)
+class Plans:
+    """A plans file that was written.
+
+    Attributes:
+        dataset_name: As nnU-Net names it.
+        file: Where it is.
+        configurations: All that are trained on data of their own, in the order of their size.
+    """
+
+    dataset_name: str
+    file: Path
+    configurations: tuple[Planned, ...]
+
+
+def plan_dataset(
+    dataset: str, *, batch_size: int | None = None, gpu_memory_gb: float = 8.0, plans_name: str = PLANS_NAME
+) -> Plans:
+    """Write a plans file for LightMUNet to nnUNet_preprocessed; the fingerprint is extracted if it is not there.
+
+    Args:
+        dataset: Id or name.
+        batch_size: The same for every configuration; None: by nnU-Net's rules.
+        gpu_memory_gb: The GPU's memory, in GiB.
+        plans_name: Of the plans file.
+
+    Raises:
+        PlanningError: if the data set cannot be read, or nothing fits into the memory.
+    """
+    raw, preprocessed = _folder("nnUNet_raw"), _folder("nnUNet_preprocessed")
+    name = find_dataset(dataset, raw)
+    check_dataset_json(raw / name / "dataset.json")
+    extractor = DatasetFingerprintExtractor(name, default_num_processes)
+    _check_cases(extractor.dataset, raw / name)
+    try:
+        extractor.run(overwrite_existing=False)
+    except RuntimeError as error:
+        raise PlanningError(
+            f"{raw / name}: the fingerprint cannot be extracted: {error}; "
+            f"`nnUNetv2_extract_fingerprint -d {int(name[7:10])} --verify_dataset_integrity` tells more"
+        ) from error
+    planner = partial(nnUNetPlannerLightMUNet, batch_size=batch_size)
+    plans, _ = plan_experiment_dataset(name, planner, gpu_memory_gb, overwrite_plans_name=plans_name)
+    return Plans(
+        name,
+        preprocessed / name / f"{plans_name}.json",
+        tuple(
+            _planned(key, plans["configurations"][key], len(extractor.dataset_json["labels"]), preprocessed / name)
+            for key in ("2d", "3d_lowres", "3d_fullres")
+            if key in plans["configurations"]
+        ),
+    )
+
+
+def find_dataset(dataset: str, raw: Path) -> str:
+    """Name of a data set in nnUNet_raw, given by its id or name.
+
+    Raises:
+        PlanningError: if there is none, or more than one with that id.
+    """
+    names = sorted(path.name for path in raw.glob("Dataset*") if path.is_dir()) if raw.is_dir() else []
+    if re.fullmatch(r"\d+", dataset):
+        found = [name for name in names if name.startswith(f"Dataset{int(dataset):03d}_")]
+    else:
+        found = [name for name in names if name == dataset]
+    if len(found) > 1:
+        raise PlanningError(f"nnUNet_raw={raw} has {len(found)} data sets with the id {dataset}: {', '.join(found)}")
+    if not found:
+        there_are = f"there are: {', '.join(names)}" if names else "there is none at all"
+        raise PlanningError(f"no data set {dataset!r} in nnUNet_raw={raw}; {there_are}")
+    return found[0]
+
+
+def check_dataset_json(path: Path) -> None:
+    """See to it that a dataset.json has what the planner reads.
+
+    Raises:
+        PlanningError: if it has not.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanningError(f"{path}: cannot be read: {error}") from error
+    given = content if isinstance(content, dict) else {}
+    missing = [key for key in DATASET_JSON_KEYS if key not in given]
+    if "channel_names" not in given and "modality" not in given:
+        missing.append("channel_names")
+    if missing:
+        raise PlanningError(f"{path}: lacks {', '.join(missing)}; nnU-Net's raw format needs them")
+
+
+def _check_cases(cases: Mapping[str, Mapping], folder: Path) -> None:
+    if not cases:
+        raise PlanningError(f"{folder}: no training images; they belong into imagesTr, their labels into labelsTr")
+    missing = [file for case in cases.values() for file in (*case["images"], case["label"]) if not Path(file).is_file()]
+    if missing:
+        raise PlanningError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")
+
+
+def _planned(name: str, configuration: Mapping, num_classes: int, folder: Path) -> Planned:
+    patch, batch = tuple(configuration["patch_size"]), configuration["batch_size"]
+    strides = configuration["architecture"]["arch_kwargs"]["strides"]
+    gpu, cpu = (model.gib(patch, strides, batch, num_classes) for model in (GPU, CPU_COMPILED))
+    data = folder / configuration["data_identifier"]
+    return Planned(name, patch, batch, gpu, cpu, data.is_dir() and any(data.glob("*.pkl")))
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        raise PlanningError(f"{variable} is not set; `nnUNetv2_lightm doctor` says how to set nnU-Net's folders")
+    return Path(value)

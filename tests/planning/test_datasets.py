@@ -1,0 +1,113 @@
+"""What is wrong with a data set is said before nnU-Net's planner stumbles over it; and what was planned is told."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+from nnunetv2_lightm.planning.datasets import find_dataset, plan_dataset
+from nnunetv2_lightm.planning.memory import CPU_COMPILED, GPU
+from nnunetv2_lightm.planning.planner import PlanningError
+
+DATA = ((1.0, 1.0, 1.0), (40, 48, 48))
+
+
+@pytest.mark.parametrize("given", ["5", "005", "Dataset005_Made"])
+def test_id_or_name(make_dataset, folders, given):
+    make_dataset(*DATA)
+    make_dataset(*DATA, name="Dataset051_Other")
+    assert find_dataset(given, folders / "nnUNet_raw") == "Dataset005_Made"
+
+
+@pytest.mark.parametrize("given", ["6", "Dataset005", "Made", "-5", "../Dataset005_Made", ""])
+def test_unknown_data_set(make_dataset, given):
+    make_dataset(*DATA)
+    with pytest.raises(PlanningError, match=r"no data set .* there are: Dataset005_Made"):
+        plan_dataset(given)
+
+
+def test_no_data_set_at_all(folders):
+    with pytest.raises(PlanningError, match=r"nnUNet_raw=.*; there is none at all"):
+        plan_dataset("5")
+    (folders / "nnUNet_raw").rmdir()
+    with pytest.raises(PlanningError, match="there is none at all"):
+        plan_dataset("5")
+
+
+def test_id_of_two_data_sets(make_dataset):
+    make_dataset(*DATA)
+    make_dataset(*DATA, name="Dataset005_Twin")
+    with pytest.raises(PlanningError, match="2 data sets with the id 5: Dataset005_Made, Dataset005_Twin"):
+        plan_dataset("5")
+    assert plan_dataset("Dataset005_Twin").dataset_name == "Dataset005_Twin"
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
+def test_folders_have_to_be_set(make_dataset, monkeypatch, variable):
+    make_dataset(*DATA)
+    monkeypatch.delenv(variable)
+    with pytest.raises(PlanningError, match=f"{variable} is not set; `nnUNetv2_lightm doctor`"):
+        plan_dataset("5")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "lacks labels, numTraining, file_ending, channel_names"),
+        ('{"labels": {}, "modality": {}, "file_ending": ".png"}', "lacks numTraining;"),
+    ],
+)
+def test_broken_dataset_json(make_dataset, folders, content, message):
+    file = folders / "nnUNet_raw" / make_dataset(*DATA) / "dataset.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(PlanningError, match=f"dataset.json: {message}"):
+        plan_dataset("5")
+
+
+def test_missing_images(make_dataset, folders):
+    raw = folders / "nnUNet_raw" / make_dataset(*DATA)
+    (raw / "labelsTr" / "case1.nii.gz").unlink()
+    with pytest.raises(PlanningError, match=r"1 files are missing, the first is .*labelsTr/case1.nii.gz"):
+        plan_dataset("5")
+    for file in (raw / "imagesTr").iterdir():
+        file.unlink()
+    with pytest.raises(PlanningError, match="no training images"):
+        plan_dataset("5")
+
+
+def test_fingerprint_that_cannot_be_extracted(make_dataset, folders, monkeypatch):
+    (folders / "nnUNet_preprocessed" / make_dataset(*DATA) / "dataset_fingerprint.json").unlink()
+
+    def worker_died(*_, **__):
+        raise RuntimeError("Exception thrown in SimpleITK ImageFileReader_Execute")
+
+    monkeypatch.setattr(DatasetFingerprintExtractor, "run", worker_died)
+    message = r"fingerprint cannot be extracted: Exception thrown .*; `nnUNetv2_extract_fingerprint -d 5 --verify"
+    with pytest.raises(PlanningError, match=message):
+        plan_dataset("5")
+
+
+def test_what_was_planned_is_told(make_dataset, folders):
+    name = make_dataset(*DATA)
+    preprocessed = folders / "nnUNet_preprocessed" / name
+    data = preprocessed / "nnUNetPlans_3d_fullres"
+    data.mkdir()
+    (data / "case0.pkl").touch()
+    plans = plan_dataset("5", batch_size=3, gpu_memory_gb=2, plans_name="Mine")
+    assert (plans.dataset_name, plans.file) == (name, preprocessed / "Mine.json")
+    content = json.loads(plans.file.read_text())["configurations"]
+    assert [planned.name for planned in plans.configurations] == ["2d", "3d_fullres"]
+    for planned in plans.configurations:
+        configuration = content[planned.name]
+        assert planned.patch_size == tuple(configuration["patch_size"])
+        assert planned.batch_size == configuration["batch_size"] == 3
+        assert planned.preprocessed == (planned.name == "3d_fullres")
+        step = (planned.patch_size, configuration["architecture"]["arch_kwargs"]["strides"], 3, 3)
+        assert math.isclose(planned.gpu_gib, GPU.gib(*step)) and math.isclose(planned.cpu_gib, CPU_COMPILED.gib(*step))
