@@ -6,43 +6,21 @@ Loss, epochs and the rest are those of our other trainers, so that network and o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from ..networks import UMambaBot, UMambaEnc, segresnet, swin_unetr, unetr
-from ._base import PluginTrainer
+from ._base import PluginTrainer, Recipe
 from .safeguards import safeguarded
-
-
-class Recipe(NamedTuple):
-    """An optimiser; the learning rate falls by nnU-Net's poly schedule."""
-
-    optimizer: type[torch.optim.Optimizer]
-    initial_lr: float
-    weight_decay: float
 
 
 class _MonaiTrainer(PluginTrainer):
     """A subclass names a builder of networks/monai_networks.py and a recipe. Needs the extra `baselines`."""
 
     builder: Callable[..., nn.Module]
-    recipe: Recipe
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        _, self.initial_lr, self.weight_decay = self.recipe
 
     @classmethod
     def build_network_architecture(
@@ -56,11 +34,6 @@ class _MonaiTrainer(PluginTrainer):
         """The network for a configuration, of which it takes the patch size alone; it has no deep supervision."""
         network = cls.builder(num_input_channels, num_output_channels, configuration_manager.patch_size)
         return safeguarded(network)
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        parameters = self.network.parameters()
-        optimizer = self.recipe.optimizer(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
 class nnUNetTrainerSegResNet(_MonaiTrainer):
@@ -92,17 +65,7 @@ class _UMambaTrainer(PluginTrainer):
     """A subclass names its network. With deep supervision and nnU-Net's optimiser, as in U-Mamba's paper."""
 
     network_class: type[nn.Module]
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = True
+    deep_supervision = True
 
     @classmethod
     def build_network_architecture(

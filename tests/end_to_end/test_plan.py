@@ -35,7 +35,7 @@ def test_stock_commands_train_our_plans(workspace):
     model = workspace.model("Dataset801_LiTS", TRAINER, "3d_fullres", PLANS)
     assert json.loads((model / "plans.json").read_text())["plans_name"] == PLANS
     weights = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)["network_weights"]
-    assert any("A_log" in name for name in weights) and any("lower_heads" in name for name in weights)
+    assert any("A_log" in name for name in weights) and any("seg_layers.1." in name for name in weights)
 
     images, predictions = workspace.raw("Dataset801_LiTS") / "imagesTs", workspace.root / "predictions"
     workspace.run(

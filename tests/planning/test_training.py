@@ -66,10 +66,10 @@ def test_training_and_validation_step(make_trainer, name, data, configuration):
     network, batch = trainer.network, batch_for(trainer)
     assert type(network) is LightMUNet
     assert trainer.enable_deep_supervision == network.decoder.deep_supervision == (name == STOCK)
-    before = network.decoder.head.pointwise.weight.detach().clone()
+    before = network.decoder.seg_layers[0].pointwise.weight.detach().clone()
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     assert np.isfinite(trainer.train_step(batch)["loss"])
-    assert not torch.equal(before, network.decoder.head.pointwise.weight)
+    assert not torch.equal(before, network.decoder.seg_layers[0].pointwise.weight)
     trainer.network.eval()
     with torch.no_grad():
         assert trainer.validation_step(batch)["tp_hard"].shape == (2,)

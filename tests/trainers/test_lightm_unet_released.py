@@ -10,10 +10,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lightm.networks import LightMUNetReleased
 from nnunetv2_lightm.trainers import find_trainer
 
-from . import test_trainers
-from .test_trainers import make_plans
+from .plans import make_plans
 
-make_trainer = test_trainers.make_trainer
 HEAD, FIRST = "nnUNetTrainerLightMUNetReleased", "nnUNetTrainerLightMUNetReleasedFirst"
 
 
