@@ -12,7 +12,7 @@ from nnunetv2_lightm.extras import import_extra, install_command
 @pytest.mark.parametrize(
     ("module", "command"),
     [
-        ("monai.networks.nets", 'python -m pip install "monai>=1.3"'),
+        ("monai.networks.nets", 'python -m pip install "monai>=1.5"'),
         ("thop", 'python -m pip install "thop==0.1.1.post2209072238"'),
         ("mambapy.mamba", 'python -m pip install "mambapy==1.2.*"'),
         ("mamba_ssm", 'python -m pip install "mamba-ssm>=2.2"'),

@@ -22,7 +22,7 @@ ALLOWED_PARTS = {
     "networks": {"ops", "layers", "extras"},
     "trainers": {"ops", "layers", "networks", "nnunet_files"},
     "planning": set(),
-    "study": {"ops", "layers", "networks", "trainers", "dataset_conversion", "extras"},
+    "study": {"ops", "layers", "networks", "trainers", "dataset_conversion", "extras", "nnunet_files"},
     "dataset_conversion": set(),
     "autoload": {"trainers"},
     "commands": {

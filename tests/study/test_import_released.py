@@ -174,7 +174,7 @@ REFUSED = {
         {"trainer_name": "nnUNetTrainer", "weights": {"encoder.stages.0.weight": torch.zeros(1)}},
         "was trained with nnUNetTrainer; expected the fork's nnUNetTrainerLightMUNet",
     ),
-    "another_fork": ({"trainer_name": "nnUNetTrainerUMambaBot"}, "was trained with nnUNetTrainerUMambaBot; expected"),
+    "another_fork": ({"trainer_name": "nnUNetTrainerSwinUMamba"}, "was trained with nnUNetTrainerSwinUMamba; expected"),
     "ours": ({"trainer_name": f"{HEAD}_5epochs"}, f"this package's {HEAD}_5epochs; there is nothing to import"),
     "ours_of_the_same_name": (
         {"weights": paper_weights()},

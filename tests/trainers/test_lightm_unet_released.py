@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lightm.networks import LightMUNetReleased
 from nnunetv2_lightm.trainers import find_trainer
 
-from .plans import make_plans
+from .conftest import make_plans
 
 HEAD, FIRST = "nnUNetTrainerLightMUNetReleased", "nnUNetTrainerLightMUNetReleasedFirst"
 

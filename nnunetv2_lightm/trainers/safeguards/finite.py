@@ -68,6 +68,8 @@ def _check_image(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
     if network.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     (image,) = arguments
+    if image.is_meta:  # counted, not computed: there are no values
+        return
     if not all_finite(image):
         count = int((~torch.isfinite(image)).sum())
         raise NotFiniteError(

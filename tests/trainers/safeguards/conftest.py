@@ -86,8 +86,12 @@ def plans() -> dict:
             "strides": stride,
             "n_conv_per_stage": [1] * NUMBER_OF_STAGES,
             "n_conv_per_stage_decoder": [1] * (NUMBER_OF_STAGES - 1),
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "nonlin": "torch.nn.LeakyReLU",
         },
-        "_kw_requires_import": ["conv_op"],
+        "_kw_requires_import": ["conv_op", "norm_op", "nonlin"],
     }
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
