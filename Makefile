@@ -17,11 +17,12 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test sanitize lint bench clean
+.PHONY: help install demo test compat sanitize lint bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests"
+	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint   check style"
 	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 15 minutes"
@@ -42,6 +43,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+compat: $(STAMP)
+	$(BIN)/python tests/end_to_end/compat.py $(COMPAT)
 
 sanitize: $(STAMP)
 	PYTHON=$(BIN)/python tests/sanitizers.sh

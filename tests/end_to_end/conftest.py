@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# installing.py is imported by tests and by a script, for which its folder is where Python looks.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 

@@ -17,12 +17,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from installing import DISTRIBUTION, Environment, copy_checkout
 
 from nnunetv2_lightm.autoload import boot
 
 pytestmark = pytest.mark.end_to_end
 
-DISTRIBUTION = "nnunetv2-lightm"
 SHIM = os.path.join("autoload", "shim")
 # What nnU-Net and two other plug-ins are asked for, and the package the class has to come from.
 EXPECTED = {
@@ -67,44 +67,13 @@ if __name__ == "__main__":
 """
 
 
-class Environment:
-    """A virtual environment with our package in it, and a place to run from."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.before: set[str] = set()
-        self.elsewhere = folder / "elsewhere"
-        self.elsewhere.mkdir(parents=True)
-        venv.create(folder / "venv", symlinks=os.name != "nt")
-        self.python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-        (site_packages,) = self.python_says("import sysconfig; print(sysconfig.get_path('purelib'))")
-        self.site_packages = Path(site_packages)
-        libraries = folder / "libraries"
-        link_libraries(libraries)
-        (self.site_packages / "libraries.pth").write_text(f"{libraries}\n")
-
-    def run(self, *arguments: str | Path, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run Python from elsewhere, with none of the variables that lead to our trainers but those given."""
-        ours = (boot.EXT_TRAINER_VARIABLE, boot.SWITCH_VARIABLE, "PYTHONPATH")
-        environment = {name: value for name, value in os.environ.items() if name not in ours} | variables
-        finished = subprocess.run(
-            [self.python, *arguments], cwd=self.elsewhere, env=environment, capture_output=True, text=True, check=False
-        )
-        assert finished.returncode == 0 or not check, finished.stdout + finished.stderr
-        return finished
-
-    def python_says(self, script: str, *options: str, **variables: str) -> list[str]:
-        finished = self.run(*options, "-c", script, **variables)
-        assert finished.stderr == ""
-        return finished.stdout.splitlines()
-
-    def pip(self, *arguments: str | Path) -> None:
-        self.run("-m", "pip", "--disable-pip-version-check", *arguments)
-
-    def files(self) -> set[str]:
-        """All files of the virtual environment."""
-        root = self.folder / "venv"
-        return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+def fresh_environment(folder: Path) -> Environment:
+    """An environment with the libraries of this one, but not our package."""
+    venv.create(folder / "venv", symlinks=os.name != "nt")
+    link_libraries(folder / "libraries")
+    environment = Environment(folder)
+    (environment.site_packages / "libraries.pth").write_text(f"{folder / 'libraries'}\n")
+    return environment
 
 
 def link_libraries(folder: Path) -> None:
@@ -121,10 +90,7 @@ def link_libraries(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def source(repository, tmp_path_factory) -> Path:
     """A copy of the checkout, because building leaves traces beside setup.py."""
-    copy = tmp_path_factory.mktemp("source") / "checkout"
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks")
-    shutil.copytree(repository, copy, ignore=left_out)
-    return copy
+    return copy_checkout(repository, tmp_path_factory.mktemp("source") / "checkout")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +106,7 @@ def wheel(source, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["wheel", "editable"])
 def installed(request, tmp_path_factory) -> Environment:
     """A fresh environment with the package in it; the last test takes it out again."""
-    environment = Environment(tmp_path_factory.mktemp(request.param))
+    environment = fresh_environment(tmp_path_factory.mktemp(request.param))
     environment.before = environment.files()
     if request.param == "wheel":
         environment.pip("install", "--no-deps", request.getfixturevalue("wheel"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from installing import copy_checkout, no_compiler
 
 pytestmark = pytest.mark.end_to_end
 
@@ -32,14 +32,11 @@ for spatial_dims in (2, 3):
 def attempt(repository, tmp_path_factory) -> tuple[Path, str]:
     """A folder with the package, installed with compilers that are not there, and what pip said."""
     folder = tmp_path_factory.mktemp("without_compiler")
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks", "*.so")
-    shutil.copytree(repository, folder / "checkout", ignore=left_out)
-    absent = str(folder / "no-compiler")
-    compilers = dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), absent)
+    copy_checkout(repository, folder / "checkout")
     command = [sys.executable, "-m", "pip", "install", "-v", "--no-deps", "--no-build-isolation"]
     finished = subprocess.run(
         [*command, "--target", folder / "installed", folder / "checkout"],
-        env=os.environ | compilers,
+        env=os.environ | no_compiler(folder),
         capture_output=True,
         text=True,
         check=False,

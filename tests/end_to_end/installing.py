@@ -1,0 +1,77 @@
+"""Virtual environments in which the package is installed and taken out again, and what it is built from.
+
+Shared by the tests of the installation and by compat.py, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+DISTRIBUTION = "nnunetv2-lightm"
+# What leads to our trainers, or chooses among our backends: a user has none of it.
+OUR_VARIABLES = ("nnUNet_extTrainer", "NNUNETV2_LIGHTM_AUTOLOAD", "NNUNETV2_LIGHTM_BACKEND", "PYTHONPATH")
+
+
+def copy_checkout(repository: Path, target: Path) -> Path:
+    """Copy what the package is built from: building leaves traces beside setup.py."""
+    left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks", "*.so")
+    shutil.copytree(repository, target, ignore=left_out)
+    return target
+
+
+def no_compiler(folder: Path) -> dict[str, str]:
+    """Variables that name compilers which are not there; folder: an existing one."""
+    return dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), str(folder / "no-compiler"))
+
+
+class Environment:
+    """A virtual environment that is there, and a place to run from.
+
+    Attributes:
+        root: The virtual environment.
+        elsewhere: Working directory of what runs, in which nothing of ours lies.
+        python: Its interpreter.
+        site_packages: Where pip installs.
+        before: What the user of this class noted as the files before the package went in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """folder: holds the environment in "venv"."""
+        self.before: set[str] = set()
+        self.root, self.elsewhere = folder / "venv", folder / "elsewhere"
+        self.elsewhere.mkdir(exist_ok=True)
+        self.python = self.root / ("Scripts" if os.name == "nt" else "bin") / "python"
+        (site_packages,) = self.python_says("import sysconfig; print(sysconfig.get_path('purelib'))")
+        self.site_packages = Path(site_packages)
+
+    def run(
+        self, *arguments: str | Path, check: bool = True, timeout: float | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python from elsewhere, with none of the variables that lead to us but those given."""
+        environment = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES} | variables
+        finished = subprocess.run(
+            [self.python, *arguments],
+            cwd=self.elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert finished.returncode == 0 or not check, finished.stdout + finished.stderr
+        return finished
+
+    def python_says(self, script: str, *options: str, **variables: str) -> list[str]:
+        finished = self.run(*options, "-c", script, **variables)
+        assert finished.stderr == ""
+        return finished.stdout.splitlines()
+
+    def pip(self, *arguments: str | Path, timeout: float | None = None, **variables: str) -> None:
+        self.run("-m", "pip", "--disable-pip-version-check", *arguments, timeout=timeout, **variables)
+
+    def files(self) -> set[str]:
+        """All files of the virtual environment."""
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir()}
