@@ -32,6 +32,7 @@ from scipy.optimize import differential_evolution
 from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.ops.backends import cpu_native, torch_chunked, triton_gpu
 from nnunetv2_lightm.planning.memory import StepMemory, voxels_at
+from nnunetv2_lightm.study.memory import not_measurable_reason
 
 GPU, GPU_ON_CPU, COMPILED = Path("cuda", torch.float16), Path("cpu", torch.bfloat16), Path("cpu", None)
 # On the axes of a thin axis, of all others.
@@ -75,7 +76,7 @@ def gpu_model(result: Result) -> StepMemory:
 
 def compiled_model(result: Result) -> StepMemory | None:
     """From fake tensors on a CPU, and the resident memory of steps; None: not compiled, or not Linux."""
-    reason = memory.unsupported() or cpu_native.not_supported_reason("cpu")
+    reason = not_measurable_reason() or cpu_native.not_supported_reason("cpu")
     if reason:
         print(f"  with the compiled layers: not measured: {reason}")
         return None

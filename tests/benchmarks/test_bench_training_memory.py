@@ -8,13 +8,13 @@ import pytest
 import torch
 import training_memory
 from harness.checks import backend
-from harness.measure import QUICK
 from harness.results import Result
 from harness.step_memory import Case, allocated_peak, saved_bytes
 from training_memory import GPU, GPU_ON_CPU, Peak, fit_peaks, strides_of
 
 from nnunetv2_lightm.planning import memory
 from nnunetv2_lightm.planning.memory import StepMemory
+from nnunetv2_lightm.study.timing import QUICK
 
 UNSEEN = [
     Case((40, 24, 56), strides_of(3), batch=3, classes=5),
