@@ -55,7 +55,7 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
         for (int64_t i = 0; i < valid; ++i) to[i] = v[i];
 }
 
-// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.6 with AVX-512); 0 below about 2^-126, infinity
+// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512); 0 below about 2^-126, infinity
 // from 2^127.5 on; NaN stays NaN. exp2_finite is for finite x, exp2_ for any.
 #if VECTOR_BYTES == 64
 // 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r =
