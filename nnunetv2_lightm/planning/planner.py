@@ -83,10 +83,10 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         Raises:
             PlanningError: if nothing fits into the memory.
         """
+        patch, batch_size = self._patch_and_batch(spacing, median_shape[: len(spacing)], approximate_n_voxels_dataset)
         plan = super().get_plans_for_configuration(
             spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
         )
-        patch, batch_size = self._patch_and_batch(spacing, median_shape[: len(spacing)], approximate_n_voxels_dataset)
         conv_op = convert_dim_to_conv_op(len(spacing))
         plan["patch_size"], plan["batch_size"] = patch.size, batch_size
         plan["architecture"] = {
@@ -146,7 +146,9 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         if not stock_plans.is_file():
             return identifier
         for stock in load_json(str(stock_plans))["configurations"].values():
-            if stock.get("data_identifier") == identifier and any(_differ(stock[key], plan[key]) for key in DATA_KEYS):
+            # A configuration of the user's may inherit some of the keys.
+            differ = any(key in stock and _differ(stock[key], plan[key]) for key in DATA_KEYS)
+            if stock.get("data_identifier") == identifier and differ:
                 return identifier.replace(STOCK_PLANS_NAME, self.plans_identifier, 1)
         return identifier
 

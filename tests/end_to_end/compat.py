@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from installing import DISTRIBUTION, Environment, copy_checkout, no_compiler
+from installing import DISTRIBUTION, CheckFailed, Environment, copy_checkout, no_compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 NNUNETV2 = ("2.8.0", "2.8.1")
@@ -111,7 +111,7 @@ def check_all(interpreters: dict[str, Path], folder: Path) -> Iterator[Row]:
             begin = time.monotonic()
             try:
                 environment = make_environment(folder / f"python{version}", interpreter, nnunetv2)
-            except (AssertionError, subprocess.SubprocessError) as error:
+            except (CheckFailed, subprocess.SubprocessError) as error:
                 result = f"{NOT_CHECKED}: the environment cannot be had: {last_line(error)}"
                 yield announce(Row(where, "", result, time.monotonic() - begin))
                 continue
@@ -155,9 +155,10 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
         versions = json.loads(printed.splitlines()[-1])  # after what nnU-Net says when it is imported
         environment.pip("uninstall", "--yes", DISTRIBUTION)
         traces = sorted(before ^ environment.files())
-        assert not traces, f"the uninstallation left or took {len(traces)} files, such as {traces[0]}"
+        if traces:
+            raise CheckFailed(f"the uninstallation left or took {len(traces)} files, such as {traces[0]}")
         result = "passed"
-    except (AssertionError, subprocess.SubprocessError) as error:
+    except (CheckFailed, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         result = f"FAILED: {last_line(error)}"
     return Row(name, ", ".join(f"{key} {value}" for key, value in versions.items()), result, time.monotonic() - begin)
@@ -176,7 +177,8 @@ def backends(environment: Environment, install: Install) -> None:
     lines = [line.split() for line in command(environment, "backends").splitlines()]
     selected = [line[1] for line in lines if line[:1] == ["*"] and line[2] == "cpu"]
     expected = "cpu_native" if install.compiled else "torch_chunked"
-    assert selected == [expected], f"the backend on the CPU is {selected}, expected {expected}"
+    if selected != [expected]:
+        raise CheckFailed(f"the backend on the CPU is {selected}, expected {expected}")
 
 
 def command(environment: Environment, *arguments: str, **variables: str) -> str:

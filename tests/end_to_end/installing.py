@@ -27,6 +27,10 @@ def no_compiler(folder: Path) -> dict[str, str]:
     return dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), str(folder / "no-compiler"))
 
 
+class CheckFailed(AssertionError):
+    """What was tried did not work; the last line says why."""
+
+
 class Environment:
     """A virtual environment that is there, and a place to run from.
 
@@ -61,12 +65,14 @@ class Environment:
             check=False,
             timeout=timeout,
         )
-        assert finished.returncode == 0 or not check, finished.stdout + finished.stderr
+        if check and finished.returncode:
+            raise CheckFailed(finished.stdout + finished.stderr)
         return finished
 
     def python_says(self, script: str, *options: str, **variables: str) -> list[str]:
         finished = self.run(*options, "-c", script, **variables)
-        assert finished.stderr == ""
+        if finished.stderr:
+            raise CheckFailed(finished.stderr)
         return finished.stdout.splitlines()
 
     def pip(self, *arguments: str | Path, timeout: float | None = None, **variables: str) -> None:

@@ -161,10 +161,11 @@ def test_planning_again_replaces_what_was_planned_and_keeps_what_was_added(make_
     assert set(read(folders, dataset)["configurations"]) == {"2d", "3d_fullres", "of the user"}
 
 
-def test_too_little_memory_is_said(make_dataset, folders):
+@pytest.mark.parametrize("gb", [0.1, 1e-12])
+def test_too_little_memory_is_said(make_dataset, folders, gb):
     dataset = make_dataset(*ISOTROPIC)
-    with pytest.raises(PlanningError, match=r"no patch .* 3D .* fits into 0.1 GB with a batch of 2; .*smaller batch"):
-        plan(dataset, 0.1)
+    with pytest.raises(PlanningError, match=r"no patch .* 3D .* fits into .* GB with a batch of 2; .*smaller batch"):
+        plan(dataset, gb)
     assert not (folders / "nnUNet_preprocessed" / dataset / f"{PLANS_NAME}.json").exists()
 
 
