@@ -30,6 +30,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
 
     recipe: Recipe | None = None  # None: nnU-Net's SGD
     deep_supervision = False
+    epochs_between_checkpoints = 5  # as often in a training as nnU-Net saves, every 50 of 1000
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 100
         self.enable_deep_supervision = self.deep_supervision
-        self.save_every = 5  # as often in a training as nnU-Net does, 50 of 1000
+        self.save_every = self.epochs_between_checkpoints
         if self.recipe is not None:
             _, self.initial_lr, self.weight_decay = self.recipe
 

@@ -8,7 +8,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from ..networks import LightMUNet
-from ._base import PluginTrainer
+from ._base import PluginTrainer, Recipe
 from .safeguards import safeguarded
 
 
@@ -22,19 +22,9 @@ class nnUNetTrainerLightMUNet(PluginTrainer):
 
     network_options: dict[str, object] = {}  # of LightMUNet, beside what the plans say
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-3
-        self.weight_decay = 1e-2
-        # A checkpoint is some 30 MB, so that a killed run need not lose more than an epoch.
-        self.save_every = 1
+    recipe = Recipe(torch.optim.AdamW, initial_lr=1e-3, weight_decay=1e-2)
+    # A checkpoint is some 30 MB, so that a killed run need not lose more than an epoch.
+    epochs_between_checkpoints = 1
 
     @classmethod
     def build_network_architecture(
@@ -71,21 +61,10 @@ class nnUNetTrainerLightMUNetPaperSGD(nnUNetTrainerLightMUNet):
     The paper names neither momentum nor weight decay: both are 0, as in PyTorch's SGD.
     """
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-4
-        self.weight_decay = 0.0
+    recipe = Recipe(torch.optim.SGD, initial_lr=1e-4, weight_decay=0.0)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        optimizer = torch.optim.SGD(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return PluginTrainer.configure_optimizers(self)
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
