@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ._demo_steps import DemoSettings, demo_environment
-from ._pipeline import Step
-from ._progress import format_seconds
 from .evaluate import evaluate_folder
 from .figures import load_overlay_case, overlay_figure, training_curve
+from .pipeline import Step
+from .progress import format_seconds
 from .tables import format_markdown, markdown_table, write_text
 
 NUM_PICTURED_CASES = 3

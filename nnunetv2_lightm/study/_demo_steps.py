@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..nnunet_files import CHECKPOINTS, is_whole_checkpoint
-from ._pipeline import Step
+from .nnunet_steps import Training, evaluate_step, predict_step, training_continuation, training_outputs
+from .pipeline import Step
 
 DATASET_ID = 801
 DATASET = "Dataset801_LiTS"
@@ -45,9 +45,12 @@ class DemoSettings:
         return self.folder / "nnUNet_raw" / DATASET
 
     @property
+    def training(self) -> Training:
+        return Training(DATASET, CONFIGURATION, PLANS, self.trainer, fold=0, device=self.device)
+
+    @property
     def fold_folder(self) -> Path:
-        model = f"{self.trainer}__{PLANS}__{CONFIGURATION}"
-        return self.folder / "nnUNet_results" / DATASET / model / "fold_0"
+        return self.training.fold_folder(self.folder / "nnUNet_results")
 
     @property
     def predictions(self) -> Path:
@@ -72,8 +75,7 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
     """The commands, in order."""
     phantoms = settings.folder / "phantoms"
     preprocessed = settings.folder / "nnUNet_preprocessed" / DATASET
-    train = ("nnUNetv2_train", str(DATASET_ID), CONFIGURATION, "0", "-tr", settings.trainer, "-p", PLANS)
-    model = ("-d", str(DATASET_ID), "-c", CONFIGURATION, "-f", "0", "-tr", settings.trainer, "-p", PLANS)
+    images, references = settings.raw_dataset / "imagesTs", settings.raw_dataset / "labelsTs"
     return [
         Step(
             "phantoms",
@@ -103,42 +105,11 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
         ),
         Step(
             "train",
-            (*train, "-device", settings.device),
-            outputs=(settings.fold_folder / "checkpoint_final.pth", settings.fold_folder / "validation/summary.json"),
+            settings.training.train_command,
+            outputs=training_outputs(settings.fold_folder),
             leftovers=(settings.fold_folder,),
             continuation=lambda: training_continuation(settings.fold_folder),
         ),
-        Step(
-            "predict",
-            (
-                *("nnUNetv2_predict", "-i", str(settings.raw_dataset / "imagesTs"), "-o", str(settings.predictions)),
-                *(*model, "-device", settings.device),
-            ),
-            outputs=(settings.predictions / "dataset.json",),
-            leftovers=(settings.predictions,),
-        ),
-        Step(
-            "evaluate",
-            (
-                *("nnUNetv2_lightm", "evaluate", str(settings.predictions), str(settings.raw_dataset / "labelsTs")),
-                *("--json", str(settings.evaluation_json)),
-            ),
-            outputs=(settings.evaluation_json,),
-            leftovers=(settings.evaluation_json,),
-        ),
+        predict_step(settings.training, settings.fold_folder, images, settings.predictions, name="predict"),
+        evaluate_step(settings.predictions, references, settings.evaluation_json, name="evaluate"),
     ]
-
-
-def training_continuation(fold_folder: Path) -> list[str] | None:
-    """Arguments with which `nnUNetv2_train` goes on; removes torn checkpoints, which stock trainers can leave.
-
-    Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
-    """
-    checkpoints = [fold_folder / name for name in CHECKPOINTS if (fold_folder / name).exists()]
-    whole = [path.name for path in checkpoints if is_whole_checkpoint(path)]
-    for path in checkpoints:
-        if path.name not in whole:
-            path.unlink()
-    if "checkpoint_final.pth" in whole:
-        return ["--val"]
-    return ["--c"] if whole else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 import sys
 import threading
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from ._demo_report import write_report
 from ._demo_steps import TRAINER, DemoSettings, demo_environment, demo_steps
-from ._pipeline import Pipeline, PipelineError
-from ._process import CommandFailed
-from ._progress import Progress
+from .pipeline import Pipeline, PipelineError
+from .process import CommandFailed
+from .progress import Progress
 from .scores import EvaluationError
 
 INTERRUPTED = 130
@@ -34,7 +33,7 @@ def run_demo(settings: DemoSettings) -> None:
     pipeline = Pipeline(settings.folder, steps, environment=environment, version=software)
     print(f"The demo works in {settings.folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
     print("Interrupted, it goes on when it is started again.\n")
-    progress = Progress(steps, num_epochs=_num_epochs(settings.trainer))
+    progress = Progress(steps)
     pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
     seconds = {step.name: pipeline.seconds(step) for step in steps}
     print("\n" + write_report(settings, steps, seconds))
@@ -65,11 +64,6 @@ def main(argv: list[str] | None = None) -> int:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
     return 0
-
-
-def _num_epochs(trainer: str) -> int | None:
-    match = re.search(r"_(\d+)epochs?(_|$)", trainer)
-    return int(match[1]) if match else None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from nnunetv2_lightm.study._demo_report import commands_script
-from nnunetv2_lightm.study._demo_steps import DemoSettings, demo_environment, demo_steps, training_continuation
-from nnunetv2_lightm.study._progress import Progress, format_seconds
+from nnunetv2_lightm.study._demo_steps import DemoSettings, demo_environment, demo_steps
 from nnunetv2_lightm.study.demo import main
+from nnunetv2_lightm.study.nnunet_steps import training_continuation
+from nnunetv2_lightm.study.progress import Progress, format_seconds
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
@@ -77,8 +78,8 @@ def test_training_goes_on_from_a_sound_checkpoint(tmp_path, present, cut_off, ex
 
 
 def test_progress_tells_epoch_and_dice(tmp_path, capsys):
-    train = demo_steps(DemoSettings(folder=tmp_path))[3]
-    progress = Progress([train], num_epochs=10)
+    train = demo_steps(DemoSettings(folder=tmp_path, trainer="nnUNetTrainer_10epochs_2iters"))[3]
+    progress = Progress([train])
     messages = ("Epoch 3 ", "Pseudo dice [np.float32(0.91), np.float32(nan)] ", "Epoch time: 3.2 s ")
     progress.update(train, "".join(f"2026-01-02 03:04:05.678901: {message}\n" for message in messages), 61.0)
     progress.end(train, 125.4)

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from nnunetv2_lightm.study import _process
-from nnunetv2_lightm.study._pipeline import STATE_FILE, Pipeline, PipelineError, Step
-from nnunetv2_lightm.study._process import CommandFailed, resolve_command, run_logged
+from nnunetv2_lightm.study import process
+from nnunetv2_lightm.study.pipeline import STATE_FILE, Pipeline, PipelineError, Step
+from nnunetv2_lightm.study.process import CommandFailed, resolve_command, run_logged
 
 
 @pytest.fixture(autouse=True)
 def fast_polling(monkeypatch):
-    monkeypatch.setattr(_process, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.02)
 
 
 def writing(name, output, code="", **options):
@@ -126,7 +126,7 @@ def test_continuation_is_not_used_for_another_command(tmp_path):
 
 def test_step_without_its_output_is_an_error(tmp_path):
     step = Step("a", ("python", "-c", "pass"), outputs=(tmp_path / "nothing",))
-    with pytest.raises(PipelineError, match="nothing"):
+    with pytest.raises(CommandFailed, match="nothing"):
         Run(tmp_path / "demo", [step])()
 
 
@@ -145,7 +145,7 @@ def test_folder_of_others_is_refused(tmp_path):
 def test_second_run_in_the_same_folder_is_refused(tmp_path):
     folder = tmp_path / "demo"
     inner = (
-        "from pathlib import Path; from nnunetv2_lightm.study._pipeline import Pipeline; "
+        "from pathlib import Path; from nnunetv2_lightm.study.pipeline import Pipeline; "
         f"p = Pipeline(Path({str(folder)!r}), [], environment={{}}, version='1'); "
         "p.run(lambda *a: None, on_skip=print, on_end=print)"
     )
@@ -209,7 +209,7 @@ def test_commands_are_those_of_this_environment(monkeypatch, tmp_path):
 def test_command_without_script_is_started_from_its_entry_point(monkeypatch, tmp_path):
     interpreter = sys.executable
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(_process.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(process.sysconfig, "get_path", lambda name: str(tmp_path))
     _, *arguments = resolve_command(["pytest", "--version"])
     result = subprocess.run([interpreter, *arguments], capture_output=True, text=True, check=True)
     assert "pytest" in result.stdout

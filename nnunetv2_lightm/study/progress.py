@@ -8,18 +8,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ._pipeline import Step
+from .pipeline import Step
 
 _SECONDS_BETWEEN_LINES = 30.0
+# In the trainer's name.
+_BUDGET = re.compile(r" -tr \w+?_(\d+)epochs?(?:_\w+)?(?: |$)")
 _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ")
 
 
 class Progress:
     """Shows which step is at work, for how long, and the latest of its log."""
 
-    def __init__(self, steps: Sequence[Step], *, num_epochs: int | None) -> None:
+    def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = list(steps)
-        self._num_epochs = num_epochs
         self._live = sys.stdout.isatty()
         self._latest = ""
         self._epoch = self._dice = ""
@@ -28,7 +29,7 @@ class Progress:
     def update(self, step: Step, text: str, seconds: float) -> None:
         """Take newly logged text into account and show where the step is."""
         for line in filter(None, map(str.strip, re.split(r"[\r\n]+", text))):
-            self._latest = self._describe(_TIMESTAMP.sub("", line))
+            self._latest = self._describe(step, _TIMESTAMP.sub("", line))
         if self._live:
             self._show(f"{self._head(step, seconds)}  {self._latest}", end="")
         elif time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
@@ -40,13 +41,21 @@ class Progress:
 
     def end(self, step: Step, seconds: float) -> None:
         """Say that the step is complete now."""
-        self._show(f"{self._head(step, seconds)}  done")
+        self._end(step, seconds, "done")
+
+    def fail(self, step: Step, seconds: float) -> None:
+        """Say that the step has failed."""
+        self._end(step, seconds, "FAILED")
+
+    def _end(self, step: Step, seconds: float, how: str) -> None:
+        self._show(f"{self._head(step, seconds)}  {how}")
         self._latest = self._epoch = self._dice = ""
         self._printed = 0.0
 
-    def _describe(self, line: str) -> str:
+    def _describe(self, step: Step, line: str) -> str:
         if match := re.fullmatch(r"Epoch (\d+)", line):
-            self._epoch = f"epoch {int(match[1]) + 1}" + (f" of {self._num_epochs}" if self._num_epochs else "")
+            budget = _BUDGET.search(" ".join(step.command))
+            self._epoch = f"epoch {int(match[1]) + 1}" + (f" of {budget[1]}" if budget else "")
         elif match := re.fullmatch(r"Pseudo dice (.*)", line):
             self._dice = ", pseudo Dice " + " ".join(re.findall(r"(?<![\w.])(?:nan|\d[\d.]*)", match[1]))
         elif line.startswith("Training done"):
