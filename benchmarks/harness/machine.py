@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 from pathlib import Path
 
-from nnunetv2_lightm.study.machine import processor, version
+from nnunetv2_lightm.study.machine import machine as machine_without_commit
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
 # Variables that change how fast PyTorch runs; what is set goes into the result.
 SPEED_VARIABLES = (
     "OMP_",
@@ -26,14 +24,7 @@ SPEED_VARIABLES = (
 
 def machine(*more_packages: str) -> dict[str, str]:
     """Processor, memory, system, versions and commit; a package that is not installed is said to be absent."""
-    return {
-        "processor": processor(),
-        "memory": f"{memory_gib():.1f} GiB",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in (*PACKAGES, *more_packages)},
-        "commit": commit(),
-    }
+    return {**machine_without_commit(*more_packages), "commit": commit()}
 
 
 def commit() -> str:
@@ -51,10 +42,6 @@ def _git(*arguments: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip()
-
-
-def memory_gib() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def speed_variables() -> dict[str, str]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from importlib.metadata import version
 from pathlib import Path
 
 from ._demo_report import write_report
 from ._demo_steps import TRAINER, DemoSettings, demo_environment, demo_steps
 from .pipeline import Pipeline, PipelineError
-from .process import CommandFailed
+from .process import INTERRUPTED, CommandFailed, sigterm_interrupts
 from .progress import Progress
 from .scores import EvaluationError
-
-INTERRUPTED = 130
 
 
 def run_demo(settings: DemoSettings) -> None:
@@ -49,20 +45,15 @@ def main(argv: list[str] | None = None) -> int:
         num_cases=arguments.num_cases,
         shape=tuple(arguments.shape),
     )
-    # A SIGTERM counts as Ctrl-C: the step's processes are ended and its time is kept.
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
-        run_demo(settings)
+        with sigterm_interrupts():
+            run_demo(settings)
     except (PipelineError, CommandFailed, EvaluationError, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ndemo: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
     return 0
 
 

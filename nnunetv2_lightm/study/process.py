@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
+INTERRUPTED = 130  # exit code
 
 
 class CommandFailed(RuntimeError):
@@ -105,6 +108,19 @@ def end_group(process: subprocess.Popen) -> None:
         # The leader has gone; give its children a moment before the group is ended by force.
         time.sleep(0.2)
     process.wait()
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """A SIGTERM counts as Ctrl-C: the processes at work are ended and their time is kept."""
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tail(log_file: Path, lines: int = 25) -> str:

@@ -41,14 +41,17 @@ class Progress:
 
     def end(self, step: Step, seconds: float) -> None:
         """Say that the step is complete now."""
-        self._end(step, seconds, "done")
+        self._show(f"{self._head(step, seconds)}  done")
+        self._forget()
 
-    def fail(self, step: Step, seconds: float) -> None:
-        """Say that the step has failed."""
-        self._end(step, seconds, "FAILED")
+    def fail(self, message: str) -> None:
+        """Say what has failed, at length."""
+        if self._live:
+            print()
+        print(message, flush=True)
+        self._forget()
 
-    def _end(self, step: Step, seconds: float, how: str) -> None:
-        self._show(f"{self._head(step, seconds)}  {how}")
+    def _forget(self) -> None:
         self._latest = self._epoch = self._dice = ""
         self._printed = 0.0
 

@@ -41,7 +41,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
     )
 }
 
-__all__ = ["TRAINERS", "explain_unknown", "find_trainer", *TRAINERS]
+__all__ = ["TRAINERS", "explain_unknown", "find_trainer", "nearest_trainer", *TRAINERS]
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...study.machine import memory_gib
 from .finding import Finding, fail, note, ok, set_variable
 
 # What nnU-Net takes where the variable is not set.
@@ -47,18 +48,6 @@ def usable_cpus() -> int:
         if limit != "max":
             affinity = min(affinity, max(1, round(int(limit) / int(period))))
     return affinity
-
-
-def memory_gib() -> float | None:
-    """Memory this process may use: the machine's, or less where a Linux control group says so; None: not known."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and limit.read_text().strip() != "max":
-        total = min(total, int(limit.read_text()))
-    return total / 2**30
 
 
 def _workers(variable: str, default: int, least: int, purpose: str, usable: int) -> tuple[int, Finding]:

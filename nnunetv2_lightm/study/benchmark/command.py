@@ -1,0 +1,163 @@
+"""``nnUNetv2_lightm benchmark``: trainers on the same plans, split and budget, trained, predicted and evaluated."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..complexity.plans import PlannedConfiguration
+from ..pipeline import PipelineError, folder_lock
+from ..process import INTERRUPTED, sigterm_interrupts
+from .calibration import BudgetTooSmall, load_calibration
+from .collect import collect
+from .launchers import Launcher, SlurmLauncher, parse_slurm_options, run_here
+from .results import BenchmarkResults, ResultsError, write_results
+from .settings import Settings, SettingsError, check_data, check_folder, check_trainers, parse_budget, parse_wall_clock
+from .tasks import PlannedRun, Task, calibration_file, plan_runs, preparation_tasks, run_task
+
+SECONDS_BETWEEN_RESULTS = 60.0
+EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, ImportError, OSError)
+
+
+class Comparison:
+    """A comparison at work: does what is left, and keeps results.json up to date."""
+
+    def __init__(self, settings: Settings, planned: PlannedConfiguration, launch: Launcher) -> None:
+        self.settings, self.planned, self.launch = settings, planned, launch
+        self.runs: list[PlannedRun] = []
+        self.complete: set[str] = set()
+        self.failures: dict[str, str] = {}
+        self._written = 0.0
+
+    def run(self) -> bool:
+        """Returns: whether everything is complete.
+
+        Raises: what stops all of it, one of ``EXPECTED``.
+        """
+        from .report import write_report
+
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.settings.folder):
+            self.write()
+            if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
+                print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
+                return False
+            self.runs = plan_runs(self.settings, load_calibration(calibration_file(self.settings)))
+            tasks = [run_task(self.settings, run) for run in self.runs]
+            self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
+            self.write()
+            self.failures = self.launch(tasks, self._on_change, self._on_tick)
+            write_report([self.write()], self.settings.folder, self.settings.title)
+        return not self.failures
+
+    def write(self) -> BenchmarkResults:
+        """Write results.json as things stand."""
+        results = collect(self.settings, self.planned, self.runs, complete=self.complete, failures=self.failures)
+        write_results(results, self.settings.results_file)
+        self._written = time.monotonic()
+        return results
+
+    def _on_change(self, task: Task, complete: bool, failure: str | None) -> None:
+        if complete:
+            self.complete.add(task.name)
+        if failure is not None:
+            self.failures[task.name] = failure
+        self.write()
+
+    def _on_tick(self) -> None:
+        if time.monotonic() - self._written > SECONDS_BETWEEN_RESULTS:
+            self.write()
+
+
+def main(argv: list[str]) -> int:
+    """Run the command. Returns its exit code: 0 done, 1 something failed, 2 wrongly called, 130 interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.slurm and arguments.launcher != "slurm":
+        parser.error("--slurm goes with --launcher slurm")
+    try:
+        check_trainers(arguments.tr)
+        budget = parse_wall_clock(arguments.wall_clock) if arguments.budget is None else parse_budget(arguments.budget)
+        planned = check_data(arguments.d, arguments.c, arguments.p, arguments.folds)
+        settings = _settings(arguments, planned, budget, argv)
+        check_folder(settings)
+        launch = run_here
+        if arguments.launcher == "slurm":
+            launch = SlurmLauncher(settings.folder / "slurm", parse_slurm_options(arguments.slurm))
+        with sigterm_interrupts():
+            complete = Comparison(settings, planned, launch).run()
+    except EXPECTED as error:
+        print(f"\nbenchmark: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        jobs = "; the jobs go on" if arguments.launcher == "slurm" else ""
+        print(f"\nbenchmark: interrupted{jobs}; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    if not complete:
+        print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {settings.folder / 'logs'}")
+        return 1
+    print(f"\nresults:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, report.md beside it")
+    return 0
+
+
+def _settings(
+    arguments: argparse.Namespace, planned: PlannedConfiguration, budget: str | float, argv: Sequence[str]
+) -> Settings:
+    equal = f"{budget} each" if arguments.budget is not None else f"{arguments.wall_clock} of training each"
+    return Settings(
+        folder=arguments.o.absolute(),
+        dataset=planned.dataset,
+        configuration=arguments.c,
+        plans=arguments.p,
+        trainers=tuple(arguments.tr),
+        budget=budget,
+        folds=tuple(dict.fromkeys(arguments.folds)),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        device=arguments.device,
+        title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
+        command=shlex.join(["nnUNetv2_lightm", "benchmark", *argv]),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm benchmark",
+        description="Compare trainers on a data set that is planned and preprocessed: train each with nnUNetv2_train, "
+        "predict the test split (imagesTs and labelsTs of the raw data set; without them the validation cases of the "
+        "fold count) with nnUNetv2_predict, evaluate, and write results.json, report.md and report.html.",
+        epilog="First the cost of an iteration is measured, the trainers taking turns. With --wall-clock each gets as "
+        "many iterations as fit into that time by these costs, so that its learning rate falls to the end and a noisy "
+        "machine does not decide. Trainings are called TRAINER_BUDGET_seedN in nnUNet_results; what is complete "
+        "there is taken, what is begun goes on (do not start the command while one of them is running). Ended in any "
+        "way, the same command goes on. A run that fails stops no other, and is tried again by the same command.",
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="data set, its number or name")
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="e.g. 3d_fullres")
+    parser.add_argument(
+        "-tr", required=True, nargs="+", metavar="TRAINER", help="without budget: nnUNetTrainer, or one of this package"
+    )
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="receives results, reports and logs")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--budget", metavar="BUDGET", help="the same iterations for all, e.g. 20epochs_100iters")
+    budget.add_argument("--wall-clock", metavar="TIME", help="the same time for all: 90s, 60min, 2h")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="one after the other (default), or a job each"
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of each job, as submitit names them: partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 mem=32GB; "
+        "time, in minutes, is needed",
+    )
+    parser.add_argument("--title", help="of the report (default: data set, configuration and budget)")
+    return parser
