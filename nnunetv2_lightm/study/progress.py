@@ -80,6 +80,6 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """E.g. "1m05s"."""
+    """E.g. "1m05s", or "2h07m"."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s"
+    return f"{minutes}m{rest:02d}s" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02d}m"

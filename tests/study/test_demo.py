@@ -87,7 +87,7 @@ def test_progress_tells_epoch_and_dice(tmp_path, capsys):
         "[1/1] train   1m01s  epoch 4 of 10, pseudo Dice 0.91 nan",
         "[1/1] train   2m05s  done",
     ]
-    assert [format_seconds(s) for s in (0.4, 59.6, 3600)] == ["0m00s", "1m00s", "60m00s"]
+    assert [format_seconds(s) for s in (0.4, 59.6, 3600, 7610)] == ["0m00s", "1m00s", "60m00s", "2h06m"]
 
 
 def test_foreign_folder_is_refused(tmp_path, capsys):

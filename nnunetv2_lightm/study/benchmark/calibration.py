@@ -34,6 +34,11 @@ class Turn:
     validation_seconds: float
     epoch_seconds: float
 
+    def training_seconds(self, epochs: int, iterations: int, validation_iterations: int) -> float:
+        """What a training takes: every epoch with its validation and what comes besides."""
+        validation = validation_iterations * self.validation_seconds
+        return epochs * (iterations * self.train_seconds + validation + self.epoch_seconds)
+
 
 @dataclass
 class TrainerCalibration:
@@ -94,25 +99,25 @@ def validation_iterations(iterations: int) -> int:
 
 
 def training_seconds(cost: Turn, epochs: int, iterations: int) -> float:
-    """What a training takes: every epoch with its validation and what comes besides."""
-    validation = validation_iterations(iterations) * cost.validation_seconds
-    return epochs * (iterations * cost.train_seconds + validation + cost.epoch_seconds)
+    """Of so many training iterations an epoch, with the validation that goes with them."""
+    return cost.training_seconds(epochs, iterations, validation_iterations(iterations))
 
 
 def largest_budget(cost: Turn, seconds: float) -> tuple[int, int]:
     """Epochs and training iterations an epoch with the most iterations altogether that fit.
 
-    Of equal ones the most epochs; fewer than ``LEAST_EPOCHS`` where an iteration takes too long for as many.
+    Of equal ones the most epochs. Where an iteration takes too long for ``LEAST_EPOCHS``, epochs of one iteration.
     Raises: BudgetTooSmall: if none fits.
     """
-    for choices in (range(MOST_EPOCHS, LEAST_EPOCHS - 1, -1), range(LEAST_EPOCHS - 1, 0, -1)):
-        budgets = [(epochs, _iterations_that_fit(cost, seconds / epochs)) for epochs in choices]
-        best = max(budgets, key=lambda budget: budget[0] * budget[1])
-        if best[1]:
-            return best
-    raise BudgetTooSmall(
-        f"{seconds:g} s are less than one epoch of one iteration, {training_seconds(cost, 1, 1):.1f} s"
-    )
+    choices = range(MOST_EPOCHS, LEAST_EPOCHS - 1, -1)
+    budgets = [(epochs, _iterations_that_fit(cost, seconds / epochs)) for epochs in choices]
+    best = max(budgets, key=lambda budget: budget[0] * budget[1])
+    if best[1]:
+        return best
+    shortest = training_seconds(cost, 1, 1)
+    if seconds < shortest:
+        raise BudgetTooSmall(f"{seconds:g} s are less than one epoch of one iteration, {shortest:.1f} s")
+    return int(seconds / shortest), 1
 
 
 def _iterations_that_fit(cost: Turn, seconds: float) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..complexity.plans import PlannedConfiguration
 from ..pipeline import PipelineError, folder_lock
 from ..process import INTERRUPTED, sigterm_interrupts
-from .calibration import BudgetTooSmall, load_calibration
+from ..progress import format_seconds
+from .calibration import BudgetTooSmall, Calibration, load_calibration
 from .collect import collect
 from .launchers import Launcher, SlurmLauncher, parse_slurm_options, run_here
 from .results import BenchmarkResults, ResultsError, write_results
@@ -20,7 +21,7 @@ from .settings import Settings, SettingsError, check_data, check_folder, check_t
 from .tasks import PlannedRun, Task, calibration_file, plan_runs, preparation_tasks, run_task
 
 SECONDS_BETWEEN_RESULTS = 60.0
-EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, ImportError, OSError)
+EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, OSError)
 
 
 class Comparison:
@@ -46,13 +47,27 @@ class Comparison:
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
                 print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
                 return False
-            self.runs = plan_runs(self.settings, load_calibration(calibration_file(self.settings)))
+            calibration = load_calibration(calibration_file(self.settings))
+            self.runs = plan_runs(self.settings, calibration)
             tasks = [run_task(self.settings, run) for run in self.runs]
             self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
             self.write()
+            print(self._outlook(calibration), flush=True)
             self.failures = self.launch(tasks, self._on_change, self._on_tick)
             write_report([self.write()], self.settings.folder, self.settings.title)
         return not self.failures
+
+    def _outlook(self, calibration: Calibration) -> str:
+        """How long what is left takes."""
+        left = [run for run in self.runs if run.key not in self.complete]
+        seconds = sum(
+            calibration.trainers[run.trainer].median.training_seconds(
+                run.epochs, run.iterations_per_epoch, run.validation_iterations_per_epoch
+            )
+            for run in left
+        )
+        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
+        return f"\n{done}; training the others takes about {format_seconds(seconds)}, by the calibration\n"
 
     def write(self) -> BenchmarkResults:
         """Write results.json as things stand."""

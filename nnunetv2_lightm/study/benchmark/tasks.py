@@ -18,7 +18,7 @@ from ..nnunet_steps import (
     training_outputs,
 )
 from ..pipeline import Pipeline, Step
-from .calibration import Calibration, largest_budget, validation_iterations
+from .calibration import BudgetTooSmall, Calibration, largest_budget, validation_iterations
 from .settings import BUDGET, Settings, nnunet_folder
 
 
@@ -53,6 +53,7 @@ class PlannedRun:
         name: With them, as nnU-Net knows it.
         fold: Of the split.
         seed: Of the training.
+        epochs: All of them.
         iterations_per_epoch: Of training.
         validation_iterations_per_epoch: Likewise.
     """
@@ -61,6 +62,7 @@ class PlannedRun:
     name: str
     fold: int
     seed: int
+    epochs: int
     iterations_per_epoch: int
     validation_iterations_per_epoch: int
 
@@ -90,25 +92,33 @@ def plan_runs(settings: Settings, calibration: Calibration) -> list[PlannedRun]:
 
     Raises: BudgetTooSmall: naming the trainer of which not one iteration fits.
     """
-    budgets = {trainer: _budget(settings.budget, calibration, trainer) for trainer in settings.trainers}
+    budgets = {}
+    for trainer in settings.trainers:
+        try:
+            budgets[trainer] = _budget(settings.budget, calibration, trainer)
+        except BudgetTooSmall as error:
+            raise BudgetTooSmall(f"{trainer}: {error}") from error
     return [
-        PlannedRun(trainer, f"{trainer}_{suffix}_seed{seed}", fold, seed, *iterations)
+        PlannedRun(trainer, f"{trainer}_{suffix}_seed{seed}", fold, seed, *sizes)
         for seed in settings.seeds
         for fold in settings.folds
-        for trainer, (suffix, iterations) in budgets.items()
+        for trainer, (suffix, *sizes) in budgets.items()
     ]
 
 
-def _budget(budget: str | float, calibration: Calibration, trainer: str) -> tuple[str, tuple[int, int]]:
-    """Suffix, and training and validation iterations an epoch."""
+def _budget(budget: str | float, calibration: Calibration, trainer: str) -> tuple[str, int, int, int]:
+    """Suffix, epochs, and training and validation iterations of an epoch."""
     found = calibration.trainers[trainer]
     if isinstance(budget, str):
-        iterations = BUDGET.fullmatch(budget)["iterations"]
-        if iterations is None:
-            return budget, (found.iterations_per_epoch, found.validation_iterations_per_epoch)
-        return budget, (int(iterations), validation_iterations(int(iterations)))
-    epochs, iterations = largest_budget(found.median, budget)
-    return f"{epochs}epochs_{iterations}iters", (iterations, validation_iterations(iterations))
+        match = BUDGET.fullmatch(budget)
+        suffix, epochs = budget, int(match["epochs"])
+        if match["iterations"] is None:
+            return suffix, epochs, found.iterations_per_epoch, found.validation_iterations_per_epoch
+        iterations = int(match["iterations"])
+    else:
+        epochs, iterations = largest_budget(found.median, budget)
+        suffix = f"{epochs}epochs_{iterations}iters"
+    return suffix, epochs, iterations, validation_iterations(iterations)
 
 
 def run_task(settings: Settings, run: PlannedRun) -> Task:
