@@ -22,6 +22,10 @@ COMMANDS = {
     "plan": ("nnunetv2_lightm.commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
     "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
+    "benchmark-report": (
+        "nnunetv2_lightm.study.benchmark.report",
+        "write report.md and report.html about one or several comparisons",
+    ),
     "import-released": (
         "nnunetv2_lightm.commands.import_released",
         "turn a checkpoint of the authors' fork into a model folder for stock nnU-Net",

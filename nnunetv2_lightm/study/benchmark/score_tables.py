@@ -1,0 +1,145 @@
+"""Scores as tables: the layout of the paper's Tables 1 and 2, every class, and the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..scores import METRICS
+from ..tables import format_markdown
+from .markdown import MISSING, amount, collapsed, escape, percent
+from .methods import Method, reference_method
+from .results import BenchmarkResults
+from .significance import RESAMPLES, compare_with, score_intervals
+
+# With more classes the main table would be too wide to read: they get one of their own.
+MAX_CLASSES_IN_MAIN_TABLE = 3
+HEADINGS = {"DSC": "DSC", "IoU": "mIoU"}
+
+
+def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
+    """Everything about scores, as Markdown."""
+    scored = [method for method in methods if method.evaluation]
+    if not scored:
+        return "No run is complete: there is no score yet."
+    classes = scored[0].evaluation.classes
+    wide = len(classes) <= MAX_CLASSES_IN_MAIN_TABLE
+    intervals = {m.name: {metric: score_intervals(m.evaluation, metric) for metric in METRICS} for m in scored}
+    parts = [
+        _headline(scored),
+        format_markdown(_main_table(results, scored, classes if wide else (), intervals)),
+        _legend(results, scored),
+    ]
+    if not wide:
+        tables = [
+            f"{HEADINGS[metric]} in %:\n\n{format_markdown(_class_table(scored, classes, metric, intervals))}"
+            for metric in METRICS
+        ]
+        parts.append(collapsed(f"Each of the {len(classes)} classes", "\n\n".join(tables)))
+    return "\n\n".join([*parts, _tests(scored)])
+
+
+def _headline(scored: Sequence[Method]) -> str:
+    best = max(scored, key=lambda method: _sortable(method.evaluation.average("DSC")))
+    text = f"Highest average DSC: {escape(best.name)}, {percent(best.evaluation.average('DSC'))} %"
+    reference = reference_method(scored)
+    if reference is not best:
+        text += f"; {escape(reference.name)} has {percent(reference.evaluation.average('DSC'))} %"
+    return text + "."
+
+
+def _main_table(
+    results: BenchmarkResults, scored: Sequence[Method], classes: Sequence[str], intervals: Mapping
+) -> list[list[str]]:
+    several = any(len(method.seeds) > 1 for method in scored)
+    header = ["method", "Params (M)", "MACs (G)"]
+    header += [f"{escape(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
+    header += [f"average {HEADINGS[metric]}" for metric in METRICS]
+    header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
+    columns = [
+        _bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
+        for i in range(len(classes))
+        for metric in METRICS
+    ] + [
+        _bold_best([m.evaluation.average(metric) for m in scored], [intervals[m.name][metric][1] for m in scored])
+        for metric in METRICS
+    ]
+    rows = [header]
+    for i, method in enumerate(scored):
+        costs = results.complexity.get(method.trainer, {})
+        sizes = [_scaled(costs.get("parameters"), 1e6), _scaled(costs.get("macs"), 1e9)]
+        spread = [_spread(method.averages_by_seed("DSC"))] if several else []
+        numbers = [str(len(method.seeds)), str(len(method.evaluation.cases))]
+        rows.append([escape(method.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
+    return rows
+
+
+def _class_table(scored: Sequence[Method], classes: Sequence[str], metric: str, intervals: Mapping) -> list[list[str]]:
+    """A row for each class and a column for each method, so that many classes stay legible."""
+    rows = [["class", *(escape(method.name) for method in scored)]]
+    for i, name in enumerate(classes):
+        means = [method.evaluation.mean(metric)[i] for method in scored]
+        rows.append([escape(name), *_bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
+    return rows
+
+
+def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
+    seeds = (
+        " Where a method has several seeds, the score of a case is the mean over them; *DSC of the seeds* is the range "
+        "of the average DSC of each seed alone."
+        if any(len(method.seeds) > 1 for method in scored)
+        else ""
+    )
+    patch = "x".join(map(str, results.patch_size))
+    return (
+        "DSC and mIoU in %, means over the cases, in brackets the 95 % interval by bootstrap over the cases "
+        f"({RESAMPLES:,} resamples): it says what other cases would change, not what another training would.{seeds} "
+        "The average is that of the classes; the best of a column is bold. "
+        f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and every multiplication of "
+        "convolutions and matrix products, not the paper's convention, which leaves out most of Mamba "
+        "(`nnUNetv2_lightm complexity --paper` prints both)."
+    )
+
+
+def _tests(scored: Sequence[Method]) -> str:
+    reference = reference_method(scored)
+    comparisons = compare_with(reference, scored)
+    if not comparisons:
+        return "One method is scored: there is nothing to test."
+    rows = [["method", "difference of DSC, points", "95 % interval", "p", "p, Holm", "cases"]]
+    for found in comparisons:
+        low, high = (f"{100 * bound:+.2f}" if bound == bound else MISSING for bound in found.interval)
+        difference = MISSING if found.difference != found.difference else f"{100 * found.difference:+.2f}"
+        p_values = [MISSING if p != p else amount(p, ".2g") for p in (found.p, found.p_holm)]
+        rows.append([escape(found.method.name), difference, f"{low} to {high}", *p_values, str(found.cases)])
+    correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
+    return (
+        f"Each method minus {escape(reference.name)}, paired by case (a case's DSC is the mean over its classes): "
+        f"two-sided Wilcoxon signed-rank test{correction}.\n\n{format_markdown(rows)}"
+    )
+
+
+def _bold_best(means: Sequence[float], intervals: Sequence[np.ndarray]) -> list[str]:
+    best = max((percent(mean) for mean in means if mean == mean), key=float, default=None)
+    cells = []
+    for mean, (low, high) in zip(means, intervals, strict=True):
+        shown = percent(mean)
+        around = f" ({percent(low)}–{percent(high)})" if low == low else ""
+        cells.append((f"**{shown}**" if shown == best else shown) + around)
+    return cells
+
+
+def _spread(averages: Sequence[float]) -> str:
+    counted = [average for average in averages if average == average]
+    if len(counted) < 2:
+        return MISSING
+    return f"{percent(min(counted))}–{percent(max(counted))}"
+
+
+def _scaled(count: float | None, unit: float) -> str:
+    return MISSING if count is None else f"{count / unit:,.2f}"
+
+
+def _sortable(score: float) -> float:
+    return score if score == score else -1.0
