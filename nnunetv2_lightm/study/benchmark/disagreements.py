@@ -20,7 +20,7 @@ from ..scores import class_mask, foreground_classes, score_case
 MISSED, SURPLUS, CONFUSED = "#0072B2", "#D55E00", "#F0E442"
 _MEANINGS = {MISSED: "missed (false negative)", SURPLUS: "surplus (false positive)", CONFUSED: "wrong class"}
 _OUTLINE = "#FFFFFF"
-_WIDTH_INCHES, _COLUMNS, _TITLE_INCHES = 6.5, 3, 0.42
+_WIDTH_INCHES, _COLUMNS, _TITLE_INCHES = 6.5, 3, 0.52
 _MAX_CLASSES_IN_LEGEND = 12
 
 
@@ -56,7 +56,7 @@ def disagreement_figure(
     row_inches = _WIDTH_INCHES / _COLUMNS * height * aspect / width + _TITLE_INCHES
     size = (_WIDTH_INCHES, rows * row_inches + 0.23 * -(-len(handles) // 2) + 0.15)
     figure = Figure(size, dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.06, wspace=0, hspace=0)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()

@@ -14,30 +14,29 @@ from .results import ITERATIONS, BenchmarkResults, Run
 def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
     """The setting, and what was equal."""
     if results.equal == ITERATIONS:
-        equal = f"Equal **iterations**: every trainer had the budget `{results.budget}`, whatever time it takes."
+        equal = f"Equal **iterations**: every trainer had the budget {escape(results.budget)}, whatever time it takes."
     else:
         equal = (
             f"Equal **seconds**: every trainer had as many iterations as fit into {float(results.budget):,.0f} s by "
-            "its calibrated seconds per iteration: its learning-rate schedule is complete, and other work on the machine "
-            "does not decide."
+            "its calibrated seconds per iteration: its learning-rate schedule is complete, and other work on the "
+            "machine does not decide."
         )
-    rows = [
-        ["setting", "value"],
-        ["data set", escape(results.dataset)],
-        ["configuration, plans", f"{escape(results.configuration)}, {escape(results.plans)}"],
-        ["patch", " x ".join(map(str, results.patch_size))],
-        ["batch", str(results.batch_size)],
-        ["spacing, mm", " x ".join(f"{spacing:g}" for spacing in results.spacing_mm)],
-        ["scored on", f"{escape(results.scored_on)} cases"],
-        ["folds", ", ".join(map(str, sorted({run.fold for run in results.runs}))) or MISSING],
-        ["seeds", ", ".join(map(str, sorted({run.seed for run in results.runs}))) or MISSING],
-    ]
+    facts = {
+        "data set": results.dataset,
+        "configuration, plans": f"{results.configuration}, {results.plans}",
+        "patch": " x ".join(map(str, results.patch_size)),
+        "batch": results.batch_size,
+        "spacing, mm": " x ".join(f"{spacing:g}" for spacing in results.spacing_mm),
+        "scored on": f"{results.scored_on} cases",
+        "folds": ", ".join(map(str, sorted({run.fold for run in results.runs}))) or MISSING,
+        "seeds": ", ".join(map(str, sorted({run.seed for run in results.runs}))) or MISSING,
+    }
     for method in methods if results.equal != ITERATIONS else ():
         counts = sorted({run.iterations_per_epoch * _num_epochs(run) for run in method.runs if run.complete})
         if counts:
-            rows.append([f"iterations of {escape(method.name)}", " or ".join(f"{count:,}" for count in counts)])
+            facts[f"iterations of {method.name}"] = " or ".join(f"{count:,}" for count in counts)
     names = "A method is a trainer, named without `nnUNetTrainer` in front; `nnUNetTrainer` itself is stock nnU-Net."
-    return f"{equal} Plans, patch, batch and split were the same for all. {names}\n\n{format_markdown(rows)}"
+    return f"{equal} Plans, patch, batch and split were the same for all. {names}\n\n{_listed(facts)}"
 
 
 def not_complete(methods: Sequence[Method]) -> str:
@@ -88,8 +87,8 @@ def cost_table(results: BenchmarkResults, methods: Sequence[Method]) -> str:
         )
     return (
         format_markdown(rows)
-        + "\n\nIterations: calibrated before the runs, on real batches, the trainers taking turns, medians. Forward and "
-        "step: one patch of random numbers; memory is the peak on top of what network and optimizer hold. "
+        + "\n\nIterations: calibrated before the runs, on real batches, the trainers taking turns, medians. "
+        "Forward and step: one patch of random numbers; memory is the peak on top of what network and optimizer hold. "
         "Recorded: all epochs as they ran, the mean of the complete runs, with whatever else the machine did."
     )
 
@@ -109,11 +108,14 @@ def time_to_accuracy_table(curves: Mapping[str, Curve]) -> str:
     return format_markdown(rows)
 
 
-def machine_table(machine: Mapping[str, object]) -> str:
-    """A row for each fact that the results name."""
-    if not machine:
-        return "The results do not name the machine."
-    return format_markdown([["machine", "value"], *([escape(key), escape(value)] for key, value in _flat(machine))])
+def machine(results: BenchmarkResults) -> str:
+    """What the results say of it."""
+    return _listed(dict(_flat(results.machine))) or "The results do not name the machine."
+
+
+def _listed(facts: Mapping[str, object]) -> str:
+    """A list, which wraps on a phone where a table would not."""
+    return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts.items())
 
 
 def _flat(content: Mapping[str, object], above: str = "") -> list[tuple[str, object]]:

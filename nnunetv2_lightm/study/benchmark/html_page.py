@@ -39,10 +39,10 @@ img { display: block; max-width: 100%; height: auto; margin: 1rem auto .25rem; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem; }
 td { font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .65rem; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { background: #eee; text-align: left; }
+th { background: #eee; text-align: left; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 tr:last-child td { border-bottom: 0; }
 /* The names stay in sight while the numbers are scrolled. */
-th:first-child, td:first-child { position: sticky; left: 0; max-width: 40vw; white-space: normal; }
+th:first-child, td:first-child { position: sticky; left: 0; max-width: 50vw; white-space: normal; }
 td:first-child { background: #fff; }
 pre { overflow-x: auto; padding: .75rem; background: #f3f3f3; border: 1px solid #ccc; font-size: .85rem; }
 details { margin: 1rem 0; }
@@ -60,7 +60,7 @@ def html_page(markdown: str, title: str, folder: Path) -> str:
         folder: That the images in it are relative to; they are PNG files.
     """
     # "commonmark" keeps tags, which collapse the long tables and mark where the contents lead.
-    parser = MarkdownIt("commonmark").enable("table")
+    parser = MarkdownIt("commonmark", {"xhtmlOut": False}).enable("table")
     parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", _table_close)
     tokens = parser.parse(markdown)

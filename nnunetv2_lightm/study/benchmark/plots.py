@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..figures import save_figure
 from .curves import Curve
@@ -78,8 +79,11 @@ def score_against_cost(
             axes.scatter(
                 x.values[method.name], average, s=areas[method.name], color=style.color, marker=style.marker, alpha=0.8
             )
-        axes.set(xscale="log", xlabel=x.label, ylabel="average DSC, %", title=f"area: {size.label}")
+        axes.set(xscale="log", xlabel=x.label, ylabel="average DSC, %", title=f"marker area: {size.label}")
         axes.margins(0.15)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     save_figure(figure, output_png)
     return [x.label for x, _ in drawn]
 

@@ -11,7 +11,7 @@ from ..scores import EvaluationError
 from ..tables import write_text
 from .curves import training_curves
 from .disagreements import disagreement_figure
-from .facts import conditions, cost_table, machine_table, not_complete, time_to_accuracy_table
+from .facts import conditions, cost_table, machine, not_complete, time_to_accuracy_table
 from .html_page import html_page
 from .markdown import code_block, escape, figure
 from .methods import Method, find_methods
@@ -89,7 +89,7 @@ def _section(number: int, results: BenchmarkResults, styles: Mapping[str, Style]
         "### The same cases under all methods",
         *_overlays(results, methods, folder, prefix),
         "### Machine and commands",
-        machine_table(results.machine),
+        machine(results),
         "The comparison again:",
         code_block(results.command),
     ]

@@ -41,12 +41,12 @@ def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
 
 
 def _headline(scored: Sequence[Method]) -> str:
-    best = max(scored, key=lambda method: _sortable(method.evaluation.average("DSC")))
-    text = f"Highest average DSC: {escape(best.name)}, {percent(best.evaluation.average('DSC'))} %"
-    reference = reference_method(scored)
-    if reference is not best:
-        text += f"; {escape(reference.name)} has {percent(reference.evaluation.average('DSC'))} %"
-    return text + "."
+    by_score = sorted(scored, key=lambda method: _sortable(method.evaluation.average("DSC")), reverse=True)
+    best, reference = by_score[0], reference_method(scored)
+    shown = [best, *([reference] if reference is not best else by_score[1:2])]
+    ranking = [f"{escape(method.name)} with {percent(method.evaluation.average('DSC'))} %" for method in shown]
+    worth = "; the tests below say what the difference is worth" if len(shown) > 1 else ""
+    return f"Highest average DSC: {', before '.join(ranking)}{worth}."
 
 
 def _main_table(

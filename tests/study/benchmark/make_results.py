@@ -20,7 +20,7 @@ TRAINERS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet", "nnUNetTrainerSegResNet"
 def make_evaluation(quality: float, *, cases=6, classes=("left_lung", "right_lung"), seed=0) -> dict:
     """Scores around `quality`; every method finds the same cases hard."""
     hardness = np.random.default_rng(0).uniform(-0.05, 0.05, (cases, len(classes)))
-    noise = np.random.default_rng(seed + 1).normal(0, 0.004, hardness.shape)
+    noise = np.random.default_rng(seed + round(1e4 * quality)).normal(0, 0.004, hardness.shape)
     dsc = np.clip(quality + hardness + noise, 0, 1)
     names = tuple(f"case_{i}" for i in range(cases))
     return json.loads(to_json(Evaluation(names, tuple(classes), {"DSC": dsc, "IoU": dsc / (2 - dsc)})))
@@ -30,7 +30,7 @@ def make_epochs(quality: float, *, epochs=8, classes=2, rate=0.5, seconds=10.0) 
     """A course that approaches `quality`."""
     dice = [quality * (1 - np.exp(-rate * (epoch + 1))) for epoch in range(epochs)]
     return tuple(
-        EpochRecord(epoch, 0.9 - 1.7 * d, 1.0 - 1.7 * d, tuple(d + 0.01 * i for i in range(classes)), seconds)
+        EpochRecord(epoch, 0.9 - 1.7 * d, 1.0 - 1.7 * d, tuple(min(d + 0.01 * i, 1.0) for i in range(classes)), seconds)
         for epoch, d in enumerate(map(float, dice))
     )
 
