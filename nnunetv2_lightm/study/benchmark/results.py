@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from ..tables import write_text
@@ -35,6 +35,7 @@ class Run:
         predictions: Folder of the predicted segmentations, or None.
         references: Folder of their ground truth, or None.
         images: Folder of their images, or None.
+        failure: The end of the log of a run that failed, or None.
     """
 
     trainer: str
@@ -49,6 +50,7 @@ class Run:
     predictions: Path | None
     references: Path | None
     images: Path | None
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class BenchmarkResults:
         scored_on: "test" or "validation" cases.
         command: That made it.
         machine: What :mod:`nnunetv2_lightm.study.machine` says.
-        calibration: Trainer to `train_seconds` and `validation_seconds`, each of one iteration.
+        calibration: Trainer to `train_seconds` and `validation_seconds`, each of one iteration, and `epoch_seconds`,
+            what an epoch takes besides.
         complexity: Trainer to `parameters`, `macs`, `forward_seconds`, `step_seconds`, `forward_mib`, `step_mib`, for
             one patch; a value that was not measured is None.
         runs: Finished and unfinished.
@@ -139,14 +142,14 @@ def _load_epoch(epoch: Mapping) -> EpochRecord:
 
 
 def _need_fields(content: object, kind: type, place: str) -> None:
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(kind) if field.default is MISSING]
     missing = [name for name in names if not isinstance(content, Mapping) or name not in content]
     if missing:
         raise ResultsError(f"{place}: lacks {', '.join(missing)}; `nnUNetv2_lightm benchmark` writes them")
 
 
 def _known(content: Mapping, kind: type) -> dict:
-    return {field.name: content[field.name] for field in fields(kind)}
+    return {field.name: content[field.name] for field in fields(kind) if field.name in content}
 
 
 def _or_nan(number: float | None) -> float:
