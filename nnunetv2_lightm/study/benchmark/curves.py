@@ -21,7 +21,7 @@ class Curve:
 
     Attributes:
         iterations: Of training, up to the end of the epoch.
-        seconds: The same, with the validation in between.
+        seconds: The same, with the validation and what else an epoch takes.
         calibrated: The seconds are iterations times calibrated seconds; otherwise as they were recorded.
         train_loss: Of the epoch.
         val_loss: Of the epoch.
@@ -95,7 +95,7 @@ def _course(run: Run, epochs: list[int], calibration: Mapping[str, float] | None
     else:
         training = run.iterations_per_epoch * calibration["train_seconds"]
         validation = run.validation_iterations_per_epoch * calibration["validation_seconds"]
-        seconds = number * (training + validation)
+        seconds = number * (training + validation + calibration.get("epoch_seconds", 0.0))
     return {
         "iterations": number * float(run.iterations_per_epoch),
         "seconds": seconds,

@@ -10,6 +10,8 @@ from .markdown import MISSING, amount, escape
 from .methods import Method
 from .results import ITERATIONS, BenchmarkResults, Run
 
+_FAILURE_CHARACTERS = 500
+
 
 def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
     """The setting, and what was equal."""
@@ -50,6 +52,8 @@ def not_complete(methods: Sequence[Method]) -> str:
             if run.complete:
                 state += ", complete but not evaluated"
             lines.append(f"- {escape(run.name)}, fold {run.fold}, seed {run.seed}: {state}")
+            if run.failure:
+                lines.append(f"  - failed; its log ends: {escape(run.failure[-_FAILURE_CHARACTERS:])}")
     if not lines:
         return ""
     return "**Not complete**, and in no score:\n\n" + "\n".join(lines)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..scores import METRICS, Evaluation
+from ..evaluation_json import evaluation_from_json
+from ..scores import Evaluation, case_means
 from .results import BenchmarkResults, Run
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -73,21 +74,18 @@ def natural_order(name: str) -> list[tuple[int, str]]:
 
 
 def pool(runs: Iterable[Run]) -> Evaluation:
-    """Runs of several folds and seeds as one evaluation: the score of a case is the mean over the runs that have it."""
-    tables = [run.evaluation["cases"] for run in runs]
-    cases = sorted({case for table in tables for case in table}, key=natural_order)
-    classes = list(dict.fromkeys(name for table in tables for scores in table.values() for name in scores))
-    scores = {}
-    for metric in METRICS:
-        values = np.array(
-            [[[_score(table, case, name, metric) for name in classes] for case in cases] for table in tables]
-        ).reshape(len(tables), len(cases), len(classes))
-        counted = (~np.isnan(values)).sum(axis=0)
-        sums = np.nansum(values, axis=0)
-        scores[metric] = np.divide(sums, counted, out=np.full(sums.shape, np.nan), where=counted > 0)
-    return Evaluation(tuple(cases), tuple(classes), scores)
+    """Runs of several folds and seeds as one evaluation: the score of a case is the mean over the runs that have it.
 
-
-def _score(table: Mapping, case: str, name: str, metric: str) -> float:
-    score = table.get(case, {}).get(name, {}).get(metric)
-    return float("nan") if score is None else float(score)
+    Raises: EvaluationError: if an evaluation is not one as ``nnUNetv2_lightm evaluate --json`` writes it.
+    """
+    evaluations = [evaluation_from_json(run.evaluation) for run in runs]
+    first = evaluations[0]
+    cases = sorted({case for evaluation in evaluations for case in evaluation.cases}, key=natural_order)
+    metrics = [metric for metric in first.scores if all(metric in other.scores for other in evaluations)]
+    scores = {metric: np.full((len(cases), len(first.classes)), np.nan) for metric in metrics}
+    for i, case in enumerate(cases):
+        having = [(evaluation, evaluation.cases.index(case)) for evaluation in evaluations if case in evaluation.cases]
+        for metric in metrics:
+            # A row for each class: its mean over the runs in which it counts.
+            scores[metric][i] = case_means(np.stack([one.scores[metric][row] for one, row in having], axis=1))
+    return replace(first, cases=tuple(cases), scores=scores)

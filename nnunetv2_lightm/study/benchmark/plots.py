@@ -15,7 +15,6 @@ from ..figures import save_figure
 from .curves import Curve
 from .methods import Method, short_name
 from .results import BenchmarkResults
-from .significance import score_intervals
 
 # Okabe and Ito's palette with the black and without the yellow, which a line on white does not show.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,7 +71,7 @@ def score_against_cost(
             if x.values[method.name] is None:
                 continue
             average = 100 * method.evaluation.average("DSC")
-            low, high = 100 * score_intervals(method.evaluation, "DSC")[1]
+            low, high = 100 * method.evaluation.average_interval("DSC")
             style = styles[method.name]
             if low == low:
                 axes.plot([x.values[method.name]] * 2, [low, high], color=style.color, linewidth=1)

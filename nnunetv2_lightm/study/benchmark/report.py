@@ -121,7 +121,10 @@ def _training(
     training_plots(curves, styles, folder / training_path)
     dice_against_seconds(curves, styles, folder / dice_path)
     uncalibrated = [escape(name) for name, curve in curves.items() if not curve.calibrated]
-    seconds = "Seconds are iterations, of training and validation, times the calibrated seconds of one"
+    seconds = (
+        "Seconds are iterations, of training and validation, times the calibrated seconds of one, with what an epoch "
+        "takes besides"
+    )
     if uncalibrated:
         seconds += f", but as recorded, with whatever else the machine did, for {', '.join(uncalibrated)}"
     return [

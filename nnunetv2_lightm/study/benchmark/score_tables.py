@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..bootstrap import MIN_CASES, RESAMPLES, mean_intervals
 from ..scores import METRICS
-from ..tables import format_markdown
-from .markdown import MISSING, amount, collapsed, escape, percent
+from ..tables import column_title, format_markdown
+from .markdown import MISSING, collapsed, escape, percent
 from .methods import Method, reference_method
 from .results import BenchmarkResults
-from .significance import RESAMPLES, compare_with, score_intervals
+from .significance import compare_with
 
 # With more classes the main table would be too wide to read: they get one of their own.
 MAX_CLASSES_IN_MAIN_TABLE = 3
 HEADINGS = {"DSC": "DSC", "IoU": "mIoU"}
+DISTANCES = {"HD95_mm"}  # less is better, and they are not in percent
 
 
 def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
@@ -25,7 +27,9 @@ def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
         return "No run is complete: there is no score yet."
     classes = scored[0].evaluation.classes
     wide = len(classes) <= MAX_CLASSES_IN_MAIN_TABLE
-    intervals = {m.name: {metric: score_intervals(m.evaluation, metric) for metric in METRICS} for m in scored}
+    intervals = {
+        m.name: {metric: mean_intervals(scores) for metric, scores in m.evaluation.scores.items()} for m in scored
+    }
     parts = [
         _headline(scored),
         format_markdown(_main_table(results, scored, classes if wide else (), intervals)),
@@ -53,17 +57,22 @@ def _main_table(
     results: BenchmarkResults, scored: Sequence[Method], classes: Sequence[str], intervals: Mapping
 ) -> list[list[str]]:
     several = any(len(method.seeds) > 1 for method in scored)
+    averaged = [metric for metric in scored[0].evaluation.scores if all(metric in m.evaluation.scores for m in scored)]
     header = ["method", "Params (M)", "MACs (G)"]
     header += [f"{escape(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
-    header += [f"average {HEADINGS[metric]}" for metric in METRICS]
+    header += [f"average {column_title(metric, scored[0].evaluation)}" for metric in averaged]
     header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
     columns = [
         _bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
         for i in range(len(classes))
         for metric in METRICS
     ] + [
-        _bold_best([m.evaluation.average(metric) for m in scored], [intervals[m.name][metric][1] for m in scored])
-        for metric in METRICS
+        _bold_best(
+            [m.evaluation.average(metric) for m in scored],
+            [intervals[m.name][metric][1] for m in scored],
+            distance=metric in DISTANCES,
+        )
+        for metric in averaged
     ]
     rows = [header]
     for i, method in enumerate(scored):
@@ -93,12 +102,12 @@ def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
     )
     patch = "x".join(map(str, results.patch_size))
     return (
-        "DSC and mIoU in %, means over the cases, in brackets the 95 % interval by bootstrap over the cases "
-        f"({RESAMPLES:,} resamples): it says what other cases would change, not what another training would.{seeds} "
-        "The average is that of the classes; the best of a column is bold. "
-        f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and every multiplication of "
-        "convolutions and matrix products, not the paper's convention, which leaves out most of Mamba "
-        "(`nnUNetv2_lightm complexity --paper` prints both)."
+        "Scores in %, distances in their unit, means over the cases, in brackets the 95 % interval by bootstrap over "
+        f"the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): it says what other cases would change, not "
+        f"what another training would.{seeds} The average is that of the classes; the best of a column is bold. "
+        f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and the MACs of convolutions, "
+        "matrix products and scans (two FLOPs of a scan are worth one), not the paper's convention, which leaves out "
+        "Mamba (`nnUNetv2_lightm complexity --paper` prints both)."
     )
 
 
@@ -109,25 +118,35 @@ def _tests(scored: Sequence[Method]) -> str:
         return "One method is scored: there is nothing to test."
     rows = [["method", "difference of DSC, points", "95 % interval", "p", "p, Holm", "cases"]]
     for found in comparisons:
-        low, high = (f"{100 * bound:+.2f}" if bound == bound else MISSING for bound in found.interval)
-        difference = MISSING if found.difference != found.difference else f"{100 * found.difference:+.2f}"
-        p_values = [MISSING if p != p else amount(p, ".2g") for p in (found.p, found.p_holm)]
-        rows.append([escape(found.method.name), difference, f"{low} to {high}", *p_values, str(found.cases)])
+        paired = found.difference
+        if paired is None or not paired.cases:
+            rows.append([escape(found.method.name), *[MISSING] * 4, "0"])
+            continue
+        low, high = paired.interval
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
+        p_values = [f"{p:.2g}" for p in (paired.p_value, found.p_holm)]
+        rows.append([escape(found.method.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)])
     correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
     return (
-        f"Each method minus {escape(reference.name)}, paired by case (a case's DSC is the mean over its classes): "
-        f"two-sided Wilcoxon signed-rank test{correction}.\n\n{format_markdown(rows)}"
+        f"Each method minus {escape(reference.name)}, paired by case: mean difference with its bootstrap interval, and "
+        f"the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
+        + format_markdown(rows)
     )
 
 
-def _bold_best(means: Sequence[float], intervals: Sequence[np.ndarray]) -> list[str]:
-    best = max((percent(mean) for mean in means if mean == mean), key=float, default=None)
+def _bold_best(means: Sequence[float], intervals: Sequence[np.ndarray], *, distance: bool = False) -> list[str]:
+    """Cells in percent, the highest bold; distances as they are, the lowest bold."""
+    show = _millimetres if distance else percent
+    best = (min if distance else max)((show(mean) for mean in means if mean == mean), key=float, default=None)
     cells = []
     for mean, (low, high) in zip(means, intervals, strict=True):
-        shown = percent(mean)
-        around = f" ({percent(low)}–{percent(high)})" if low == low else ""
-        cells.append((f"**{shown}**" if shown == best else shown) + around)
+        around = f" ({show(low)}–{show(high)})" if low == low else ""
+        cells.append((f"**{show(mean)}**" if show(mean) == best else show(mean)) + around)
     return cells
+
+
+def _millimetres(distance: float) -> str:
+    return MISSING if distance != distance else f"{distance:.2f}"
 
 
 def _spread(averages: Sequence[float]) -> str:

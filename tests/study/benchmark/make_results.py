@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_lightm.study.benchmark.results import ITERATIONS, BenchmarkResults, Run
+from nnunetv2_lightm.study.evaluation_json import to_json
 from nnunetv2_lightm.study.scores import Evaluation, score_case
-from nnunetv2_lightm.study.tables import to_json
 from nnunetv2_lightm.study.training_log import EpochRecord
 
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet", "nnUNetTrainerSegResNet")

@@ -33,6 +33,12 @@ def test_seconds_are_iterations_times_calibrated_seconds():
     np.testing.assert_allclose(curve.iterations, [50, 100, 150])
 
 
+def test_what_an_epoch_takes_besides_counts():
+    calibration = {"nnUNetTrainer": {"train_seconds": 0.5, "validation_seconds": 0.2, "epoch_seconds": 3.0}}
+    curve = curves_of(run_with([0.2, 0.6]), calibration=calibration)["nnUNetTrainer"]
+    np.testing.assert_allclose(curve.seconds, [30, 60])
+
+
 def test_recorded_seconds_stand_in_where_nothing_is_calibrated_and_the_table_says_so():
     curves = curves_of(run_with([0.2, 0.6, 0.8]), calibration={})
     np.testing.assert_allclose(curves["nnUNetTrainer"].seconds, [7, 15, 24])

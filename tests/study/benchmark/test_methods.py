@@ -15,7 +15,7 @@ from .make_results import make_results, make_run
 
 def run_with(cases: dict, **fields):
     table = {case: {"lung": {"DSC": dsc, "IoU": None if dsc is None else dsc / 2}} for case, dsc in cases.items()}
-    return replace(make_run("nnUNetTrainer", 0.9), evaluation={"cases": table}, **fields)
+    return replace(make_run("nnUNetTrainer", 0.9), evaluation={"classes": {"lung": {}}, "cases": table}, **fields)
 
 
 def test_seeds_are_averaged_case_by_case():

@@ -65,7 +65,7 @@ def written(tmp_path_factory):
     """A report over two comparisons, one of them with images and an unfinished run."""
     root = tmp_path_factory.mktemp("report")
     first = with_images(make_results(seeds=(0, 1)), root / "data")
-    torn = make_run("nnUNetTrainerUNETR", 0.9, complete=False)
+    torn = replace(make_run("nnUNetTrainerUNETR", 0.9, complete=False), failure="RuntimeError: out of *memory*")
     first = replace(first, runs=(*first.runs, torn))
     second = make_results(title="Equal seconds", equal=SECONDS, budget=600.0)
     write_report([first, second], root / "report", "A <title> & more")
@@ -124,6 +124,7 @@ def test_conditions_and_commands(markdown):
 
 def test_unfinished_runs_are_named_and_in_no_table(markdown):
     assert "- nnUNetTrainerUNETR\\_8epochs\\_50iters, fold 0, seed 0: 8 epochs trained" in markdown
+    assert "  - failed; its log ends: RuntimeError: out of \\*memory\\*" in markdown
     assert len(table_rows(markdown, "UNETR")) == 2  # what it costs, and the seconds it needed so far
 
 
@@ -143,6 +144,18 @@ def test_results_table():
     assert stock[9] == f"{min(averages):.2f}–{max(averages):.2f}"
     assert stock[10:] == ["2", "6"]
     assert "true counts" in text and "Wilcoxon" in text
+
+
+def test_surface_metrics_have_columns_where_all_methods_have_them():
+    results = make_results(("nnUNetTrainer", "nnUNetTrainerUNETR"))
+    for run, distance in zip(results.runs, (4.0, 3.0), strict=True):
+        for scores in run.evaluation["cases"].values():
+            for of_class in scores.values():
+                of_class["HD95_mm"] = distance
+    text = results_tables(results, find_methods(results))
+    assert table_rows(text, "method")[0][9] == "average HD95 [mm]"
+    assert table_rows(text, "nnUNetTrainer")[0][9] == "4.00 (4.00–4.00)"
+    assert table_rows(text, "UNETR")[0][9] == "**3.00** (3.00–3.00)"
 
 
 def test_many_classes_have_a_table_of_their_own():
