@@ -103,7 +103,7 @@ def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
     patch = "x".join(map(str, results.patch_size))
     return (
         "Scores in %, distances in their unit, means over the cases, in brackets the 95 % interval by bootstrap over "
-        f"the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): it says what other cases would change, not "
+        f"the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): what other cases would change, not "
         f"what another training would.{seeds} The average is that of the classes; the best of a column is bold. "
         f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and the MACs of convolutions, "
         "matrix products and scans (two FLOPs of a scan are worth one), not the paper's convention, which leaves out "
