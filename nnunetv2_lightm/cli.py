@@ -26,6 +26,10 @@ COMMANDS = {
         "nnunetv2_lightm.study.benchmark.command",
         "train, predict and evaluate several trainers alike, and report",
     ),
+    "benchmark-report": (
+        "nnunetv2_lightm.study.benchmark.report",
+        "write report.md and report.html about one or several comparisons",
+    ),
     "import-released": (
         "nnunetv2_lightm.commands.import_released",
         "turn a checkpoint of the authors' fork into a model folder for stock nnU-Net",

@@ -44,7 +44,7 @@ ALLOWED_PARTS = {
 ALLOWED_USERS = {
     "nnunetv2": {"trainers", "planning", "study", "commands.checks.probe"},  # the probe runs in a process of its own
     "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
-    "monai": {"networks.monai_networks"},
+    "monai": {"networks.monai_networks", "study.surface_scores"},
     "triton": {"ops.backends"},
     "mamba_ssm": {"ops.backends"},
     "causal_conv1d": {"ops.backends"},

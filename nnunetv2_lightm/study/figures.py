@@ -105,7 +105,7 @@ def overlay_figure(
     if not cases:
         raise ValueError("overlay_figure needs at least one case")
     classes, ignored = foreground_classes(labels)
-    slices = [_best_slice(case, classes) for case in cases]
+    slices = [take_slice(case, best_slice(case, classes)) for case in cases]
     column = width_inches / 3
     heights = [column * s.image.shape[0] * s.spacing_mm[1] / (s.image.shape[1] * s.spacing_mm[2]) for s in slices]
     title, legend = 0.25, 0.35
@@ -114,25 +114,25 @@ def overlay_figure(
     grid = figure.subplots(len(cases), 3, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (case, section) in enumerate(zip(cases, slices, strict=True)):
         aspect = section.spacing_mm[1] / section.spacing_mm[2]
-        low, high = _intensity_window(section)
+        low, high = intensity_window(section)
         for axes in grid[row]:
             axes.imshow(section.image, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
             axes.set_axis_off()
-        _draw_classes(grid[row, 1], section.reference, classes, aspect)
-        _draw_classes(grid[row, 2], section.prediction, classes, aspect)
+        draw_classes(grid[row, 1], section.reference, classes, aspect)
+        draw_classes(grid[row, 2], section.prediction, classes, aspect)
         dsc = score_case(case.prediction, case.reference, classes, ignored)[0]
         scores = ", ".join(f"{name} {score:.3f}" for name, score in zip(classes, dsc, strict=True) if score == score)
         grid[row, 0].set_title(section.case, fontsize=9)
         grid[row, 1].set_title("ground truth", fontsize=9)
         grid[row, 2].set_title(f"prediction: DSC {scores}" if scores else "prediction", fontsize=9)
     figure.legend(
-        handles=[Patch(color=_color(i), label=name) for i, name in enumerate(classes)],
+        handles=[Patch(color=class_color(i), label=name) for i, name in enumerate(classes)],
         loc="outside lower center",
         ncols=min(len(classes), 6),
         frameon=False,
         fontsize=9,
     )
-    _save(figure, output_png)
+    save_figure(figure, output_png)
 
 
 def training_curve(training_log: Path, output_png: Path, *, class_names: Sequence[str] = ()) -> None:
@@ -162,7 +162,7 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
         row[: len(record.pseudo_dice)] = record.pseudo_dice
     names = [*class_names, *(f"class {i + 1}" for i in range(len(class_names), num_classes))]
     for i in range(num_classes):
-        dice.plot(epochs, per_class[:, i], ".-", color=_color(i), label=names[i])
+        dice.plot(epochs, per_class[:, i], ".-", color=class_color(i), label=names[i])
     dice.set(xlabel="epoch", ylabel="pseudo Dice", ylim=(-0.02, 1.02), title="pseudo Dice on validation patches")
 
     for axes in (losses, dice):
@@ -170,7 +170,7 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
         axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _add_time_axis(axes, epochs, minutes)
-    _save(figure, output_png)
+    save_figure(figure, output_png)
 
 
 def _label_values(labels: Mapping[str, int | list[int]]) -> list[int]:
@@ -184,25 +184,34 @@ def _to_lps(array: np.ndarray, geometry: Mapping[str, Sequence[float]]) -> sitk.
     return sitk.DICOMOrient(volume, "LPS")
 
 
-def _best_slice(case: OverlayCase, classes: Mapping[str, tuple[int, ...]]) -> OverlayCase:
-    """The case reduced to the slice that shows the most."""
+def best_slice(case: OverlayCase, classes: Mapping[str, tuple[int, ...]]) -> int:
+    """Index of the slice that shows the most; 0 of an image.
+
+    Raises: ValueError: if the arrays have different shapes.
+    """
     if not case.image.shape == case.reference.shape == case.prediction.shape or case.image.ndim not in (2, 3):
         raise ValueError(
             f"case {case.case}: image {case.image.shape}, reference {case.reference.shape} and prediction "
             f"{case.prediction.shape} must have one shape, (z, y, x) or (y, x)"
         )
     if case.image.ndim == 2:
-        return case
-    index = case.image.shape[0] // 2
-    for segmentation in (case.prediction, case.reference):
+        return 0
+    for segmentation in (case.reference, case.prediction):
         areas = np.array([class_mask(segmentation, values).sum(axis=(1, 2)) for values in classes.values()])
         if areas.any():
-            index = int((areas / np.maximum(areas.max(axis=1, keepdims=True), 1)).sum(axis=0).argmax())
+            return int((areas / np.maximum(areas.max(axis=1, keepdims=True), 1)).sum(axis=0).argmax())
+    return case.image.shape[0] // 2
+
+
+def take_slice(case: OverlayCase, index: int) -> OverlayCase:
+    """A volume reduced to one slice, which its name then tells; an image as it is."""
+    if case.image.ndim == 2:
+        return case
     name = case.case if case.image.shape[0] == 1 else f"{case.case}, slice {index + 1} of {case.image.shape[0]}"
     return OverlayCase(name, case.image[index], case.reference[index], case.prediction[index], case.spacing_mm)
 
 
-def _intensity_window(section: OverlayCase) -> tuple[float, float]:
+def intensity_window(section: OverlayCase) -> tuple[float, float]:
     """Intensities to show as black and white: twice the range in and around the foreground, where contrast matters."""
     foreground = (section.reference > 0) | (section.prediction > 0)
     around = binary_dilation(foreground, iterations=max(2, min(foreground.shape) // 20))
@@ -211,15 +220,16 @@ def _intensity_window(section: OverlayCase) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-def _draw_classes(axes: Axes, labels: np.ndarray, classes: Mapping[str, tuple[int, ...]], aspect: float) -> None:
+def draw_classes(axes: Axes, labels: np.ndarray, classes: Mapping[str, tuple[int, ...]], aspect: float) -> None:
+    """Tint and outline each class of a slice in its colour."""
     for i, values in enumerate(classes.values()):
         mask = class_mask(labels, values)
         if not mask.any():
             continue
         overlay = np.zeros((*mask.shape, 4))
-        overlay[mask] = (*to_rgb(_color(i)), 0.35)
+        overlay[mask] = (*to_rgb(class_color(i)), 0.35)
         axes.imshow(overlay, aspect=aspect, interpolation="nearest")
-        axes.contour(mask, levels=[0.5], colors=[_color(i)], linewidths=1.2)
+        axes.contour(mask, levels=[0.5], colors=[class_color(i)], linewidths=1.2)
 
 
 def _add_time_axis(axes: Axes, epochs: np.ndarray, minutes: np.ndarray) -> None:
@@ -238,11 +248,13 @@ def _add_time_axis(axes: Axes, epochs: np.ndarray, minutes: np.ndarray) -> None:
     axes.secondary_xaxis("top", functions=(to_minutes, to_epochs)).set_xlabel("minutes of training")
 
 
-def _save(figure: Figure, output_png: Path) -> None:
+def save_figure(figure: Figure, output_png: Path) -> None:
+    """Write a PNG in one step."""
     partial = output_png.with_name(f".{output_png.name}.partial")
     figure.savefig(partial, format="png")
     partial.replace(output_png)
 
 
-def _color(i: int) -> str:
+def class_color(i: int) -> str:
+    """Colour of the class with this place in dataset.json's labels."""
     return COLORS[i % len(COLORS)]

@@ -7,7 +7,7 @@ For one case and one class, with TP, FP and FN counted in voxels:
 A class's DSC and mIoU are the means over the cases. A case in which neither the reference nor the prediction has a
 voxel of the class is not counted (NaN); if only one of them has, both scores are 0. The average is the mean of the
 classes' means. All of this agrees with nnU-Net's own summary.json, except that there a class which no case has turns
-the average into NaN; here it is left out.
+the average into NaN; here it is left out. The distances between surfaces are in `surface_scores`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from .bootstrap import mean_intervals
 
 METRICS = ("DSC", "IoU")
 
@@ -31,12 +33,17 @@ class Evaluation:
     Attributes:
         cases: Names of the cases.
         classes: Names of the foreground classes.
-        scores: Metric ("DSC", "IoU") to scores from 0 to 1, (cases, classes); NaN where not counted.
+        scores: Metric ("DSC", "IoU", also "HD95_mm" and "NSD") to scores, (cases, classes); NaN where not counted,
+            which is the same for all metrics.
+        nsd_tolerance_mm: Of NSD; None without surfaces.
+        spacing_known: False if the files have none, as PNG: then all that is in mm is in pixels.
     """
 
     cases: tuple[str, ...]
     classes: tuple[str, ...]
     scores: Mapping[str, np.ndarray]
+    nsd_tolerance_mm: float | None = None
+    spacing_known: bool = True
 
     def num_counted(self) -> np.ndarray:
         """Number of cases that count for each class, (classes,)."""
@@ -56,8 +63,15 @@ class Evaluation:
 
     def average_std(self, metric: str) -> float:
         """Sample standard deviation over the cases of a case's mean over its classes."""
-        per_case = _of_counted(np.mean, self.scores[metric].T, at_least=1)
-        return float(_of_counted(_sample_std, per_case[:, None], at_least=2)[0])
+        return float(_of_counted(_sample_std, case_means(self.scores[metric])[:, None], at_least=2)[0])
+
+    def interval(self, metric: str) -> np.ndarray:
+        """Bootstrap 95 % interval of the mean, (classes, 2); NaN below three cases that count."""
+        return mean_intervals(self.scores[metric])[0]
+
+    def average_interval(self, metric: str) -> np.ndarray:
+        """Bootstrap 95 % interval of the average, (2,); NaN below three cases that count."""
+        return mean_intervals(self.scores[metric])[1]
 
 
 def score_case(
@@ -116,6 +130,11 @@ def foreground_classes(labels: Mapping[str, int | list[int]]) -> tuple[dict[str,
 def class_mask(segmentation: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
     """Voxels of a class, bool, the shape of `segmentation`."""
     return segmentation == values[0] if len(values) == 1 else np.isin(segmentation, values)
+
+
+def case_means(scores: np.ndarray) -> np.ndarray:
+    """Each case's mean over the classes that count in it, (cases,); NaN where none does."""
+    return _of_counted(np.mean, scores.T, at_least=1)
 
 
 def _of_counted(statistic: Callable[[np.ndarray], float], table: np.ndarray, *, at_least: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from .scores import EvaluationError
@@ -71,13 +72,21 @@ def choose_reader(example: Path, file_ending: str, reader: str | None = None) ->
 
 
 def read_segmentation(path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]) -> np.ndarray:
+    """The voxels of `read_segmentation_and_spacing` alone."""
+    return read_segmentation_and_spacing(path, reader, known_values=known_values)[0]
+
+
+def read_segmentation_and_spacing(
+    path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]
+) -> tuple[np.ndarray, tuple[float, ...]]:
     """Read one segmentation.
 
-    Returns: Label values, float32, (z, y, x); an image has one slice.
+    Returns: Label values, float32, (z, y, x), an image has one slice; and the voxels' spacing, (z, y, x), in mm if
+        `has_spacing`. For a slice of its own nnU-Net's readers make up a spacing in z.
     Raises: EvaluationError: if the file is damaged, has several channels, or holds another value than the known ones.
     """
     try:
-        channels, _ = reader.read_seg(str(path))
+        channels, properties = reader.read_seg(str(path))
     except Exception as error:  # each reader raises errors of its own kind
         raise EvaluationError(f"{path}: cannot be read by {type(reader).__name__}: {error}") from error
     if channels.shape[0] != 1:
@@ -87,7 +96,15 @@ def read_segmentation(path: Path, reader: BaseReaderWriter, *, known_values: Seq
     if unknown.size:
         shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if unknown.size > 5 else "")
         raise EvaluationError(f"{path}: holds the values {shown}; the labels name only {list(known_values)}")
-    return segmentation
+    return segmentation, tuple(float(length) for length in properties["spacing"])
+
+
+def has_spacing(reader: BaseReaderWriter) -> bool:
+    """Whether the reader's files say how large a voxel is; natural images, as PNG, do not: their unit is the pixel.
+
+    A TIFF without nnU-Net's spacing file counts as one with 1 mm, as nnU-Net's reader assumes (and remarks).
+    """
+    return not isinstance(reader, NaturalImage2DIO)
 
 
 def _listed(paths: list[Path], at_most: int = 5) -> str:

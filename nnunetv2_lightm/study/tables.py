@@ -1,29 +1,66 @@
-"""Tables as Markdown and CSV, and an evaluation as these and as JSON."""
+"""Tables as Markdown and CSV, and an evaluation and a comparison as these."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .scores import METRICS, Evaluation
+import numpy as np
+
+from .comparison import Comparison
+from .scores import Evaluation
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    """One row for each class and a last one for their average; scores as mean ± standard deviation over the cases."""
-    rows = [["class", "DSC", "mIoU", "cases"]]
-    counted = evaluation.num_counted()
-    means = {metric: evaluation.mean(metric) for metric in METRICS}
-    stds = {metric: evaluation.std(metric) for metric in METRICS}
+    """One row for each class and a last one for their average.
+
+    A score is its mean ± standard deviation over the cases, and in brackets the bootstrap 95 % interval of the mean.
+    """
+    rows = [["class", *(column_title(metric, evaluation) for metric in evaluation.scores), "cases"]]
     for i, name in enumerate(evaluation.classes):
-        scores = [_mean_std(means[metric][i], stds[metric][i]) for metric in METRICS]
-        rows.append([name, *scores, str(counted[i])])
-    averages = [_mean_std(evaluation.average(metric), evaluation.average_std(metric)) for metric in METRICS]
+        cells = [
+            _mean_std(metric, evaluation.mean(metric)[i], evaluation.std(metric)[i], evaluation.interval(metric)[i])
+            for metric in evaluation.scores
+        ]
+        rows.append([name, *cells, str(evaluation.num_counted()[i])])
+    averages = [
+        _mean_std(
+            metric, evaluation.average(metric), evaluation.average_std(metric), evaluation.average_interval(metric)
+        )
+        for metric in evaluation.scores
+    ]
     rows.append(["**average**", *averages, str(len(evaluation.cases))])
     return format_markdown(rows)
+
+
+def comparison_table(comparisons: Sequence[Comparison], evaluation: Evaluation) -> str:
+    """One row for each metric and class: mean paired difference, its bootstrap 95 % interval and Wilcoxon's p.
+
+    Args:
+        comparisons: By one metric each.
+        evaluation: One of the two that are compared, for the units.
+    """
+    rows = [["difference", "class", "mean", "95 % interval", "p", "cases"]]
+    for comparison in comparisons:
+        metric = comparison.metric
+        for name, paired in (*comparison.classes.items(), ("**average**", comparison.average)):
+            low, high = paired.interval
+            interval = "-" if math.isnan(low) else f"[{_number(metric, low, '+')}, {_number(metric, high, '+')}]"
+            mean = "-" if math.isnan(paired.mean) else _number(metric, paired.mean, "+")
+            p = "-" if math.isnan(paired.p_value) else f"{paired.p_value:.2g}"
+            rows.append([column_title(metric, evaluation), name, mean, interval, p, str(paired.cases)])
+    return format_markdown(rows)
+
+
+def column_title(metric: str, evaluation: Evaluation) -> str:
+    """A metric's name in a table's header: a mean of IoU is mIoU, distances have their unit."""
+    unit = "mm" if evaluation.spacing_known else "px"
+    if metric == "NSD":
+        return f"NSD at {evaluation.nsd_tolerance_mm:g} {unit}"
+    return {"IoU": "mIoU", "HD95_mm": f"HD95 [{unit}]"}.get(metric, metric)
 
 
 def format_markdown(rows: list[list[str]]) -> str:
@@ -38,10 +75,10 @@ def format_markdown(rows: list[list[str]]) -> str:
 
 def to_csv(evaluation: Evaluation) -> str:
     """One line for each case and class; a score that is not counted is empty."""
-    rows = [["case", "class", *METRICS]]
+    rows = [["case", "class", *evaluation.scores]]
     for i, case in enumerate(evaluation.cases):
         for j, name in enumerate(evaluation.classes):
-            scores = [float(evaluation.scores[metric][i, j]) for metric in METRICS]
+            scores = [float(evaluation.scores[metric][i, j]) for metric in evaluation.scores]
             rows.append([case, name, *("" if math.isnan(score) else f"{score:.6f}" for score in scores)])
     return format_csv(rows)
 
@@ -53,36 +90,6 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-def to_json(evaluation: Evaluation) -> str:
-    """Statistics and every score; a score that is not counted is null."""
-    counted = evaluation.num_counted()
-    summary = {
-        name: {
-            **{
-                metric: {
-                    "mean": _or_none(evaluation.mean(metric)[j]),
-                    "std": _or_none(evaluation.std(metric)[j]),
-                }
-                for metric in METRICS
-            },
-            "cases": int(counted[j]),
-        }
-        for j, name in enumerate(evaluation.classes)
-    }
-    average = {
-        metric: {"mean": _or_none(evaluation.average(metric)), "std": _or_none(evaluation.average_std(metric))}
-        for metric in METRICS
-    }
-    cases = {
-        case: {
-            name: {metric: _or_none(evaluation.scores[metric][i, j]) for metric in METRICS}
-            for j, name in enumerate(evaluation.classes)
-        }
-        for i, case in enumerate(evaluation.cases)
-    }
-    return json.dumps({"average": average, "classes": summary, "cases": cases}, indent=2, allow_nan=False) + "\n"
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file in one step, so that an interrupted run leaves the old one or none."""
     partial = path.with_name(f".{path.name}.partial")
@@ -90,11 +97,16 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _mean_std(mean: float, std: float) -> str:
+def _mean_std(metric: str, mean: float, std: float, interval: np.ndarray) -> str:
     if math.isnan(mean):
         return "-"
-    return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} ± {std:.4f}"
+    text = _number(metric, mean)
+    if not math.isnan(std):
+        text += f" ± {_number(metric, std)}"
+    if not math.isnan(interval[0]):
+        text += f" [{_number(metric, interval[0])}, {_number(metric, interval[1])}]"
+    return text
 
 
-def _or_none(score: float) -> float | None:
-    return None if math.isnan(score) else float(score)
+def _number(metric: str, value: float, sign: str = "") -> str:
+    return f"{value:{sign}.{2 if metric == 'HD95_mm' else 4}f}"

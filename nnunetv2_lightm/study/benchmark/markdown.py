@@ -1,0 +1,37 @@
+"""Pieces of a Markdown document; whatever is a name goes through :func:`escape`."""
+
+from __future__ import annotations
+
+import re
+
+MISSING = "-"
+
+
+def escape(text: object) -> str:
+    """Text as it is read, on one line, whatever it holds."""
+    return re.sub(r"([\\`*_\[\]<>|~&#!$])", r"\\\1", " ".join(str(text).split()))
+
+
+def code_block(text: str, language: str = "sh") -> str:
+    """A fenced block, with a fence longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def figure(path: str, description: str, caption: str) -> str:
+    """An image with its caption below; both are Markdown, `path` is relative to the document."""
+    return f"![{description}]({path})\n\n*{caption}*"
+
+
+def collapsed(summary: str, content: str) -> str:
+    """Content that opens on demand, on GitHub and in a browser; printed and read aloud it is there."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"
+
+
+def percent(score: float) -> str:
+    return MISSING if score != score else f"{100 * score:.2f}"
+
+
+def amount(value: float | None, form: str = ".3g") -> str:
+    return MISSING if value is None else f"{value:{form}}"
