@@ -45,8 +45,8 @@ def calibrate(
     device: str,
     output: Path,
     *,
-    rounds: int = ROUNDS,
-    turn_seconds: float = TURN_SECONDS,
+    rounds: int,
+    turn_seconds: float,
 ) -> None:
     """Give the trainers the turns that they have not had yet, and write each down.
 
@@ -126,15 +126,15 @@ def main(argv: list[str]) -> int:
     torch.backends.cudnn.benchmark = True
     try:
         calibrate(
-            *(
-                arguments.tr,
-                arguments.d,
-                arguments.c,
-                arguments.p,
-                arguments.f,
-                arguments.device,
-                arguments.o.absolute(),
-            )
+            arguments.tr,
+            arguments.d,
+            arguments.c,
+            arguments.p,
+            arguments.f,
+            arguments.device,
+            arguments.o.absolute(),
+            rounds=ROUNDS,
+            turn_seconds=TURN_SECONDS,
         )
     except ResultsError as error:
         print(error, file=sys.stderr)

@@ -13,6 +13,8 @@ from ..complexity.plans import PlannedConfiguration
 from ..pipeline import PipelineError, folder_lock
 from ..process import INTERRUPTED, sigterm_interrupts
 from ..progress import format_seconds
+from ..scores import EvaluationError
+from ..surface_scores import require_monai
 from .calibration import BudgetTooSmall, Calibration, load_calibration
 from .collect import collect
 from .launchers import Launcher, SlurmLauncher, parse_slurm_options, run_here
@@ -21,7 +23,7 @@ from .settings import Settings, SettingsError, check_data, check_folder, check_t
 from .tasks import PlannedRun, Task, calibration_file, plan_runs, preparation_tasks, run_task
 
 SECONDS_BETWEEN_RESULTS = 60.0
-EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, OSError)
+EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, EvaluationError, OSError)
 
 
 class Comparison:
@@ -94,12 +96,16 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.slurm and arguments.launcher != "slurm":
         parser.error("--slurm goes with --launcher slurm")
+    if arguments.nsd_tolerance_mm is not None and not (arguments.surface and arguments.nsd_tolerance_mm > 0):
+        parser.error("--nsd-tolerance-mm goes with --surface, and must be above 0")
     try:
         check_trainers(arguments.tr)
         budget = parse_wall_clock(arguments.wall_clock) if arguments.budget is None else parse_budget(arguments.budget)
         planned = check_data(arguments.d, arguments.c, arguments.p, arguments.folds)
         settings = _settings(arguments, planned, budget, argv)
         check_folder(settings)
+        if arguments.surface:
+            require_monai()
         launch = run_here
         if arguments.launcher == "slurm":
             launch = SlurmLauncher(settings.folder / "slurm", parse_slurm_options(arguments.slurm))
@@ -122,6 +128,9 @@ def main(argv: list[str]) -> int:
 def _settings(
     arguments: argparse.Namespace, planned: PlannedConfiguration, budget: str | float, argv: Sequence[str]
 ) -> Settings:
+    surface = ("--surface",) if arguments.surface else ()
+    if arguments.nsd_tolerance_mm is not None:
+        surface += ("--nsd-tolerance-mm", f"{arguments.nsd_tolerance_mm:g}")
     equal = f"{budget} each" if arguments.budget is not None else f"{arguments.wall_clock} of training each"
     return Settings(
         folder=arguments.o.absolute(),
@@ -133,6 +142,7 @@ def _settings(
         folds=tuple(dict.fromkeys(arguments.folds)),
         seeds=tuple(dict.fromkeys(arguments.seeds)),
         device=arguments.device,
+        evaluation=surface,
         title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
         command=shlex.join(["nnUNetv2_lightm", "benchmark", *argv]),
     )
@@ -174,5 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of each job, as submitit names them: partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 mem=32GB; "
         "time, in minutes, is needed",
     )
+    parser.add_argument("--surface", action="store_true", help="also HD95 and NSD; needs MONAI (extra `metrics`)")
+    parser.add_argument("--nsd-tolerance-mm", type=float, metavar="MM", help="as evaluate's")
     parser.add_argument("--title", help="of the report (default: data set, configuration and budget)")
     return parser

@@ -43,6 +43,7 @@ class Settings:
         folds: Of the split.
         seeds: Of weights, augmentation and order of the cases.
         device: "cpu", "cuda" or "mps".
+        evaluation: Further options of `nnUNetv2_lightm evaluate`.
         title: For people.
         command: As it was called.
     """
@@ -56,6 +57,7 @@ class Settings:
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     device: str
+    evaluation: tuple[str, ...]
     title: str
     command: str
 

@@ -134,20 +134,18 @@ def run_task(settings: Settings, run: PlannedRun) -> Task:
             found=partial(is_complete_training, fold_folder),
         )
     ]
-    dataset_json = ("--dataset-json", str(settings.preprocessed / "dataset.json"))
+    options = ("--dataset-json", str(settings.preprocessed / "dataset.json"), *settings.evaluation)
     name = f"{title} evaluate"
     if settings.has_test_split:
         images = settings.raw / "imagesTs"
         steps += [
             predict_step(run.training(settings), fold_folder, images, predictions, name=f"{title} predict"),
-            evaluate_step(predictions, settings.raw / "labelsTs", output, *dataset_json, name=name),
+            evaluate_step(predictions, settings.raw / "labelsTs", output, *options, name=name),
         ]
     else:
         # The references are those of all folds.
         references, summary = settings.preprocessed / "gt_segmentations", training_outputs(fold_folder)[1]
-        steps.append(
-            evaluate_step(predictions, references, output, *dataset_json, "--chill", name=name, inputs=(summary,))
-        )
+        steps.append(evaluate_step(predictions, references, output, *options, "--chill", name=name, inputs=(summary,)))
     return _task(settings, run.key, steps)
 
 

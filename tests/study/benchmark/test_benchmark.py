@@ -114,6 +114,19 @@ def test_budget_without_iterations_is_the_trainers_own(commands, nnunet):
     assert (run.iterations_per_epoch, run.validation_iterations_per_epoch) == (250, 50)
 
 
+def test_surface_scores_are_an_option(commands, nnunet):
+    assert main(arguments(nnunet)) == 0
+    commands.called.clear()
+    assert main(arguments(nnunet, "--surface", "--nsd-tolerance-mm", "1")) == 0
+    assert commands.called == ["nnUNetv2_lightm evaluate"] * 2, "nothing else depends on it"
+    run = load_results(nnunet / "study" / "results.json").runs[0]
+    # In each dimension 2 pixels, less than the distance of the corners.
+    assert 2 <= run.evaluation["cases"]["x"]["square"]["HD95_mm"] <= 8**0.5
+    assert 0 <= run.evaluation["cases"]["x"]["square"]["NSD"] < 1
+    with pytest.raises(SystemExit):
+        main(arguments(nnunet, "--nsd-tolerance-mm", "1"))
+
+
 def test_folds_and_seeds(commands, nnunet):
     assert main(arguments(nnunet, "--folds", "0", "1", "--seeds", "4", "5")) == 0
     runs = load_results(nnunet / "study" / "results.json").runs

@@ -140,12 +140,12 @@ def test_calibration_goes_on_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "get_trainer_from_args", make)
     arguments = (["a", "b"], "d", "2d", "p", 0, "cpu", output)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(*arguments, turn_seconds=0)
+        calibrate(*arguments, rounds=3, turn_seconds=0)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
-    calibrate(*arguments, turn_seconds=0)
+    calibrate(*arguments, rounds=3, turn_seconds=0)
     assert order == ["a", "b", "a", "b", "b", "a", "b"]
     found = load_calibration(output).trainers
     assert {name: len(trainer.turns) for name, trainer in found.items()} == {"a": 3, "b": 3}
     assert found["a"].iterations_per_epoch == 250
     with pytest.raises(ResultsError, match="measured on cpu, not on cuda"):
-        calibrate(["a"], "d", "2d", "p", 0, "cuda", output)
+        calibrate(["a"], "d", "2d", "p", 0, "cuda", output, rounds=3, turn_seconds=0)
