@@ -45,7 +45,7 @@ __all__ = ["TRAINERS", "explain_unknown", "find_trainer", "nearest_trainer", *TR
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
-    """The trainer class of a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters``).
+    """The trainer class of a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
 
     A budget goes on each of our trainers and on stock ``nnUNetTrainer``. None: the name is not one of ours.
     """
@@ -54,9 +54,8 @@ def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     budget = split_budget(name)
     if budget is None:
         return None
-    base_name, epochs, iterations = budget
-    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(base_name)
-    return None if base is None else with_budget(base, name, epochs, iterations)
+    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0])
+    return None if base is None else with_budget(base, name, budget[1])
 
 
 def explain_unknown(name: str, shim_directory: str) -> str | None:

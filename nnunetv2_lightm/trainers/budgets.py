@@ -1,31 +1,45 @@
-"""Budget suffixes: ``<trainer>_20epochs`` and ``<trainer>_20epochs_50iters`` are trainers too.
+"""Budget suffixes: ``<trainer>_20epochs``, ``..._50iters`` and ``..._seed1`` after them are trainers too.
 
 A class is made when its name is asked for, and kept, so that it is the same class at each look-up. N training
-iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50).
+iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed sets the
+initial weights, and all else that is random in the training process; nnU-Net's augmentation workers stay unseeded.
 """
 
 from __future__ import annotations
 
+import random
 import re
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-SUFFIX = re.compile(r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?")
+SUFFIX = re.compile(
+    r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?(?:_seed(?P<seed>\d{1,9}))?"
+)
 _made: dict[str, type[nnUNetTrainer]] = {}
 
 
-def split_budget(name: str) -> tuple[str, int, int | None] | None:
-    """("nnUNetTrainerX", epochs, iterations or None) of a name with a budget suffix; None if it has none."""
+class Budget(NamedTuple):
+    """What a suffix asks for; None where it leaves nnU-Net's or the trainer's own."""
+
+    epochs: int
+    iterations: int | None = None
+    seed: int | None = None
+
+
+def split_budget(name: str) -> tuple[str, Budget] | None:
+    """("nnUNetTrainerX", budget) of a name with a budget suffix; None if it has none."""
     match = SUFFIX.fullmatch(name)
     if match is None:
         return None
-    iterations = match["iterations"]
-    return match["trainer"], int(match["epochs"]), None if iterations is None else int(iterations)
+    numbers = (match[part] for part in Budget._fields)
+    return match["trainer"], Budget(*(None if number is None else int(number) for number in numbers))
 
 
-def with_budget(base: type[nnUNetTrainer], name: str, epochs: int, iterations: int | None) -> type[nnUNetTrainer]:
-    """The trainer ``base`` under another name, with that many epochs and training iterations an epoch."""
+def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nnUNetTrainer]:
+    """The trainer ``base`` under another name, with that budget."""
     if name in _made:
         return _made[name]
 
@@ -38,15 +52,24 @@ def with_budget(base: type[nnUNetTrainer], name: str, epochs: int, iterations: i
         device: torch.device = torch.device("cuda"),
     ) -> None:
         base.__init__(self, plans, configuration, fold, dataset_json, device)
-        self.num_epochs = epochs
-        if iterations is not None:
-            self.num_iterations_per_epoch = iterations
-            self.num_val_iterations_per_epoch = -(-iterations // 5)
+        self.num_epochs = budget.epochs
+        if budget.iterations is not None:
+            self.num_iterations_per_epoch = budget.iterations
+            self.num_val_iterations_per_epoch = -(-budget.iterations // 5)
         # nnU-Net saves every 50 epochs: a short run that is killed would lose everything.
-        self.save_every = min(self.save_every, max(1, epochs // 10))
+        self.save_every = min(self.save_every, max(1, budget.epochs // 10))
 
-    budget = f"{epochs} epochs" + ("" if iterations is None else f" of {iterations} training iterations")
-    namespace = {"__init__": __init__, "__module__": __name__, "__doc__": f"{base.__name__} with {budget}."}
+    def initialize(self) -> None:
+        random.seed(budget.seed)
+        np.random.seed(budget.seed)  # the generator of batchgenerators
+        torch.manual_seed(budget.seed)
+        base.initialize(self)
+
+    given = [f"{number} {part}" for part, number in budget._asdict().items() if number is not None]
+    doc = f"{base.__name__} with a budget: {', '.join(given)}."
+    namespace = {"__init__": __init__, "__module__": __name__, "__doc__": doc}
+    if budget.seed is not None:
+        namespace["initialize"] = initialize
     _made[name] = type(name, (base,), namespace)
     return _made[name]
 

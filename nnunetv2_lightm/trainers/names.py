@@ -21,12 +21,13 @@ BUDGET = re.compile(
 
 def nearest_trainer(name: str, trainers: Iterable[str]) -> str | None:
     """The trainer, with its budget in the right spelling, that a wrong name was probably meant to be."""
+    name, seed = re.fullmatch(r"(.*?)((?:_seed\d+)?)", name, re.DOTALL).groups()
     trainer, budget = name, ""
     if match := BUDGET.fullmatch(name):
         trainer = match["trainer"]
         epochs, iterations = int(match["epochs"] or match["number"] or 0), int(match["iterations"] or 0)
         if epochs:
-            budget = f"_{epochs}epochs" + (f"_{iterations}iters" if iterations else "")
+            budget = f"_{epochs}epochs" + (f"_{iterations}iters" if iterations else "") + seed
     keys = {_essence(known): known for known in trainers}
     near = get_close_matches(_essence(trainer), keys, n=1)
     return keys[near[0]] + budget if near else None

@@ -43,6 +43,19 @@ def test_budget(make_trainer, base, suffix, epochs, iterations, validation):
     assert set(trainer.my_init_kwargs) == {"plans", "configuration", "fold", "dataset_json", "device"}
 
 
+@pytest.mark.parametrize("base", ["nnUNetTrainer", "nnUNetTrainerLightMUNet"])
+def test_seed_sets_the_initial_weights(make_trainer, base):
+    def weights(seed: int) -> torch.Tensor:
+        trainer = make_trainer(f"{base}_2epochs_3iters_seed{seed}")
+        assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (2, 3)
+        assert pickle.loads(pickle.dumps(type(trainer))) is type(trainer)
+        trainer.initialize()
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+
+    torch.testing.assert_close(weights(0), weights(0), rtol=0, atol=0)
+    assert not torch.equal(weights(0), weights(1))
+
+
 def test_a_budget_class_is_the_same_at_each_look_up_and_pickles():
     trainer = find_trainer("nnUNetTrainerLightMUNet_3epochs")
     assert find_trainer("nnUNetTrainerLightMUNet_3epochs") is trainer
