@@ -21,7 +21,7 @@ COMMANDS = {
     "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
     "plan": ("nnunetv2_lightm.commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
     "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
-    "evaluate": ("nnunetv2_lightm.study.evaluate", "compare predictions with the ground truth: DSC and mIoU per class"),
+    "evaluate": ("nnunetv2_lightm.study.evaluate", "DSC, mIoU, HD95 and NSD per class, of one method or two compared"),
     "benchmark": (
         "nnunetv2_lightm.study.benchmark.command",
         "train, predict and evaluate several trainers alike, and report",

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,8 +48,8 @@ def evaluate_folder(
         allow_missing: References without a prediction are left out instead of refused.
         nsd_tolerance_mm: Also HD95 and NSD, the latter at this tolerance, by the spacing of the reference; for files
             without a spacing, as PNG, all is in pixels. Needs MONAI.
-        workers: Cases that are read at the same time; default: the number of cores, at most 4; with HD95 and NSD 1, as
-            these take about 60 bytes for each voxel of a class's bounding box.
+        workers: Cases that are read at the same time; default: the number of cores, at most 4. HD95 and NSD take 15
+            bytes (with MONAI 1.5: 200) for each voxel of a class's bounding box.
     Raises: EvaluationError: if a file is missing, surplus, damaged, of another shape than its partner, or holds
         values that no label names; or if the labels are no dataset.json's. ImportError: if MONAI is needed and missing.
     """
@@ -58,8 +59,9 @@ def evaluate_folder(
     known = sorted({0, *(v for values in classes.values() for v in values), *([] if ignored is None else [ignored])})
     pairs = pair_files(Path(predictions), Path(references), file_ending, allow_missing=allow_missing)
 
-    # nnU-Net's readers print remarks, and standard output is for the table.
-    with contextlib.redirect_stdout(sys.stderr):
+    # nnU-Net's readers print remarks, and standard output is for the table; MONAI warns of an argument of its own.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
         image_reader = choose_reader(pairs[0][2], file_ending, reader)
 
         def score(pair: tuple[str, Path, Path]) -> np.ndarray:
@@ -78,7 +80,7 @@ def evaluate_folder(
             )
             return np.concatenate([scores, surfaces])
 
-        with ThreadPoolExecutor(workers or (min(4, os.cpu_count() or 1) if nsd_tolerance_mm is None else 1)) as pool:
+        with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
             scores = np.stack(list(pool.map(score, pairs)))
     metrics = METRICS if nsd_tolerance_mm is None else (*METRICS, *SURFACE_METRICS)
     return Evaluation(
@@ -185,7 +187,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--surface",
         action="store_true",
         help="also HD95 in mm and NSD, the part of the surfaces that is right within the tolerance; in pixels for "
-        "files without a spacing, as PNG; needs MONAI: pip install 'nnunetv2-lightm[metrics]'",
+        "files without a spacing, as PNG; needs MONAI (the extra metrics)",
     )
     parser.add_argument(
         "--nsd-tolerance-mm",
@@ -207,12 +209,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="also write statistics, rules, scores of every case, and the comparison",
     )
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="cases read at once (default: cores, at most 4; with --surface, which needs some GB for a whole CT, 1)",
-    )
+    parser.add_argument("--workers", type=_positive, metavar="N", help="cases read at once (default: cores, at most 4)")
     arguments = parser.parse_args(argv)
     if not arguments.surface and arguments.nsd_tolerance_mm is not None:
         parser.error("--nsd-tolerance-mm is for NSD: give --surface too")
