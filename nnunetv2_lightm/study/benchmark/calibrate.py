@@ -30,7 +30,7 @@ from .calibration import (
 )
 from .results import ResultsError
 
-ROUNDS = 3
+ROUNDS = 5
 TURN_SECONDS = 6.0  # of training iterations, and half as many of validation
 RESULTS = "nnUNet_results"
 WARM_UP_ITERATIONS, LEAST_ITERATIONS = 2, 2
