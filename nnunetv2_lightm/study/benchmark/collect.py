@@ -12,7 +12,7 @@ from ..training_log import EpochRecord, read_training_log
 from .calibration import load_calibration
 from .results import BenchmarkResults, ResultsError, Run
 from .settings import Settings
-from .tasks import PlannedRun, calibration_file, complexity_file
+from .tasks import PlannedRun, complexity_file
 
 
 def collect(
@@ -33,7 +33,7 @@ def collect(
         failures: Why runs failed, by key.
     Raises: ResultsError: naming a file that cannot be read.
     """
-    file = calibration_file(settings)
+    file = settings.calibration_file
     calibration = load_calibration(file) if file.exists() else None
     costs = {} if calibration is None else calibration.trainers
     files = {trainer: complexity_file(settings, trainer) for trainer in settings.trainers}

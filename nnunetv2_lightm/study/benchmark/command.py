@@ -15,12 +15,21 @@ from ..process import INTERRUPTED, sigterm_interrupts
 from ..progress import format_seconds
 from ..scores import EvaluationError
 from ..surface_scores import require_monai
-from .calibration import BudgetTooSmall, Calibration, load_calibration
+from .calibration import BudgetTooSmall, Calibration, load_calibration, write_calibration
 from .collect import collect
 from .launchers import Launcher, SlurmLauncher, parse_slurm_options, run_here
 from .results import BenchmarkResults, ResultsError, write_results
-from .settings import Settings, SettingsError, check_data, check_folder, check_trainers, parse_budget, parse_wall_clock
-from .tasks import PlannedRun, Task, calibration_file, plan_runs, preparation_tasks, run_task
+from .settings import (
+    Settings,
+    SettingsError,
+    calibration_to_take,
+    check_data,
+    check_folder,
+    check_trainers,
+    parse_budget,
+    parse_wall_clock,
+)
+from .tasks import PlannedRun, Task, plan_runs, preparation_tasks, run_task
 
 SECONDS_BETWEEN_RESULTS = 60.0
 EXPECTED = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, EvaluationError, OSError)
@@ -43,13 +52,16 @@ class Comparison:
         """
         from .report import write_report
 
+        taken = calibration_to_take(self.settings)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
+            if taken and not self.settings.calibration_file.exists():
+                write_calibration(taken, self.settings.calibration_file)
             self.write()
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
                 print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
                 return False
-            calibration = load_calibration(calibration_file(self.settings))
+            calibration = load_calibration(self.settings.calibration_file)
             self.runs = plan_runs(self.settings, calibration)
             tasks = [run_task(self.settings, run) for run in self.runs]
             self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
@@ -145,6 +157,7 @@ def _settings(
         evaluation=surface,
         title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
         command=shlex.join(["nnUNetv2_lightm", "benchmark", *argv]),
+        calibration_of=arguments.calibration_of and arguments.calibration_of.absolute(),
     )
 
 
@@ -170,6 +183,12 @@ def _parser() -> argparse.ArgumentParser:
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--budget", metavar="BUDGET", help="the same iterations for all, e.g. 20epochs_100iters")
     budget.add_argument("--wall-clock", metavar="TIME", help="the same time for all: 90s, 60min, 2h")
+    parser.add_argument(
+        "--calibration-of",
+        type=Path,
+        metavar="FOLDER",
+        help="take what an iteration costs from this comparison of the same plans; what it lacks is measured",
+    )
     parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..tables import write_text
@@ -12,6 +13,7 @@ from ..training_log import EpochRecord
 
 FORMAT = 1
 ITERATIONS, SECONDS = "iterations", "seconds"
+FOLDERS = ("predictions", "references", "images")  # of a run
 
 
 class ResultsError(ValueError):
@@ -121,8 +123,9 @@ def load_results(path: Path) -> BenchmarkResults:
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
-    """Write a results file in one step."""
-    content = {"format": FORMAT, **asdict(results)}
+    """Write a results file in one step. Folders in it are relative to its own: they may move together."""
+    runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
+    content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
     write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -130,10 +133,13 @@ def _load_run(run: Mapping, place: str, folder: Path) -> Run:
     _need_fields(run, Run, place)
     for epoch in run["epochs"]:
         _need_fields(epoch, EpochRecord, place)
-    paths = {
-        name: None if run[name] is None else folder / run[name] for name in ("predictions", "references", "images")
-    }
+    paths = {name: None if run[name] is None else Path(os.path.normpath(folder / run[name])) for name in FOLDERS}
     return Run(**{**_known(run, Run), **paths, "epochs": tuple(_load_epoch(epoch) for epoch in run["epochs"])})
+
+
+def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
+    folders = {name: getattr(run, name) for name in FOLDERS}
+    return {name: None if path is None else os.path.relpath(path, start) for name, path in folders.items()}
 
 
 def _load_epoch(epoch: Mapping) -> EpochRecord:

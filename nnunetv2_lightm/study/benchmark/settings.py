@@ -16,6 +16,7 @@ from ...trainers import TRAINERS, nearest_trainer
 from ..complexity.errors import PlansError
 from ..complexity.plans import PlannedConfiguration, read_configuration
 from ..pipeline import LOCK_FILE
+from .calibration import Calibration, load_calibration
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
 
 BUDGET = re.compile(r"(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?")
@@ -23,6 +24,7 @@ WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
 NNUNET_FOLDS = 5  # where there is no splits_final.json, nnU-Net makes as many
 SHOWN = 3
+RESULTS_FILE, CALIBRATION_FILE = "results.json", "calibration.json"
 
 
 class SettingsError(ValueError):
@@ -46,6 +48,7 @@ class Settings:
         evaluation: Further options of `nnUNetv2_lightm evaluate`.
         title: For people.
         command: As it was called.
+        calibration_of: Folder of another comparison, whose calibration is taken; None: it is measured.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Settings:
     evaluation: tuple[str, ...]
     title: str
     command: str
+    calibration_of: Path | None = None
 
     @property
     def equal(self) -> str:
@@ -82,7 +86,11 @@ class Settings:
 
     @property
     def results_file(self) -> Path:
-        return self.folder / "results.json"
+        return self.folder / RESULTS_FILE
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.folder / CALIBRATION_FILE
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -203,3 +211,25 @@ def check_folder(settings: Settings) -> None:
             raise SettingsError(
                 f"{file} is of another comparison, with {name} {old!r} instead of {new!r}; give another folder with -o"
             )
+
+
+def calibration_to_take(settings: Settings) -> Calibration | None:
+    """That of the other comparison, where one is named.
+
+    Raises: SettingsError: if it is of other plans or another device; ResultsError: if it cannot be read.
+    """
+    if settings.calibration_of is None:
+        return None
+    file = settings.calibration_of / RESULTS_FILE
+    other = load_results(file)
+    for name in ("dataset", "configuration", "plans"):
+        if getattr(other, name) != getattr(settings, name):
+            raise SettingsError(
+                f"{file} is of {name} {getattr(other, name)!r}, not {getattr(settings, name)!r}: an iteration costs "
+                "something else there; leave out --calibration-of"
+            )
+    file = settings.calibration_of / CALIBRATION_FILE
+    calibration = load_calibration(file)
+    if calibration.device != settings.device:
+        raise SettingsError(f"{file} was measured on {calibration.device}, not on {settings.device}")
+    return calibration

@@ -159,10 +159,6 @@ def complexity_file(settings: Settings, trainer: str) -> Path:
     return settings.folder / "complexity" / f"{trainer}.json"
 
 
-def calibration_file(settings: Settings) -> Path:
-    return settings.folder / "calibration.json"
-
-
 def _complexity(settings: Settings, trainer: str) -> Step:
     output = complexity_file(settings, trainer)
     model = ("-tr", trainer, "-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans)
@@ -173,7 +169,7 @@ def _complexity(settings: Settings, trainer: str) -> Step:
 
 
 def _calibration(settings: Settings) -> Step:
-    output = calibration_file(settings)
+    output = settings.calibration_file
     command = (
         *("python", "-m", "nnunetv2_lightm.study.benchmark.calibrate", "-tr", *settings.trainers),
         *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),

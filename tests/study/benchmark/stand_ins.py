@@ -95,7 +95,8 @@ class Commands:
     def calibrate(self, arguments: list[str]) -> None:
         (output,) = values(arguments, "-o")
         found = {"iterations_per_epoch": 250, "validation_iterations_per_epoch": 50, "turns": [TURN]}
-        trainers = dict.fromkeys(values(arguments, "-tr"), found)
+        before = json.loads(Path(output).read_text())["trainers"] if Path(output).exists() else {}
+        trainers = {**dict.fromkeys(values(arguments, "-tr"), found), **before}
         Path(output).write_text(json.dumps({"device": "cpu", "machine": {"processor": "P"}, "trainers": trainers}))
 
     def report(self, results: Sequence[object], folder: Path, title: str) -> None:

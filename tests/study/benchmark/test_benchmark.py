@@ -101,6 +101,24 @@ def test_wall_clock_becomes_iterations_by_the_costs(commands, nnunet, capsys):
     assert "0 of 2 runs are complete; training the others takes about 20m00s" in capsys.readouterr().out
 
 
+def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
+    assert main(arguments(nnunet)) == 0
+    measured = json.loads((nnunet / "study" / "calibration.json").read_text())
+    measured["trainers"][TRAINERS[0]]["turns"] = [{"train_seconds": 4, "validation_seconds": 2, "epoch_seconds": 6}]
+    (nnunet / "study" / "calibration.json").write_text(json.dumps(measured))
+    commands.called.clear()
+    other = arguments(nnunet, "-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"))
+    assert main(other) == 0
+    assert load_results(nnunet / "other" / "results.json").calibration[TRAINERS[0]]["train_seconds"] == 4
+
+    capsys.readouterr()
+    file = nnunet / "study" / "results.json"
+    file.write_text(file.read_text().replace('"configuration": "2d"', '"configuration": "3d_fullres"'))
+    assert main(arguments(nnunet, "-o", str(nnunet / "third"), "--calibration-of", str(nnunet / "study"))) == 1
+    assert f"{file} is of configuration '3d_fullres'" in capsys.readouterr().err
+    assert not (nnunet / "third").exists()
+
+
 def test_time_for_no_iteration_is_refused_before_any_training(commands, nnunet, capsys):
     assert main(arguments(nnunet, budget=("--wall-clock", "5s"))) == 1
     assert "nnUNetTrainer: 5 s are less than one epoch" in capsys.readouterr().err

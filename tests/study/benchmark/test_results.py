@@ -30,10 +30,14 @@ def test_a_class_without_voxels_is_null_in_the_file_and_nan_again(tmp_path):
     assert loaded.epochs[0].pseudo_dice[0] == 0.5 and math.isnan(loaded.epochs[0].pseudo_dice[1])
 
 
-def test_folders_are_relative_to_the_file(tmp_path):
-    run = replace(make_run("nnUNetTrainer", 0.9), predictions=Path("runs/a"))
-    write_results(make_results(runs=(run,)), tmp_path / "results.json")
-    assert load_results(tmp_path / "results.json").runs[0].predictions == tmp_path / "runs/a"
+def test_results_and_their_folders_may_move_together(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = replace(make_run("nnUNetTrainer", 0.9), predictions=old / "predictions", images=old / "comparison" / "images")
+    (old / "comparison").mkdir(parents=True)
+    write_results(make_results(runs=(run,)), old / "comparison" / "results.json")
+    old.rename(new)
+    (loaded,) = load_results(new / "comparison" / "results.json").runs
+    assert (loaded.predictions, loaded.images) == (new / "predictions", new / "comparison" / "images")
 
 
 @pytest.mark.parametrize(
