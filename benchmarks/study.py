@@ -1,0 +1,165 @@
+"""The comparisons of docs/study: LightM-UNet, stock nnU-Net and the other networks on two real data sets.
+
+    python benchmarks/study.py FOLDER                          # everything: a day or more on two cores
+    python benchmarks/study.py FOLDER --only chest_seconds     # one comparison
+    python benchmarks/study.py FOLDER --publish                # what is there, into docs/study and results/study
+
+NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_masks_and_labels_256 (Montgomery & Shenzhen, Kaggle's
+layout). nnU-Net's three folders and the comparisons are made in FOLDER. Ended in any way, the same command goes on.
+
+All methods have the same plans, with a patch of the whole image and the batch that a CPU can train; the budget in
+iterations is the one that stock nnU-Net got by the clock on the machine of the study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nnunetv2_lightm.study.benchmark.report import write_report
+from nnunetv2_lightm.study.benchmark.results import BenchmarkResults, load_results, write_results
+
+HERE = Path(__file__).resolve().parent
+PUBLISHED, REPORT = HERE / "results" / "study", HERE.parent / "docs" / "study"
+TITLE = "LightM-UNet beside nnU-Net and others, on a CPU"
+RIVALS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
+METHODS = (
+    *RIVALS,
+    "nnUNetTrainerLightMUNetPaperSGD",
+    "nnUNetTrainerLightMUNetReleased",
+    "nnUNetTrainerUMambaBot",
+    "nnUNetTrainerSegResNet",
+    "nnUNetTrainerUNETR",
+    "nnUNetTrainerSwinUNETR",
+)
+ABLATIONS = tuple(f"nnUNetTrainerLightMUNet{name}" for name in ("Conv3", "SelfAttention", "NoAdjustment", "NoResidual"))
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set and its plans.
+
+    Attributes:
+        name: As nnU-Net knows it.
+        configuration: That is trained.
+        plans: Identifier of the plans.
+        commands: Make the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}", and plan it.
+        pictured: Whether its licence lets its images be pictured in a report under another one.
+    """
+
+    name: str
+    configuration: str
+    plans: str
+    commands: tuple[str, ...]
+    pictured: bool
+
+
+CHEST = DataSet(
+    "Dataset802_MontgomeryShenzhen",
+    "2d",
+    "nnUNetPlans_batch4",
+    (
+        "nnUNetv2_lightm convert montgomery-shenzhen {data}/chest_xray_masks_and_labels_256 --resize 128 128",
+        "nnUNetv2_plan_and_preprocess -d 802 --no_pp",
+        "nnUNetv2_plan_experiment -d 802 -gpu_memory_target 0.16 -overwrite_plans_name nnUNetPlans_batch4",
+        "nnUNetv2_preprocess -d 802 -plans_name nnUNetPlans_batch4 -c 2d -np 2",
+    ),
+    pictured=False,
+)
+HIPPOCAMPUS = DataSet(
+    "Dataset004_Hippocampus",
+    "3d_fullres",
+    "nnUNetPlans_batch2",
+    (
+        "nnUNetv2_convert_MSD_dataset -i {data}/Task04_Hippocampus -np 2",
+        "nnUNetv2_plan_and_preprocess -d 4 --no_pp",
+        "nnUNetv2_plan_experiment -d 4 -gpu_memory_target 0.3 -overwrite_plans_name nnUNetPlans_batch2",
+        "nnUNetv2_preprocess -d 4 -plans_name nnUNetPlans_batch2 -c 3d_fullres -np 2",
+    ),
+    pictured=True,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One call of `nnUNetv2_lightm benchmark`."""
+
+    data: DataSet
+    methods: tuple[str, ...]
+    budget: tuple[str, ...]
+
+    def command(self, name: str) -> list[str]:
+        data = ("-d", str(int(self.data.name[7:10])), "-c", self.data.configuration, "-p", self.data.plans)
+        output = ("-device", "cpu", "-o", f"comparisons/{name}")
+        return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *self.methods, *self.budget, *output]
+
+
+COMPARISONS = {
+    "chest_seconds": Comparison(CHEST, METHODS, ("--wall-clock", "8min", "--seeds", "0", "1")),
+    "chest_iterations": Comparison(
+        CHEST,
+        (*METHODS, *ABLATIONS),
+        ("--budget", "20epochs_32iters", "--calibration-of", "comparisons/chest_seconds"),
+    ),
+    "hippocampus_seconds": Comparison(HIPPOCAMPUS, METHODS, ("--wall-clock", "30min", "--seeds", "0", "1")),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
+    parser.add_argument("--publish", action="store_true")
+    arguments = parser.parse_args(argv)
+    if arguments.publish:
+        publish(arguments.folder, arguments.only)
+        return 0
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    return max(run(arguments.folder.absolute(), name) for name in arguments.only)
+
+
+def run(folder: Path, name: str) -> int:
+    """Prepare the data set, if it is not there, and compare. Returns the exit code of the comparison."""
+    data = COMPARISONS[name].data
+    folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
+    few_cores = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**few_cores, **os.environ, **folders}
+    if not (folder / "preprocessed" / data.name / f"{data.plans}.json").exists():
+        source = os.environ.get("NNUNETV2_LIGHTM_DATA")
+        if not source:
+            sys.exit("NNUNETV2_LIGHTM_DATA is not set: export NNUNETV2_LIGHTM_DATA=FOLDER, with the data sets in it")
+        for command in data.commands:
+            print(command, flush=True)
+            subprocess.run(shlex.split(command.format(data=source)), cwd=folder, env=environment, check=True)
+    command = COMPARISONS[name].command(name)
+    print(shlex.join(command), flush=True)
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+def publish(folder: Path, names: Sequence[str]) -> None:
+    """Write the comparisons that there are into the repository, and the report."""
+    found = {name: folder / "comparisons" / name / "results.json" for name in names}
+    results = {name: load_results(path) for name, path in found.items() if path.exists()}
+    PUBLISHED.mkdir(parents=True, exist_ok=True)
+    for name, result in results.items():
+        write_results(_without_folders(result), PUBLISHED / f"{name}.json")
+    pictured = [
+        result if COMPARISONS[name].data.pictured else _without_folders(result) for name, result in results.items()
+    ]
+    write_report(pictured, REPORT, TITLE)
+    print(*(PUBLISHED / f"{name}.json" for name in results), REPORT / "report.md", sep="\n")
+
+
+def _without_folders(results: BenchmarkResults) -> BenchmarkResults:
+    none = dict.fromkeys(("predictions", "references", "images"))
+    return replace(results, runs=tuple(replace(run, **none) for run in results.runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
