@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import queue
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
+from nnunetv2.inference import data_iterators
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.utilities import utils
 
@@ -82,27 +84,54 @@ class Nnunet:
         return float(np.prod(patch_size)) / self.max_patch_voxels * reference
 
 
+class _Threads:
+    """What nnU-Net uses of multiprocessing's context."""
+
+    Pool = staticmethod(ThreadPool)
+    Process = threading.Thread
+
+
+class _Manager:
+    """What nnU-Net uses of multiprocessing's manager."""
+
+    Event = staticmethod(threading.Event)
+    Queue = staticmethod(queue.Queue)
+
+
+@contextmanager
+def threads_for_processes(folders: Mapping[str, Path]) -> Iterator[pytest.MonkeyPatch]:
+    """nnU-Net's folders, by variable, and threads in place of its worker processes."""
+    num_threads = torch.get_num_threads()
+    get_context = multiprocessing.get_context
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in folders.items():
+            patch.setenv(name, str(folder))
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        patch.setattr(multiprocessing, "get_context", lambda m=None: _Threads if m == "spawn" else get_context(m))
+        patch.setattr(data_iterators, "Manager", _Manager)
+        # For patches so small waking a thread costs more than its work; the commands take as many as there are cores.
+        patch.setattr(multiprocessing, "cpu_count", lambda: 1)
+        torch.set_num_threads(1)
+        for name in ("figure.dpi", "savefig.dpi"):
+            patch.setitem(matplotlib.rcParams, name, 10)  # progress.png, after each epoch
+        try:
+            yield patch
+        finally:
+            torch.set_num_threads(num_threads)
+
+
 @contextmanager
 def nnunet_in_process(root: Path) -> Iterator[Nnunet]:
     """nnU-Net with folders of its own below root, without worker processes."""
     nnunet = Nnunet(root)
-    num_threads = torch.get_num_threads()
-    get_context = multiprocessing.get_context
-    threads = SimpleNamespace(Pool=ThreadPool)
     collect = DatasetFingerprintExtractor.collect_foreground_intensities
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FOLDERS:
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
-        patch.setenv("nnUNet_n_proc_DA", "0")
-        patch.setattr(multiprocessing, "get_context", lambda m=None: threads if m == "spawn" else get_context(m))
+    folders = {name: root / name for name in FOLDERS}
+    for folder in folders.values():
+        folder.mkdir()
+    with threads_for_processes(folders) as patch:
         patch.setattr(utils, "Pool", ThreadPool)
-        patch.setattr(multiprocessing, "cpu_count", lambda: 1)  # nnUNetv2_train computes with as many threads
         patch.setattr(ExperimentPlanner, "static_estimate_VRAM_usage", staticmethod(nnunet.estimate_memory))
         # nnU-Net draws millions of voxels from a case, also from a small one.
         few = staticmethod(lambda segmentation, images, num_samples: collect(segmentation, images))
         patch.setattr(DatasetFingerprintExtractor, "collect_foreground_intensities", few)
-        for name in ("figure.dpi", "savefig.dpi"):
-            patch.setitem(matplotlib.rcParams, name, 10)  # progress.png, after each epoch
         yield nnunet
-    torch.set_num_threads(num_threads)

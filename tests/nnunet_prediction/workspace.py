@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
-import queue
 import sys
-import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from nnunetv2.inference import data_iterators
+
+from ..nnunet_in_process import FOLDERS, threads_for_processes
 
 DATASET = "Dataset900_Noise"
 OURS = "nnUNetTrainerLightMUNet_1epochs_1iters"
@@ -30,20 +26,6 @@ STOCK = "nnUNetTrainer_1epochs_1iters"
 FOLDS = range(5)
 TRAINING_CASES = [f"tr_{n}" for n in FOLDS]
 TEST_CASES = [f"ts_{n}" for n in range(3)]
-
-
-class ThreadContext:
-    """What nnU-Net uses of multiprocessing's context."""
-
-    Pool = staticmethod(ThreadPool)
-    Process = threading.Thread
-
-
-class ThreadManager:
-    """What nnU-Net uses of multiprocessing's manager."""
-
-    Event = staticmethod(threading.Event)
-    Queue = staticmethod(queue.Queue)
 
 
 class Workspace:
@@ -56,28 +38,12 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        self.environment = {name: str(root / name) for name in names}
-        self.raw, self.preprocessed, self.results = (root / name / DATASET for name in names)
+        self.environment = {name: root / name for name in FOLDERS}
+        self.raw, self.preprocessed, self.results = (root / name / DATASET for name in FOLDERS)
 
-    @contextlib.contextmanager
-    def in_this_process(self) -> Iterator[None]:
+    def in_this_process(self) -> AbstractContextManager:
         """nnU-Net's settings, which it reads whenever it needs them, and threads for its workers."""
-        threads = torch.get_num_threads()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
-            patch.setenv("nnUNet_n_proc_DA", "0")
-            patch.setattr(multiprocessing, "get_context", lambda method=None: ThreadContext)
-            patch.setattr(data_iterators, "Manager", ThreadManager)
-            patch.setitem(matplotlib.rcParams, "savefig.dpi", 10)
-            # For patches so small waking a thread costs more than its work; the commands ask for the number of cores.
-            patch.setattr(multiprocessing, "cpu_count", lambda: 1)
-            torch.set_num_threads(1)
-            try:
-                yield
-            finally:
-                torch.set_num_threads(threads)
+        return threads_for_processes(self.environment)
 
     def run(self, command: str, *arguments: object) -> str:
         """Run an installed command; returns what it printed."""
