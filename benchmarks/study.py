@@ -90,24 +90,39 @@ HIPPOCAMPUS = DataSet(
 class Comparison:
     """One call of `nnUNetv2_lightm benchmark`."""
 
+    title: str
     data: DataSet
     methods: tuple[str, ...]
     budget: tuple[str, ...]
 
     def command(self, name: str) -> list[str]:
         data = ("-d", str(int(self.data.name[7:10])), "-c", self.data.configuration, "-p", self.data.plans)
-        output = ("-device", "cpu", "-o", f"comparisons/{name}")
+        output = ("-device", "cpu", "--title", self.title, "-o", f"comparisons/{name}")
         return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *self.methods, *self.budget, *output]
 
 
 COMPARISONS = {
-    "chest_seconds": Comparison(CHEST, METHODS, ("--wall-clock", "8min", "--seeds", "0", "1")),
+    "chest_seconds": Comparison(
+        "Chest X-rays, 2D: 8 minutes of training each", CHEST, METHODS, ("--wall-clock", "8min", "--seeds", "0", "1")
+    ),
     "chest_iterations": Comparison(
+        "Chest X-rays, 2D: 640 iterations each",
         CHEST,
         (*METHODS, *ABLATIONS),
         ("--budget", "20epochs_32iters", "--calibration-of", "comparisons/chest_seconds"),
     ),
-    "hippocampus_seconds": Comparison(HIPPOCAMPUS, METHODS, ("--wall-clock", "30min", "--seeds", "0", "1")),
+    "hippocampus_seconds": Comparison(
+        "Hippocampus, 3D: 30 minutes of training each",
+        HIPPOCAMPUS,
+        METHODS,
+        ("--wall-clock", "30min", "--seeds", "0", "1"),
+    ),
+    "hippocampus_iterations": Comparison(
+        "Hippocampus, 3D: 1,180 iterations each",
+        HIPPOCAMPUS,
+        METHODS,
+        ("--budget", "20epochs_59iters", "--calibration-of", "comparisons/hippocampus_seconds"),
+    ),
 }
 
 

@@ -43,17 +43,11 @@ def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
 
 def not_complete(methods: Sequence[Method]) -> str:
     """Names every run that does not count; empty if all do."""
-    lines = []
-    for method in methods:
-        for run in method.runs:
-            if run in method.scored:
-                continue
-            state = f"{_num_epochs(run)} epochs trained" if run.epochs else "no finished epoch"
-            if run.complete:
-                state += ", complete but not evaluated"
-            lines.append(f"- {escape(run.name)}, fold {run.fold}, seed {run.seed}: {state}")
-            if run.failure:
-                lines.append(f"  - failed; its log ends: {escape(run.failure[-_FAILURE_CHARACTERS:])}")
+    left = [run for method in methods for run in method.runs if run not in method.scored]
+    lines = [line for run in left if run.epochs or run.failure for line in _state(run)]
+    waiting = [f"{escape(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
+    if waiting:
+        lines.append(f"- no finished epoch: {'; '.join(waiting)}")
     if not lines:
         return ""
     return "**Not complete**, and in no score:\n\n" + "\n".join(lines)
@@ -115,6 +109,17 @@ def time_to_accuracy_table(curves: Mapping[str, Curve]) -> str:
 def machine(results: BenchmarkResults) -> str:
     """What the results say of it."""
     return _listed(dict(_flat(results.machine))) or "The results do not name the machine."
+
+
+def _state(run: Run) -> list[str]:
+    """How far a run has come that does not count."""
+    state = f"{_num_epochs(run)} epochs trained" if run.epochs else "no finished epoch"
+    if run.complete:
+        state += ", complete but not evaluated"
+    lines = [f"- {escape(run.name)}, fold {run.fold}: {state}"]
+    if run.failure:
+        lines.append(f"  - failed; its log ends: {escape(run.failure[-_FAILURE_CHARACTERS:])}")
+    return lines
 
 
 def _listed(facts: Mapping[str, object]) -> str:

@@ -123,7 +123,7 @@ def test_conditions_and_commands(markdown):
 
 
 def test_unfinished_runs_are_named_and_in_no_table(markdown):
-    assert "- nnUNetTrainerUNETR\\_8epochs\\_50iters, fold 0, seed 0: 8 epochs trained" in markdown
+    assert "- nnUNetTrainerUNETR\\_8epochs\\_50iters, fold 0: 8 epochs trained" in markdown
     assert "  - failed; its log ends: RuntimeError: out of \\*memory\\*" in markdown
     assert len(table_rows(markdown, "UNETR")) == 2  # what it costs, and the seconds it needed so far
 
