@@ -77,7 +77,7 @@ def beside_exps(scan: Run, exps: ExpRate, count: int, result: Result) -> tuple[S
     """Times of the scan, and of ``count`` exps shared among as many threads."""
     found = []
     times = alternate({"ours": scan, "exps": lambda: found.append(exps.seconds())}, result.effort)
-    # The first one was the warm-up.
+    # The first one of all is slow.
     return times["ours"], Spread.of(found[1:]).scaled(count / result.threads)
 
 

@@ -41,7 +41,7 @@ class Effort:
         seconds: Time for all rounds of an alternation; the rounds below ``least_rounds`` are made in any case.
         least_rounds: At least as many rounds ...
         most_rounds: ... and at most as many.
-        turn_seconds: A candidate runs once in its turn, a fast one as often as fits into this time.
+        turn_seconds: A candidate is timed once in its turn, a fast one as often as fits into this time.
         quick: Small problems, only to show that the benchmark works.
     """
 
@@ -63,11 +63,10 @@ def alternate(
 ) -> dict[str, Spread | None]:
     """Seconds of one run of each candidate; None for one that is None.
 
-    After a warm-up each round gives every candidate its turn.
+    Each round gives every candidate its turn. The first run of a turn is not timed: it finds caches and memory as the
+    candidate before has left them, where in its own use each runs after itself.
     """
     running = {name: run for name, run in candidates.items() if run is not None}
-    for run in running.values():
-        run()
     samples: dict[str, list[float]] = {name: [] for name in running}
     begin, rounds = clock(), 0
     while rounds < effort.most_rounds:
@@ -83,6 +82,7 @@ def alternate(
 
 def _turn(run: Callable[[], object], seconds: float, clock: Callable[[], float]) -> list[float]:
     samples, spent = [], 0.0
+    run()
     while not samples or spent + samples[-1] <= seconds:
         before = clock()
         run()
@@ -95,6 +95,5 @@ def fastest(candidates: Mapping[str, Callable[[], object]], runs: int = 2) -> st
     """Name of the candidate with the fastest single run after a warm-up."""
     best = {}
     for name, run in candidates.items():
-        run()
         best[name] = min(_turn(run, 0.0, time.perf_counter)[0] for _ in range(runs))
     return min(best, key=best.__getitem__)
