@@ -19,31 +19,37 @@ from harness.results import SHARE, Result, argument_parser, parse
 
 from nnunetv2_lightm.study.timing import alternate
 
+ROWS = (
+    ("forward", "3d_64"),
+    ("forward", "3d_128"),
+    ("forward", "2d_512"),
+    ("training", "3d_64"),
+    ("training", "2d_512"),
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     arguments, effort = parse(argument_parser(__doc__), argv)
     result = Result("networks", effort, torch.get_num_threads())
-    forward_3d(result)
-    for work, size in (("forward", "2d_512"), ("training", "3d_64"), ("training", "2d_512")):
-        pair = make_pair(work, size, effort, result.threads)
-        times = alternate({"ours": pair.ours, "nnU-Net": pair.nnunet}, effort)
-        result.add(pair.row.measured(times["ours"], times["nnU-Net"]))
+    rows_in_turns(result)
     for threads in sorted({1, 2} - {result.threads}):
         forward_on_threads(result, threads)
     result.write(arguments.out)
     return 0
 
 
-def forward_3d(result: Result) -> None:
-    """Both patch sizes take turns with one another, so that the growth of the cost is measured in the same minutes."""
-    small, large = (make_pair("forward", size, result.effort, result.threads) for size in ("3d_64", "3d_128"))
-    candidates = {
-        **{"our small": small.ours, "small": small.nnunet},
-        **{"our large": large.ours, "large": large.nnunet},
-    }
-    times = alternate(candidates, replace(result.effort, turn_seconds=4 * result.effort.turn_seconds))
-    result.add(small.row.measured(times["our small"], times["small"]))
-    result.add(large.row.measured(times["our large"], times["large"]))
+def rows_in_turns(result: Result) -> None:
+    """All rows take turns with one another, so that the times of each come from all the minutes: on a shared machine a
+    minute is fast or slow as a whole, and one network may feel it more than another."""
+    pairs = [make_pair(work, size, result.effort, result.threads) for work, size in ROWS]
+    candidates = {}
+    for pair in pairs:
+        candidates |= {f"{pair.row.name}, ours": pair.ours, f"{pair.row.name}, nnU-Net": pair.nnunet}
+    effort = replace(result.effort, seconds=12 * result.effort.seconds, turn_seconds=4 * result.effort.turn_seconds)
+    times = alternate(candidates, effort)
+    for pair in pairs:
+        result.add(pair.row.measured(times[f"{pair.row.name}, ours"], times[f"{pair.row.name}, nnU-Net"]))
+    small, large = pairs[:2]
     patches = [pair.row.work.rpartition(" ")[2] for pair in (small, large)]
     growth = replace(
         large.row,
@@ -52,7 +58,7 @@ def forward_3d(result: Result) -> None:
         beside_name=f"itself at {patches[0]}",
         kind=SHARE,
     )
-    result.add(growth.measured(times["our large"], times["our small"]))
+    result.add(growth.measured(times[f"{large.row.name}, ours"], times[f"{small.row.name}, ours"]))
 
 
 def forward_on_threads(result: Result, threads: int) -> None:
