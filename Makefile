@@ -25,7 +25,7 @@ help:
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint   check style"
-	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 15 minutes"
+	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)
