@@ -18,12 +18,16 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from nnunetv2_lightm.study.benchmark.report import write_report
 from nnunetv2_lightm.study.benchmark.results import BenchmarkResults, load_results, write_results
+from nnunetv2_lightm.study.pipeline import Pipeline, PipelineError, Step
+from nnunetv2_lightm.study.process import CommandFailed
+from nnunetv2_lightm.study.progress import Progress
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results" / "study", HERE.parent / "docs" / "study"
@@ -49,39 +53,56 @@ class DataSet:
         name: As nnU-Net knows it.
         configuration: That is trained.
         plans: Identifier of the plans.
-        commands: Make the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}", and plan it.
+        convert: Makes the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}".
+        gpu_memory_target: With which nnU-Net plans the batch, in GB.
         pictured: Whether its licence lets its images be pictured in a report under another one.
     """
 
     name: str
     configuration: str
     plans: str
-    commands: tuple[str, ...]
+    convert: str
+    gpu_memory_target: float
     pictured: bool
+
+    @property
+    def number(self) -> int:
+        return int(self.name[7:10])
+
+    def steps(self, folder: Path, data: Path) -> list[Step]:
+        """From the images to the preprocessed data set."""
+        raw, preprocessed = folder / "raw" / self.name, folder / "preprocessed" / self.name
+        plan = f"nnUNetv2_plan_experiment -d {self.number} -gpu_memory_target {self.gpu_memory_target}"
+        cases = f"nnUNetv2_preprocess -d {self.number} -plans_name {self.plans} -c {self.configuration} -np 2"
+        made = (
+            ("convert", self.convert.format(data=shlex.quote(str(data))), raw),
+            (
+                "fingerprint",
+                f"nnUNetv2_extract_fingerprint -d {self.number}",
+                preprocessed / "dataset_fingerprint.json",
+            ),
+            ("plan", f"{plan} -overwrite_plans_name {self.plans}", preprocessed / f"{self.plans}.json"),
+            ("preprocess", cases, preprocessed / f"{self.plans}_{self.configuration}"),
+        )
+        return [
+            Step(name, tuple(shlex.split(command)), (output,), leftovers=(output,)) for name, command, output in made
+        ]
 
 
 CHEST = DataSet(
     "Dataset802_MontgomeryShenzhen",
     "2d",
     "nnUNetPlans_batch4",
-    (
-        "nnUNetv2_lightm convert montgomery-shenzhen {data}/chest_xray_masks_and_labels_256 --resize 128 128",
-        "nnUNetv2_plan_and_preprocess -d 802 --no_pp",
-        "nnUNetv2_plan_experiment -d 802 -gpu_memory_target 0.16 -overwrite_plans_name nnUNetPlans_batch4",
-        "nnUNetv2_preprocess -d 802 -plans_name nnUNetPlans_batch4 -c 2d -np 2",
-    ),
+    "nnUNetv2_lightm convert montgomery-shenzhen {data}/chest_xray_masks_and_labels_256 --resize 128 128",
+    0.16,
     pictured=False,
 )
 HIPPOCAMPUS = DataSet(
     "Dataset004_Hippocampus",
     "3d_fullres",
     "nnUNetPlans_batch2",
-    (
-        "nnUNetv2_convert_MSD_dataset -i {data}/Task04_Hippocampus -np 2",
-        "nnUNetv2_plan_and_preprocess -d 4 --no_pp",
-        "nnUNetv2_plan_experiment -d 4 -gpu_memory_target 0.3 -overwrite_plans_name nnUNetPlans_batch2",
-        "nnUNetv2_preprocess -d 4 -plans_name nnUNetPlans_batch2 -c 3d_fullres -np 2",
-    ),
+    "nnUNetv2_convert_MSD_dataset -i {data}/Task04_Hippocampus -np 2",
+    0.3,
     pictured=True,
 )
 
@@ -96,7 +117,7 @@ class Comparison:
     budget: tuple[str, ...]
 
     def command(self, name: str) -> list[str]:
-        data = ("-d", str(int(self.data.name[7:10])), "-c", self.data.configuration, "-p", self.data.plans)
+        data = ("-d", str(self.data.number), "-c", self.data.configuration, "-p", self.data.plans)
         output = ("-device", "cpu", "--title", self.title, "-o", f"comparisons/{name}")
         return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *self.methods, *self.budget, *output]
 
@@ -136,7 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         publish(arguments.folder, arguments.only)
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    return max(run(arguments.folder.absolute(), name) for name in arguments.only)
+    try:
+        codes = [run(arguments.folder.absolute(), name) for name in arguments.only]
+    except (PipelineError, CommandFailed) as error:
+        sys.exit(str(error))
+    return next((code for code in codes if code), 0)
 
 
 def run(folder: Path, name: str) -> int:
@@ -145,16 +170,22 @@ def run(folder: Path, name: str) -> int:
     folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     few_cores = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     environment = {**few_cores, **os.environ, **folders}
-    if not (folder / "preprocessed" / data.name / f"{data.plans}.json").exists():
-        source = os.environ.get("NNUNETV2_LIGHTM_DATA")
-        if not source:
-            sys.exit("NNUNETV2_LIGHTM_DATA is not set: export NNUNETV2_LIGHTM_DATA=FOLDER, with the data sets in it")
-        for command in data.commands:
-            print(command, flush=True)
-            subprocess.run(shlex.split(command.format(data=source)), cwd=folder, env=environment, check=True)
+    prepare(folder, data, environment)
     command = COMPARISONS[name].command(name)
     print(shlex.join(command), flush=True)
     return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None:
+    """Convert, plan and preprocess what is not there yet."""
+    source = os.environ.get("NNUNETV2_LIGHTM_DATA")
+    if not source:
+        sys.exit("NNUNETV2_LIGHTM_DATA is not set: export NNUNETV2_LIGHTM_DATA=FOLDER, with the data sets in it")
+    steps = data.steps(folder, Path(source).absolute())
+    state = folder / "preparation" / data.name
+    pipeline = Pipeline(state, steps, environment=environment, version=f"nnunetv2 {version('nnunetv2')}")
+    progress = Progress(steps)
+    pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
 
 
 def publish(folder: Path, names: Sequence[str]) -> None:
