@@ -2,23 +2,20 @@
 // a second pool that competes with PyTorch's for the cores. Where there is none, and in a forked process, whose copy of
 // the parent's pool has no threads and would wait for them for ever, threads are started for the call.
 //
-// Between two loops the threads of a team wait by themselves, briefly spinning and then asleep: an OpenMP runtime's own
-// waiting spins for milliseconds, in which other processes' work, such as nnU-Net's augmentation, has no core.
+// Between two loops the threads of a team wait by themselves: an OpenMP runtime's own waiting spins for milliseconds, in
+// which other processes' work, such as nnU-Net's augmentation, has no core.
 #include "parallel.hpp"
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include <pthread.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "signal.hpp"
 
 namespace {
 
@@ -26,82 +23,73 @@ std::atomic<OpenMPParallel> openmp{nullptr};
 
 void forget_openmp() { openmp = nullptr; }
 
-// Waits for a condition that another thread brings about and then announces: awake at first, then asleep.
-class Signal {
-public:
-    template <class Condition>
-    void wait(Condition condition) {
-        for (int i = 0; i < SPINS; ++i) {
-            if (condition()) return;
-#if defined(__x86_64__)
-            _mm_pause();
-#endif
-        }
-        std::unique_lock<std::mutex> lock(mutex);
-        ++sleepers;
-        changed.wait(lock, condition);
-        --sleepers;
-    }
-    void announce() {
-        if (sleepers == 0) return;
-        { const std::lock_guard<std::mutex> lock(mutex); }
-        changed.notify_all();
-    }
-
-private:
-    static constexpr int SPINS = 4000;  // some 50 microseconds
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::atomic<int> sleepers{0};
-};
-
-// One thread, the leader, posts loops; all threads take their iterations.
+// One thread, the leader, posts loops; all threads take their iterations. Each has a share of its own, the same part of
+// every loop, so that what it wrote in one loop it finds in its cache in the next: cores that share no cache pass data on
+// several times as slowly as they compute. Only a thread that is through with its share takes from the others'.
 class Team {
 public:
+    explicit Team(int64_t threads) : shares(threads) {}
+
     // The leader's part. Loops of more than MOST iterations must be cut.
     void run(int64_t count, const std::function<void(int64_t, int64_t)>& loop) {
         body = &loop;
-        done = 0;
-        generation = (generation + 1) & FIELD;
-        ticket = generation << 48 | uint64_t(count) << 24;
+        left = count;
+        const uint64_t number = (posts + 1) & FIELD, threads = shares.size();
+        for (uint64_t w = 0; w < threads; ++w)
+            shares[w].word = number << 48 | count * w / threads << 24 | count * (w + 1) / threads;
+        posts = number;
         posted.announce();
-        take(ticket, 0);
-        finished.wait([&] { return done == count; });
+        work(0);
+        finished.wait([&] { return left == 0; });
     }
     void dismiss() {
-        ticket = STOP;
+        posts = STOP;
         posted.announce();
     }
 
     // The other threads' part, until they are dismissed.
     void help() {
         const int64_t worker = ++workers;
-        for (uint64_t seen = take(ticket, worker); seen != STOP; seen = take(ticket, worker))
-            posted.wait([&] { return (ticket >> 24) != (seen >> 24); });
+        for (uint64_t seen = posts; seen != STOP; seen = posts) {
+            work(worker);
+            posted.wait([&] { return posts != seen; });
+        }
     }
 
     static constexpr int64_t MOST = 1 << 22;
     const std::thread::id leader = std::this_thread::get_id();
 
 private:
-    // The number of the loop, its iterations and the next one to be taken are one word, so that a thread that comes late
-    // takes an iteration of the loop that it finds, or none. Returns the word it found exhausted.
-    uint64_t take(uint64_t seen, int64_t worker) {
-        for (;;) {
-            if (seen == STOP || int64_t(seen & INDEX) >= int64_t(seen >> 24 & INDEX)) return seen;
-            if (!ticket.compare_exchange_weak(seen, seen + 1)) continue;
-            const int64_t count = seen >> 24 & INDEX;
-            (*body)(seen & INDEX, worker);
-            if (++done == count) finished.announce();
-            seen = ticket;
+    // The number of the loop and the first and the last of the iterations that are left are one word, so that a thread
+    // that comes late takes an iteration of the loop that it finds, or none.
+    struct alignas(128) Share {
+        std::atomic<uint64_t> word{0};
+
+        // The next iteration of the owner, the last one of another thread; -1 where none is left.
+        int64_t take(bool owner) {
+            for (uint64_t seen = word;;) {
+                const int64_t first = seen >> 24 & INDEX, last = seen & INDEX;
+                if (first >= last) return -1;
+                if (word.compare_exchange_weak(seen, owner ? seen + (uint64_t(1) << 24) : seen - 1))
+                    return owner ? first : last - 1;
+            }
         }
+    };
+
+    void work(int64_t worker) {
+        int64_t done = 0;
+        for (size_t i = 0; i < shares.size(); ++i) {
+            Share& share = shares[(worker + i) % shares.size()];
+            for (int64_t at = share.take(i == 0); at >= 0; at = share.take(i == 0), ++done) (*body)(at, worker);
+        }
+        if (done && left.fetch_sub(done) == done) finished.announce();
     }
 
-    static constexpr uint64_t STOP = ~uint64_t(0), INDEX = (1 << 24) - 1, FIELD = (1 << 15) - 1;
-    std::atomic<uint64_t> ticket{0};
-    std::atomic<int64_t> done{0}, workers{0};
+    static constexpr uint64_t STOP = ~uint64_t(0), INDEX = (1 << 24) - 1, FIELD = (1 << 16) - 1;
+    std::vector<Share> shares;
+    std::atomic<uint64_t> posts{0};
+    std::atomic<int64_t> left{0}, workers{0};
     std::atomic<const std::function<void(int64_t, int64_t)>*> body{nullptr};
-    uint64_t generation = 0;
     Signal posted, finished;
 };
 
@@ -139,7 +127,7 @@ void use_openmp(OpenMPParallel parallel) {
 
 void with_threads(int64_t threads, const std::function<void()>& work) {
     if (threads <= 1 || current) return work();
-    Assignment assignment{{}, work, {}};
+    Assignment assignment{Team(threads), work, {}};
     if (const OpenMPParallel parallel = openmp) {
         parallel(join, &assignment, static_cast<unsigned>(threads), 0);
     } else {

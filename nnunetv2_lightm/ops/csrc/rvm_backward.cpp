@@ -9,11 +9,18 @@ constexpr int64_t TOKENS_OF_PRODUCT = 256;
 // Rows of a weight's gradient that are one task.
 constexpr int64_t ROWS_OF_TASK = 24;
 
+// Sums over tokens: gradients of parameters, and of two in the kernels' layout.
+template <class T>
+struct ParameterSums {
+    T* parameter[PARAMETERS];
+    T *dt_weight, *conv_weight;  // (rank, inner), (taps, inner)
+    T* vectors;                  // VectorSums of each group of tokens, so that they do not depend on who does a group
+};
+
 template <class T>
 class RvmBackward : RvmLayer<T> {
     using Layer = RvmLayer<T>;
-    using Layer::arena, Layer::k, Layer::p, Layer::pooling, Layer::s, Layer::slabs, Layer::state, Layer::threads,
-        Layer::tokens;
+    using Layer::arena, Layer::k, Layer::p, Layer::s, Layer::slabs, Layer::state, Layer::tokens;
 
     // gradient[rows of `a`, columns of `b`] += sum over tokens of a * b.
     struct WeightGradient {
@@ -26,20 +33,20 @@ class RvmBackward : RvmLayer<T> {
 
 public:
     RvmBackward(const RvmProblem& problem, const RvmKernels<T>& kernels, const InstructionSet& set, int64_t threads)
-        : Layer(problem, kernels, set, threads) {
+        : Layer(problem, kernels, set, threads),
+          sums(std::min<int64_t>(problem.batch * slabs.count(), Layer::MOST_LANES)) {
         const int64_t C = p.channels, E = p.inner, R = p.rank, N = p.states, O = p.out_channels;
-        for (T** buffer : {&s.before_silu, &s.grad_gate, &s.gated, &s.grad_conv, &s.grad_delta})
-            arena.reserve(*buffer, tokens() * E);
-        for (T** buffer : {&s.norm_in, &s.grad_m, &s.norm_out}) arena.reserve(*buffer, tokens() * C);
-        for (T** buffer : {&s.grad_B, &s.grad_C}) arena.reserve(*buffer, tokens() * N);
-        arena.reserve(s.grad_matrices, tokens() * s.matrix_stride);
-        arena.reserve(s.grad_in, tokens() * E);
-        arena.reserve(s.late_norm_in, tokens() * C);
+        using S = RvmSlab<T>;
+        for (T* S::* buffer :
+             {&S::before_silu, &S::grad_gate, &S::gated, &S::grad_conv, &S::grad_delta, &S::grad_in})
+            this->reserve_in_lanes(buffer, tokens() * E);
+        for (T* S::* buffer : {&S::norm_in, &S::grad_m, &S::norm_out, &S::late_norm_in})
+            this->reserve_in_lanes(buffer, tokens() * C);
+        for (T* S::* buffer : {&S::grad_B, &S::grad_C}) this->reserve_in_lanes(buffer, tokens() * N);
+        this->reserve_in_lanes(&S::grad_matrices, tokens() * s.matrix_stride);
+        if (this->pooled()) this->reserve_in_lanes(&S::out, tokens() * O);
         arena.reserve(s.grad_ring, s.ring_rows * p.width * E);
         arena.reserve(conv_weight_back, this->taps() * E);
-        arena.reserve(grad_conv_weight, this->taps() * E);
-        arena.reserve(grad_dt_weight, R * E);
-        if (this->pooled()) arena.reserve(unpooled, tokens() * O);
         arena.reserve(s.in_proj_back, C, E, k.lanes);
         arena.reserve(s.gate_proj_back, C, E, k.lanes);
         arena.reserve(s.x_proj_back, E, 2 * N + R, k.lanes);
@@ -47,7 +54,8 @@ public:
         arena.reserve(s.out_proj_back, E, C, k.lanes);
         arena.reserve(s.projection_back, C, O, k.lanes);
         groups = divided_up(tokens(), TOKEN_GROUP) + divided_up(slabs.slab_rows, this->row_group());
-        arena.reserve(vector_sums, groups * sums_count());
+        for (ParameterSums<T>& sum : sums)
+            for_sums(sum, [&](T*& array, int64_t count) { arena.reserve(array, count); });
         this->prepare();
 
         lay_out(s.in_proj_back, k.lanes, s.parameter[IN_PROJ], C, 1);
@@ -60,53 +68,57 @@ public:
         for (int64_t tap = 0; tap < taps; ++tap)
             std::copy_n(s.conv_weight + (taps - 1 - tap) * E, E, conv_weight_back + tap * E);
         s.conv_weight_back = conv_weight_back;
-        std::fill_n(grad_conv_weight, taps * E, T(0));
-        std::fill_n(grad_dt_weight, R * E, T(0));
-        std::fill_n(vector_sums, groups * sums_count(), T(0));
-        for (int parameter : {IN_PROJ, GATE_PROJ, OUT_PROJ}) std::fill_n(gradient(parameter), E * C, T(0));
-        std::fill_n(gradient(X_PROJ), (R + 2 * N) * E, T(0));
-        std::fill_n(gradient(PROJECTION_WEIGHT), O * C, T(0));
-        std::fill_n(gradient(A_MATRIX), E * N, T(0));
-        for (int parameter : {SKIP, DT_BIAS}) std::fill_n(gradient(parameter), E, T(0));
+        for (ParameterSums<T>& sum : sums)
+            for_sums(sum, [](T* array, int64_t count) { std::fill_n(array, count, T(0)); });
     }
 
     void run() {
         use_huge_pages(p.grad_x, p.batch * s.rows * s.width * s.channels * sizeof(T));
-        with_threads(threads, [&] { run_slabs(); });
+        this->for_slabs([&](Lane<T>& lane, int64_t unit) { run_slab(lane, unit); });
         give_sums();
     }
 
 private:
-    void run_slabs() {
-        for (int64_t batch = 0; batch < p.batch; ++batch) {
-            this->start_image(batch);
-            s.grad_x = static_cast<T*>(p.grad_x) + batch * s.rows * s.width * s.channels;
-            std::fill_n(state, p.inner * p.states, T(0));
-            int64_t projected = s.rows, late = s.rows;
-            for (int64_t slab = slabs.count() - 1; slab >= 0; --slab) {
-                const int64_t first = slab * slabs.slab_rows, last = std::min(first + slabs.slab_rows, s.rows);
-                const int64_t behind = std::max<int64_t>(first - slabs.reach, 0);
-                s.first_row = first;
-                this->project(behind, projected);
-                projected = behind;
-                this->convolve(first, last);
-                differentiate(batch, slab, first, last);
-                add_weight_gradients(first, last);
-                const int64_t complete = first == 0 ? 0 : std::min(first + slabs.reach, s.rows);
-                while (late > complete) {
-                    const int64_t before = std::max(late - slabs.slab_rows, complete);
-                    project_backward(before, late);
-                    late = before;
-                }
-            }
+    void run_slab(Lane<T>& lane, int64_t unit) {
+        this->start(lane, unit);
+        const int64_t image = unit / slabs.count(), place = unit % slabs.count(), slab = slabs.count() - 1 - place;
+        lane.s.grad_x = static_cast<T*>(p.grad_x) + image * s.rows * s.width * s.channels;
+        const int64_t first = slab * slabs.slab_rows, last = std::min(first + slabs.slab_rows, s.rows);
+        const int64_t projected = place == 0 ? s.rows : std::max<int64_t>(last - slabs.reach, 0);
+        lane.s.first_row = first;
+        this->project(lane, unit, std::max<int64_t>(first - slabs.reach, 0), projected);
+        this->convolve(lane, first, last);
+        differentiate(lane, unit, image, slab, last);
+        add_weight_gradients(lane, unit, last);
+        // Rows whose neighbours in the ring of gradients are all there.
+        const int64_t complete = slab == 0 ? 0 : std::min(first + slabs.reach, s.rows);
+        for (int64_t late = place == 0 ? s.rows : std::min(last + slabs.reach, s.rows); late > complete;) {
+            const int64_t before = std::max(late - slabs.slab_rows, complete);
+            project_backward(lane, unit, before, late);
+            late = before;
         }
+        this->ends.pass(unit);
     }
 
-    T* gradient(int64_t parameter) const { return static_cast<T*>(p.gradient[parameter]); }
+    // Slabs that are worked on at the same time have different ones.
+    const ParameterSums<T>& sums_of(int64_t unit) const { return sums[unit % sums.size()]; }
     int64_t sums_count() const { return VectorSums<T>::count(p.channels, p.inner, p.out_channels); }
-    // Sums of a group of tokens: always of the same ones, whatever the number of threads.
-    VectorSums<T> sums_of(int64_t group) const {
-        return VectorSums<T>(vector_sums + group * sums_count(), p.channels, p.inner);
+    VectorSums<T> vectors_of(int64_t unit, int64_t group) const {
+        return VectorSums<T>(sums_of(unit).vectors + group * sums_count(), p.channels, p.inner);
+    }
+
+    // Calls f(array, number of its elements) for all arrays of `sum`.
+    template <class F>
+    void for_sums(ParameterSums<T>& sum, F f) {
+        const int64_t C = p.channels, E = p.inner, R = p.rank, N = p.states;
+        for (int parameter : {IN_PROJ, GATE_PROJ, OUT_PROJ}) f(sum.parameter[parameter], E * C);
+        f(sum.parameter[X_PROJ], (R + 2 * N) * E);
+        f(sum.parameter[PROJECTION_WEIGHT], p.out_channels * C);
+        f(sum.parameter[A_MATRIX], E * N);
+        for (int parameter : {SKIP, DT_BIAS}) f(sum.parameter[parameter], E);
+        f(sum.dt_weight, R * E);
+        f(sum.conv_weight, this->taps() * E);
+        f(sum.vectors, groups * sums_count());
     }
 
     void lay_out_x_proj_back() {
@@ -118,63 +130,73 @@ private:
     }
 
     // From the gradient of the slab's output to that of its convolution's output.
-    void differentiate(int64_t batch, int64_t slab, int64_t first_row, int64_t last_row) {
-        ScanProblem scan = this->scan_of(batch, slab, last_row - first_row);
+    void differentiate(Lane<T>& lane, int64_t unit, int64_t image, int64_t slab, int64_t last_row) {
+        RvmSlab<T>& s = lane.s;
+        const int64_t first_row = s.first_row;
+        ScanProblem scan = this->scan_of(lane, image, slab, last_row - first_row);
         scan.y = s.y;
         scan.resume = 1;
-        run_scan(scan, this->set, threads, false);
+        run_scan(scan, this->set, this->sharing(), false);
 
-        s.grad_out = pooling.pooled + first_row * s.width * s.out_channels;
+        s.grad_out = lane.pooling.pooled + first_row * s.width * s.out_channels;
         if (this->pooled()) {
-            s.grad_out = unpooled;
-            parallel_for(last_row - first_row, threads, [&](int64_t i, int64_t) {
-                k.unpool_row(pooling, first_row + i, unpooled + i * s.width * s.out_channels);
+            s.grad_out = s.out;
+            parallel_for(last_row - first_row, this->sharing(), [&](int64_t i, int64_t) {
+                k.unpool_row(lane.pooling, first_row + i, s.out + i * s.width * s.out_channels);
             });
         }
-        this->in_groups(0, (last_row - first_row) * s.width, TOKEN_GROUP,
+        this->in_groups(lane, 0, (last_row - first_row) * s.width, TOKEN_GROUP,
                         [&](int64_t first, int64_t last, int64_t group, T* workspace) {
-                            VectorSums<T> sums = sums_of(group);
-                            k.finish_tokens_backward(s, first, last, sums, workspace);
+                            VectorSums<T> vectors = vectors_of(unit, group);
+                            k.finish_tokens_backward(s, first, last, vectors, workspace);
                         });
 
+        const ParameterSums<T>& sum = sums_of(unit);
         scan.resume = 0;
         scan.accumulate = 1;
         scan.y = nullptr;
         scan.grad_y = {s.y, 0, p.inner};
-        scan.grad_last = scan.grad_first_state = state;
+        scan.grad_last = slab == slabs.count() - 1 ? nullptr : state;
+        scan.grad_first_state = state;
         scan.grad_u = s.grad_conv, scan.grad_delta = s.grad_delta, scan.grad_B = s.grad_B, scan.grad_C = s.grad_C;
-        scan.grad_A = gradient(A_MATRIX), scan.grad_D = gradient(SKIP), scan.grad_delta_bias = gradient(DT_BIAS);
-        run_scan(scan, this->set, threads, true);
+        scan.grad_A = sum.parameter[A_MATRIX], scan.grad_D = sum.parameter[SKIP];
+        scan.grad_delta_bias = sum.parameter[DT_BIAS];
+        this->relay(scan, unit, true);
 
-        this->rows_in_groups(first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
-            VectorSums<T> sums = sums_of(group);
-            k.convolve_rows_backward(s, first, last, sums, workspace);
+        this->rows_in_groups(lane, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
+            VectorSums<T> vectors = vectors_of(unit, group);
+            k.convolve_rows_backward(s, first, last, vectors, workspace);
         });
+        this->gradients.pass(unit);
     }
 
-    void project_backward(int64_t first_row, int64_t last_row) {
+    void project_backward(Lane<T>& lane, int64_t unit, int64_t first_row, int64_t last_row) {
+        RvmSlab<T>& s = lane.s;
         s.late_row = first_row;
-        this->rows_in_groups(first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
-            VectorSums<T> sums = sums_of(group);
-            k.project_rows_backward(s, first, last, sums, workspace);
+        this->rows_in_groups(lane, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
+            VectorSums<T> vectors = vectors_of(unit, group);
+            k.project_rows_backward(s, first, last, vectors, workspace);
         });
-        multiply_all({{s.grad_in, p.inner, p.inner, s.late_norm_in, p.channels, gradient(IN_PROJ)}},
+        T* gradient = sums_of(unit).parameter[IN_PROJ];
+        multiply_all({{s.grad_in, p.inner, p.inner, s.late_norm_in, p.channels, gradient}},
                      (last_row - first_row) * s.width, 0, [](int64_t) {});
     }
 
-    void add_weight_gradients(int64_t first_row, int64_t last_row) {
+    void add_weight_gradients(Lane<T>& lane, int64_t unit, int64_t last_row) {
         const int64_t C = p.channels, E = p.inner, R = p.rank, N = p.states, O = p.out_channels;
+        const RvmSlab<T>& s = lane.s;
+        const ParameterSums<T>& sum = sums_of(unit);
         const T* low_rank = s.matrices + 2 * N;
         const std::vector<WeightGradient> products = {
-            {s.grad_gate, E, E, s.norm_in, C, gradient(GATE_PROJ)},
-            {s.grad_m, C, C, s.gated, E, gradient(OUT_PROJ)},
-            {s.grad_out, O, O, s.norm_out, C, gradient(PROJECTION_WEIGHT)},
-            {s.grad_matrices, 2 * N, s.matrix_stride, s.conv, E, gradient(X_PROJ) + R * E},
-            {s.grad_matrices + 2 * N, R, s.matrix_stride, s.conv, E, gradient(X_PROJ)},
-            {low_rank, R, s.matrix_stride, s.grad_delta, E, grad_dt_weight},
+            {s.grad_gate, E, E, s.norm_in, C, sum.parameter[GATE_PROJ]},
+            {s.grad_m, C, C, s.gated, E, sum.parameter[OUT_PROJ]},
+            {s.grad_out, O, O, s.norm_out, C, sum.parameter[PROJECTION_WEIGHT]},
+            {s.grad_matrices, 2 * N, s.matrix_stride, s.conv, E, sum.parameter[X_PROJ] + R * E},
+            {s.grad_matrices + 2 * N, R, s.matrix_stride, s.conv, E, sum.parameter[X_PROJ]},
+            {low_rank, R, s.matrix_stride, s.grad_delta, E, sum.dt_weight},
         };
-        multiply_all(products, (last_row - first_row) * s.width, E / k.lanes, [&](int64_t block) {
-            k.correlate_rows(s, first_row, last_row, block * k.lanes, grad_conv_weight);
+        multiply_all(products, (last_row - s.first_row) * s.width, E / k.lanes, [&](int64_t block) {
+            k.correlate_rows(s, s.first_row, last_row, block * k.lanes, sum.conv_weight);
         });
     }
 
@@ -184,7 +206,7 @@ private:
         std::vector<std::pair<const WeightGradient*, int64_t>> tasks;
         for (const WeightGradient& product : products)
             for (int64_t row = 0; row < product.rows; row += ROWS_OF_TASK) tasks.push_back({&product, row});
-        parallel_for(others + tasks.size(), threads, [&](int64_t i, int64_t) {
+        parallel_for(others + tasks.size(), this->sharing(), [&](int64_t i, int64_t) {
             if (i < others) return other(i);
             const auto [product, row] = tasks[i - others];
             const int64_t rows = std::min(ROWS_OF_TASK, product->rows - row), panel = 2 * k.lanes;
@@ -196,29 +218,50 @@ private:
         });
     }
 
+    // All sums into the first ones, and from there to where Python wants them.
     void give_sums() {
-        const int64_t C = p.channels, E = p.inner, R = p.rank, O = p.out_channels;
+        const int64_t C = p.channels, E = p.inner, R = p.rank;
+        std::vector<T*> totals;
+        for_sums(sums[0], [&](T* array, int64_t) { totals.push_back(array); });
+        for (size_t i = 1; i < sums.size(); ++i) {
+            auto total = totals.begin();
+            for_sums(sums[i], [&](T* array, int64_t count) {
+                for (int64_t j = 0; j < count; ++j) (*total)[j] += array[j];
+                ++total;
+            });
+        }
+        const ParameterSums<T>& sum = sums[0];
         for (int64_t group = 1; group < groups; ++group)
-            for (int64_t i = 0; i < sums_count(); ++i) vector_sums[i] += vector_sums[group * sums_count() + i];
-        const VectorSums<T> sums = sums_of(0);
-        std::copy_n(sums.norm_in_weight, C, gradient(NORM_IN_WEIGHT));
-        std::copy_n(sums.norm_in_bias, C, gradient(NORM_IN_BIAS));
-        std::copy_n(sums.conv_bias, E, gradient(CONV_BIAS));
-        std::copy_n(sums.norm_weight, E, gradient(NORM_WEIGHT));
-        std::copy_n(sums.norm_bias, E, gradient(NORM_BIAS));
-        std::copy_n(sums.scale, C, gradient(SCALE));
-        std::copy_n(sums.norm_out_weight, C, gradient(NORM_OUT_WEIGHT));
-        std::copy_n(sums.norm_out_bias, C, gradient(NORM_OUT_BIAS));
-        std::copy_n(sums.projection_bias, O, gradient(PROJECTION_BIAS));
+            for (int64_t i = 0; i < sums_count(); ++i) sum.vectors[i] += sum.vectors[group * sums_count() + i];
+
+        const auto give = [&](int parameter, const T* from, int64_t count) {
+            std::copy_n(from, count, static_cast<T*>(p.gradient[parameter]));
+        };
+        for (int parameter : {IN_PROJ, GATE_PROJ, OUT_PROJ}) give(parameter, sum.parameter[parameter], E * C);
+        give(X_PROJ, sum.parameter[X_PROJ], (R + 2 * p.states) * E);
+        give(PROJECTION_WEIGHT, sum.parameter[PROJECTION_WEIGHT], p.out_channels * C);
+        give(A_MATRIX, sum.parameter[A_MATRIX], E * p.states);
+        for (int parameter : {SKIP, DT_BIAS}) give(parameter, sum.parameter[parameter], E);
+        const VectorSums<T> vectors(sum.vectors, C, E);
+        give(NORM_IN_WEIGHT, vectors.norm_in_weight, C);
+        give(NORM_IN_BIAS, vectors.norm_in_bias, C);
+        give(CONV_BIAS, vectors.conv_bias, E);
+        give(NORM_WEIGHT, vectors.norm_weight, E);
+        give(NORM_BIAS, vectors.norm_bias, E);
+        give(SCALE, vectors.scale, C);
+        give(NORM_OUT_WEIGHT, vectors.norm_out_weight, C);
+        give(NORM_OUT_BIAS, vectors.norm_out_bias, C);
+        give(PROJECTION_BIAS, vectors.projection_bias, p.out_channels);
+        T *conv_weight = static_cast<T*>(p.gradient[CONV_WEIGHT]), *dt_weight = static_cast<T*>(p.gradient[DT_WEIGHT]);
         for (int64_t e = 0; e < E; ++e) {
             for (int64_t tap = 0; tap < this->taps(); ++tap)
-                gradient(CONV_WEIGHT)[e * this->taps() + tap] = grad_conv_weight[tap * E + e];
-            for (int64_t r = 0; r < R; ++r) gradient(DT_WEIGHT)[e * R + r] = grad_dt_weight[r * E + e];
+                conv_weight[e * this->taps() + tap] = sum.conv_weight[tap * E + e];
+            for (int64_t r = 0; r < R; ++r) dt_weight[e * R + r] = sum.dt_weight[r * E + e];
         }
     }
 
-    T *conv_weight_back, *grad_conv_weight, *grad_dt_weight, *vector_sums;
-    T* unpooled = nullptr;
+    std::vector<ParameterSums<T>> sums;
+    T* conv_weight_back;
     int64_t groups;
 };
 

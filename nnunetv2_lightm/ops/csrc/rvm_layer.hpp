@@ -1,13 +1,15 @@
-// What the forward and the backward pass of an RVM layer share: sizes, laid-out weights, buffers, and the steps from a
-// layer's input to its scan's output.
+// What the forward and the backward pass of an RVM layer share: sizes, laid-out weights, buffers, how slabs are shared
+// among the threads, and the steps from a layer's input to its scan's output.
 #pragma once
+
+#include <exception>
 
 #include "arena.hpp"
 #include "parallel.hpp"
 #include "scan.hpp"
 
-// The rows of the image in slabs; a slab's buffers fit in the cache, and its tokens keep the threads busy. Those of the
-// backward pass are many, so that slabs are smaller in training; they must be the same in both passes.
+// The rows of the image in slabs; a slab's buffers fit in the cache. Those of the backward pass are many, so that slabs
+// are smaller in training; they must be the same in both passes.
 struct Slabs {
     int64_t rows, slab_rows, reach, chunks;  // reach: rows that the convolution sees behind and ahead
 
@@ -19,23 +21,45 @@ struct Slabs {
     int64_t count() const { return divided_up(rows, slab_rows); }
 };
 
+// Where a slab is worked on: the buffers of one, and the image that it is of.
+template <class T>
+struct Lane {
+    int64_t number;
+    RvmSlab<T> s;
+    RvmPooling<T> pooling;
+};
+
+// Each thread is a lane, which takes slab after slab through all steps: then what a step leaves is in the cache of the
+// core that goes on with it. Only the scan's state, and the convolution's neighbours, pass from lane to lane: steps that
+// need what the slabs before have done wait for their turn. Where there are too few slabs for that, or very many threads,
+// there is one lane, and each of its steps is shared among the threads.
 template <class T>
 class RvmLayer {
+public:
+    // Each with sums of its own for the weights' gradients, so that these do not depend on the number of threads.
+    static constexpr int64_t MOST_LANES = 8;
+
 protected:
     RvmLayer(const RvmProblem& problem, const RvmKernels<T>& kernels, const InstructionSet& set, int64_t threads)
-        : p(problem), k(kernels), set(set), threads(std::max<int64_t>(threads, 1)), slabs(problem, problem.checkpoints) {
+        : p(problem),
+          k(kernels),
+          set(set),
+          threads(std::max<int64_t>(threads, 1)),
+          slabs(problem, problem.checkpoints),
+          lanes(slabs.count() >= 2 * threads && threads <= MOST_LANES ? this->threads : 1),
+          scans(divided_up(problem.inner, kernels.lanes)) {
         s.height = p.height, s.rows = slabs.rows, s.width = p.width;
         s.channels = p.channels, s.inner = p.inner, s.out_channels = p.out_channels;
         s.states = p.states, s.rank = p.rank, s.kernel_height = p.kernel_height;
         s.matrix_stride = whole_vectors(2 * p.states) + whole_vectors(p.rank);
-        s.ring_rows = std::min(slabs.rows, slabs.slab_rows + 2 * slabs.reach);
+        s.ring_rows = std::min<int64_t>(slabs.rows, slabs.slab_rows * lanes.size() + 2 * slabs.reach);
         for (int64_t i = 0; i < PARAMETERS; ++i) s.parameter[i] = static_cast<const T*>(p.parameter[i]);
 
         const int64_t C = p.channels, E = p.inner, R = p.rank;
-        arena.reserve(ring, s.ring_rows * p.width * E);
-        arena.reserve(s.conv, tokens() * E);
-        arena.reserve(s.matrices, tokens() * s.matrix_stride);
-        arena.reserve(s.y, tokens() * E);
+        arena.reserve(s.ring, s.ring_rows * p.width * E);
+        reserve_in_lanes(&RvmSlab<T>::conv, tokens() * E);
+        reserve_in_lanes(&RvmSlab<T>::matrices, tokens() * s.matrix_stride);
+        reserve_in_lanes(&RvmSlab<T>::y, tokens() * E);
         arena.reserve(conv_weight, taps() * E);
         arena.reserve(dt_weight, R * E);
         arena.reserve(state, E * p.states);
@@ -46,6 +70,13 @@ protected:
         arena.reserve(s.x_proj, R + 2 * p.states, E, k.lanes);
         arena.reserve(s.out_proj, C, E, k.lanes);
         arena.reserve(s.projection, p.out_channels, C, k.lanes);
+    }
+
+    // A buffer for each lane.
+    void reserve_in_lanes(T* RvmSlab<T>::* buffer, int64_t count) {
+        count = divided_up(count, 16) * 16;
+        arena.reserve(s.*buffer, count * lanes.size());
+        of_lanes.push_back({buffer, count});
     }
 
     // After the derived class has reserved what it needs.
@@ -63,55 +94,91 @@ protected:
                 conv_weight[tap * E + e] = s.parameter[CONV_WEIGHT][e * taps() + tap];
             for (int64_t r = 0; r < R; ++r) dt_weight[r * E + e] = s.parameter[DT_WEIGHT][e * R + r];
         }
-        s.ring = ring;
         s.conv_weight = conv_weight;
     }
 
     int64_t whole_vectors(int64_t count) const { return divided_up(count, k.lanes) * k.lanes; }
     int64_t taps() const { return 9 * p.kernel_height; }
     int64_t tokens() const { return slabs.slab_rows * p.width; }
+    bool pooled() const { return p.pool_depth * p.pool_height * p.pool_width > 1; }
     // The row of x_proj's weight for a column of `matrices`.
     int64_t matrix_row(int64_t column) const {
         return column < 2 * p.states ? p.rank + column : column - 2 * p.states;
     }
 
+    // Calls f(lane, unit) for all slabs of all images: unit / slabs.count() is the image, and later slabs of an image come
+    // later.
+    template <class F>
+    void for_slabs(F f) {
+        for (Lane<T>& lane : lanes) {
+            lane = {&lane - lanes.data(), s, {}};
+            for (const auto& [buffer, count] : of_lanes) lane.s.*buffer += lane.number * count;
+        }
+        const int64_t units = p.batch * slabs.count();
+        std::atomic<int64_t> next{0};
+        std::mutex mutex;
+        std::exception_ptr error;
+        with_threads(threads, [&] {
+            parallel_for(lanes.size(), threads, [&](int64_t i, int64_t) {
+                try {
+                    for (int64_t unit = next++; unit < units; unit = next++) f(lanes[i], unit);
+                } catch (...) {
+                    const std::lock_guard<std::mutex> lock(mutex);
+                    error = std::current_exception();
+                    next = units;
+                    for (Turns* turns : {&projections, &gradients, &ends}) turns->abandon();
+                    for (Turns& turns : scans) turns.abandon();
+                }
+            });
+        });
+        if (error) std::rethrow_exception(error);
+    }
+
+    // Before a slab's first step: the rings have place for it, and none of another image's rows.
+    void start(Lane<T>& lane, int64_t unit) {
+        const int64_t image = unit / slabs.count(), place = unit % slabs.count();
+        ends.wait(place == 0 ? unit : unit - static_cast<int64_t>(lanes.size()) + 1);
+        lane.s.x = static_cast<const T*>(p.x) + image * s.rows * s.width * s.channels;
+        lane.pooling = {p.depth, p.height, p.width, p.out_channels, {p.pool_depth, p.pool_height, p.pool_width}, {}, {}};
+        const int64_t at = image * (p.depth / p.pool_depth) * (p.height / p.pool_height) * (p.width / p.pool_width) *
+                           p.out_channels;
+        lane.pooling.pooled = static_cast<T*>(p.grad_out ? const_cast<void*>(p.grad_out) : p.out) + at;
+        lane.pooling.argmax = p.argmax ? p.argmax + at : nullptr;
+    }
+
+    // The threads that share the steps of a lane.
+    int64_t sharing() const { return lanes.size() > 1 ? 1 : threads; }
+
     // Shares f(first, last, index of the group, workspace) among the threads, for groups of first ... last - 1.
     template <class F>
-    void in_groups(int64_t first, int64_t last, int64_t group, F f) {
-        parallel_for(divided_up(last - first, group), threads, [&](int64_t i, int64_t worker) {
+    void in_groups(const Lane<T>& lane, int64_t first, int64_t last, int64_t group, F f) {
+        parallel_for(divided_up(last - first, group), sharing(), [&](int64_t i, int64_t worker) {
             [[maybe_unused]] const DenormalsAreZero<T> mode;
-            f(first + i * group, std::min(first + (i + 1) * group, last), i, workspaces + worker * workspace_count);
+            f(first + i * group, std::min(first + (i + 1) * group, last), i,
+              workspaces + (lane.number + worker) * workspace_count);
         });
     }
     template <class F>
-    void rows_in_groups(int64_t first, int64_t last, F f) {
-        in_groups(first, last, row_group(), f);
+    void rows_in_groups(const Lane<T>& lane, int64_t first, int64_t last, F f) {
+        in_groups(lane, first, last, row_group(), f);
     }
     int64_t row_group() const { return divided_up(TOKEN_GROUP, p.width); }
 
-    void start_image(int64_t batch) {
-        s.x = static_cast<const T*>(p.x) + batch * s.rows * s.width * s.channels;
-        pooling = {p.depth, p.height, p.width, p.out_channels, {p.pool_depth, p.pool_height, p.pool_width}, {}, {}};
-        const int64_t at = batch * (p.depth / p.pool_depth) * (p.height / p.pool_height) * (p.width / p.pool_width) *
-                           p.out_channels;
-        pooling.pooled = static_cast<T*>(p.grad_out ? const_cast<void*>(p.grad_out) : p.out) + at;
-        pooling.argmax = p.argmax ? p.argmax + at : nullptr;
-    }
-    bool pooled() const { return p.pool_depth * p.pool_height * p.pool_width > 1; }
-
-    void project(int64_t first_row, int64_t last_row) {
-        rows_in_groups(first_row, last_row, [&](int64_t first, int64_t last, int64_t, T* workspace) {
-            k.project_rows(s, first, last, workspace);
+    void project(const Lane<T>& lane, int64_t unit, int64_t first_row, int64_t last_row) {
+        rows_in_groups(lane, first_row, last_row, [&](int64_t first, int64_t last, int64_t, T* workspace) {
+            k.project_rows(lane.s, first, last, workspace);
         });
+        projections.pass(unit);
     }
 
-    void convolve(int64_t first_row, int64_t last_row) {
-        rows_in_groups(first_row, last_row,
-                       [&](int64_t first, int64_t last, int64_t, T*) { k.convolve_rows(s, first, last); });
+    void convolve(const Lane<T>& lane, int64_t first_row, int64_t last_row) {
+        rows_in_groups(lane, first_row, last_row,
+                       [&](int64_t first, int64_t last, int64_t, T*) { k.convolve_rows(lane.s, first, last); });
     }
 
-    // The scan of the slab.
-    ScanProblem scan_of(int64_t batch, int64_t slab, int64_t rows) const {
+    // The scan of a slab.
+    ScanProblem scan_of(const Lane<T>& lane, int64_t image, int64_t slab, int64_t rows) const {
+        const RvmSlab<T>& s = lane.s;
         ScanProblem scan{};
         scan.batch = 1, scan.length = rows * p.width, scan.channels = p.inner, scan.states = p.states;
         scan.is_double = sizeof(T) == sizeof(double), scan.delta_softplus = 1, scan.delta_rank = p.rank;
@@ -123,8 +190,14 @@ protected:
         scan.delta_weight = dt_weight;
         if (p.checkpoints)
             scan.checkpoints = static_cast<T*>(p.checkpoints) +
-                               (batch * slabs.count() + slab) * slabs.chunks * p.states * p.inner;
+                               (image * slabs.count() + slab) * slabs.chunks * p.states * p.inner;
         return scan;
+    }
+
+    // The slab's part in the scan of its image.
+    void relay(const ScanProblem& scan, int64_t unit, bool backward) {
+        lanes.size() > 1 ? run_scan(scan, set, 1, backward, {scans.data(), unit})
+                         : run_scan(scan, set, threads, backward);
     }
 
     const RvmProblem& p;
@@ -132,9 +205,12 @@ protected:
     const InstructionSet& set;
     const int64_t threads;
     const Slabs slabs;
-    RvmSlab<T> s{};
-    RvmPooling<T> pooling{};
+    RvmSlab<T> s{};  // what all lanes have in common
+    std::vector<Lane<T>> lanes;
+    Turns projections, gradients, ends;
+    std::vector<Turns> scans;  // of the blocks of channels
     Arena arena;
-    T *ring, *conv_weight, *dt_weight, *state, *workspaces;
+    std::vector<std::pair<T* RvmSlab<T>::*, int64_t>> of_lanes;
+    T *conv_weight, *dt_weight, *state, *workspaces;
     int64_t workspace_count;
 };

@@ -6,6 +6,7 @@
 
 #include "depthwise_problem.hpp"
 #include "rvm.hpp"
+#include "signal.hpp"
 
 // A (batch, length, k) tensor whose last axis is contiguous; strides count elements.
 struct Rows {
@@ -75,8 +76,15 @@ const InstructionSet* avx512_kernels();
 const InstructionSet* avx2_kernels();
 const InstructionSet* baseline_kernels();
 
-// Runs a scan on up to `threads` threads. Throws std::bad_alloc.
-void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward);
+// A scan that is one of several in a row on one state: each block of channels waits for its turn, in which first_state
+// (backward: grad_last) is read and last_state (grad_first_state) written.
+struct Relay {
+    Turns* blocks = nullptr;  // null: the only scan
+    int64_t turn = 0;
+};
+
+// Runs a scan on up to `threads` threads, in a relay on one. Throws std::bad_alloc.
+void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward, Relay relay = {});
 
 // RVM layers and depthwise convolutions, likewise.
 int64_t rvm_checkpoints(const RvmProblem& problem);

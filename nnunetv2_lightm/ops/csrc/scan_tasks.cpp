@@ -32,10 +32,11 @@ Cut best_cut(int64_t batch, int64_t blocks, int64_t chunks, int64_t threads, int
 template <class T>
 class Scan {
 public:
-    Scan(const ScanProblem& problem, const Kernels& kernels, int64_t threads)
+    Scan(const ScanProblem& problem, const Kernels& kernels, int64_t threads, Relay relay)
         : p(problem),
           k(kernels),
-          threads(small(problem) ? 1 : std::max<int64_t>(threads, 1)),
+          relay(relay),
+          threads(small(problem) || relay.blocks ? 1 : std::max<int64_t>(threads, 1)),
           lanes(kernels.lanes),
           blocks(divided_up(problem.channels, kernels.lanes)),
           chunks(divided_up(problem.length, CHUNK)) {}
@@ -44,11 +45,7 @@ public:
         // A task needs no more than one block, and no sums are shared between blocks.
         cut = best_cut(p.batch, blocks, chunks, threads, blocks, p.resume ? 0.0 : 0.7);
         prepare();
-        if (p.first_state)
-            for_chains([&](int64_t batch, int64_t block) {
-                exchange(const_cast<T*>(static_cast<const T*>(p.first_state)), batch, block, state(batch, block, 0),
-                         false);
-            });
+        if (!relay.blocks) for_chains([&](int64_t batch, int64_t block) { receive(p.first_state, batch, block, 0); });
         if (cut.segments > 1 && !p.resume) {
             run(0, cut.segments - 1, [&](int64_t batch, int64_t block, int64_t segment, void* workspace) {
                 k.forward(p, span(batch, block, segment, false), state(batch, block, segment + 1),
@@ -60,9 +57,9 @@ public:
             });
         }
         run(0, cut.segments, [&](int64_t batch, int64_t block, int64_t segment, void* workspace) {
-            T* h = state(batch, block, segment);
-            k.forward(p, span(batch, block, segment, true), h, nullptr, workspace);
-            if (p.last_state && segment + 1 == cut.segments) exchange(static_cast<T*>(p.last_state), batch, block, h, true);
+            await_turn(p.first_state, batch, block);
+            k.forward(p, span(batch, block, segment, true), state(batch, block, segment), nullptr, workspace);
+            if (segment + 1 == cut.segments) give(p.last_state, batch, block, segment);
         });
     }
 
@@ -79,11 +76,8 @@ public:
             return reinterpret_cast<T*>(sums.get()) + chain(batch, block, segment) * sums_size;
         };
 
-        if (p.grad_last)
-            for_chains([&](int64_t batch, int64_t block) {
-                exchange(const_cast<T*>(static_cast<const T*>(p.grad_last)), batch, block,
-                         state(batch, block, cut.segments - 1), false);
-            });
+        if (!relay.blocks)
+            for_chains([&](int64_t batch, int64_t block) { receive(p.grad_last, batch, block, cut.segments - 1); });
         if (cut.segments > 1) {
             run(1, cut.segments, [&](int64_t batch, int64_t block, int64_t segment, void* workspace) {
                 k.backward(p, span(batch, block, segment, false), state(batch, block, segment - 1),
@@ -98,8 +92,10 @@ public:
             const int64_t group = group_of(block), at = batch * p.length * p.states + (group - 1) * matrix;
             T* grad_B = group ? extra_B + at : static_cast<T*>(p.grad_B) + at + matrix;
             T* grad_C = group ? extra_C + at : static_cast<T*>(p.grad_C) + at + matrix;
+            await_turn(p.grad_last, batch, block);
             k.backward(p, span(batch, block, segment, true), state(batch, block, segment), nullptr,
                        {grad_B, grad_C, sums_of(batch, block, segment), block != first_block(group)}, workspace);
+            if (segment == 0) give(p.grad_first_state, batch, block, segment);
         });
 
         for (int64_t group = 1; group < cut.groups; ++group) {
@@ -119,18 +115,14 @@ public:
                         sum += sums_of(batch, channel / lanes, segment)[which * lanes + channel % lanes];
                 return sum;
             };
-            const auto give = [&](void* gradient, int64_t at, int64_t which) {
+            const auto put = [&](void* gradient, int64_t at, int64_t which) {
                 T& place = static_cast<T*>(gradient)[at];
                 place = total(which) + (p.accumulate ? place : T(0));
             };
-            for (int64_t n = 0; n < p.states; ++n) give(p.grad_A, channel * p.states + n, n);
-            if (p.grad_D) give(p.grad_D, channel, p.states);
-            if (p.grad_delta_bias) give(p.grad_delta_bias, channel, p.states + 1);
+            for (int64_t n = 0; n < p.states; ++n) put(p.grad_A, channel * p.states + n, n);
+            if (p.grad_D) put(p.grad_D, channel, p.states);
+            if (p.grad_delta_bias) put(p.grad_delta_bias, channel, p.states + 1);
         }
-        if (p.grad_first_state)
-            for_chains([&](int64_t batch, int64_t block) {
-                exchange(static_cast<T*>(p.grad_first_state), batch, block, state(batch, block, 0), true);
-            });
     }
 
 private:
@@ -193,18 +185,35 @@ private:
             }
     }
 
-    // Copies between a (batch, channels, states) tensor and a chain's (states, lanes).
-    void exchange(T* tensor, int64_t batch, int64_t block, T* state, bool to_tensor) {
+    // The state of a segment, (states, lanes), from a (batch, channels, states) tensor, which may be null, or to it.
+    void receive(const void* tensor, int64_t batch, int64_t block, int64_t segment) {
+        if (tensor)
+            for_states(batch, block, [&](int64_t outside, int64_t inside) {
+                state(batch, block, segment)[inside] = static_cast<const T*>(tensor)[outside];
+            });
+    }
+    void give(void* tensor, int64_t batch, int64_t block, int64_t segment) {
+        if (tensor)
+            for_states(batch, block, [&](int64_t outside, int64_t inside) {
+                static_cast<T*>(tensor)[outside] = state(batch, block, segment)[inside];
+            });
+        if (relay.blocks) relay.blocks[block].pass(relay.turn);
+    }
+    void await_turn(const void* tensor, int64_t batch, int64_t block) {
+        if (!relay.blocks) return;
+        relay.blocks[block].wait(relay.turn);
+        receive(tensor, batch, block, 0);
+    }
+    template <class F>
+    void for_states(int64_t batch, int64_t block, F f) {
         for (int64_t lane = 0; lane < std::min(lanes, p.channels - block * lanes); ++lane)
-            for (int64_t n = 0; n < p.states; ++n) {
-                T& outside = tensor[(batch * p.channels + block * lanes + lane) * p.states + n];
-                T& inside = state[n * lanes + lane];
-                to_tensor ? outside = inside : inside = outside;
-            }
+            for (int64_t n = 0; n < p.states; ++n)
+                f((batch * p.channels + block * lanes + lane) * p.states + n, n * lanes + lane);
     }
 
     const ScanProblem& p;
     const Kernels& k;
+    const Relay relay;
     const int64_t threads, lanes, blocks, chunks;
     Cut cut{1, 1};
     Memory states, workspaces;
@@ -212,14 +221,14 @@ private:
 };
 
 template <class T>
-void run(const ScanProblem& problem, const Kernels& kernels, int64_t threads, bool backward) {
-    Scan<T> scan(problem, kernels, threads);
+void run(const ScanProblem& problem, const Kernels& kernels, int64_t threads, bool backward, Relay relay) {
+    Scan<T> scan(problem, kernels, threads, relay);
     backward ? scan.backward() : scan.forward();
 }
 
 }  // namespace
 
-void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward) {
-    problem.is_double ? run<double>(problem, set.of_double, threads, backward)
-                      : run<float>(problem, set.of_float, threads, backward);
+void run_scan(const ScanProblem& problem, const InstructionSet& set, int64_t threads, bool backward, Relay relay) {
+    problem.is_double ? run<double>(problem, set.of_double, threads, backward, relay)
+                      : run<float>(problem, set.of_float, threads, backward, relay);
 }
