@@ -14,7 +14,7 @@ struct Slabs {
     int64_t rows, slab_rows, reach, chunks;  // reach: rows that the convolution sees behind and ahead
 
     Slabs(const RvmProblem& p, bool training) : rows(p.depth * p.height), reach(reach_of(p.kernel_height, p.height)) {
-        const int64_t tokens = std::clamp<int64_t>((training ? 1 << 16 : 1 << 17) / p.inner, 256, 4096);
+        const int64_t tokens = std::clamp<int64_t>((training ? 1 << 15 : 1 << 16) / p.inner, 256, 4096);
         slab_rows = std::clamp<int64_t>(tokens / p.width, 1, rows);
         chunks = divided_up(slab_rows * p.width, CHUNK);
     }
@@ -137,7 +137,7 @@ protected:
     // Before a slab's first step: the rings have place for it, and none of another image's rows.
     void start(Lane<T>& lane, int64_t unit) {
         const int64_t image = unit / slabs.count(), place = unit % slabs.count();
-        ends.wait(place == 0 ? unit : unit - static_cast<int64_t>(lanes.size()) + 1);
+        ends.wait(std::max(unit - place, unit - static_cast<int64_t>(lanes.size()) + 1));
         lane.s.x = static_cast<const T*>(p.x) + image * s.rows * s.width * s.channels;
         lane.pooling = {p.depth, p.height, p.width, p.out_channels, {p.pool_depth, p.pool_height, p.pool_width}, {}, {}};
         const int64_t at = image * (p.depth / p.pool_depth) * (p.height / p.pool_height) * (p.width / p.pool_width) *
