@@ -23,7 +23,7 @@ help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
-	@echo "make sanitize  run the tests of the compiled library with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make lint   check style"
 	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the package with AddressSanitizer and UndefinedBehaviorSanitizer in its compiled library, shows that they would
-# speak up, and runs the tests of what is compiled on that build. Nothing of it is left behind or installed.
+# speak up, and runs the tests of what is compiled on that build; then layers on several threads with ThreadSanitizer.
+# Nothing of it is left behind or installed.
 #
 #   tests/sanitizers.sh [pytest arguments]
 #
@@ -21,7 +22,7 @@ runtime() {
     local path
     path=$("$compiler" -print-file-name="$1")
     [[ $path == */* ]] || fail "$compiler has no $1. Install it with the compiler: apt install g++ (Debian, Ubuntu)," \
-        "dnf install gcc-c++ libasan libubsan (Fedora, RHEL)"
+        "dnf install gcc-c++ libasan libubsan libtsan (Fedora, RHEL)"
     echo "$path"
 }
 
@@ -30,30 +31,37 @@ python=$(command -v "$wanted") ||
     fail "there is no $wanted; run \`make install\`, or name an interpreter: PYTHON=python3 $0"
 [[ $python == /* ]] || python=$PWD/$python
 command -v "$compiler" >/dev/null || fail "there is no compiler $compiler. Install one:" \
-    "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ libasan libubsan (Fedora, RHEL)"
+    "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ libasan libubsan libtsan (Fedora, RHEL)"
 [[ $("$compiler" --version) != *clang* ]] || fail "$compiler is Clang; name a GCC: CXX=g++ $0"
 asan=$(runtime libasan.so)
 runtime libubsan.so >/dev/null
+tsan=$(runtime libtsan.so)
 standard_library=$(runtime libstdc++.so.6) # or the sanitizer misses it where it looks for what throws
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# setup.py compiles as ever, with a compiler that has the last word on the flags. (-w: GCC warns about its own headers.)
-cat >"$scratch/c++" <<END
+# build FOLDER FLAGS...: the package into $scratch/FOLDER/package. setup.py compiles as ever, with a compiler that has the
+# last word on the flags. (-w: GCC warns about its own headers.)
+build() {
+    local folder=$scratch/$1
+    mkdir "$folder"
+    cat >"$folder/c++" <<END
 #!/bin/sh
-exec "$compiler" "\$@" -w -O1 -g -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS \\
-    -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+exec "$compiler" "\$@" -w -O1 -g -fno-omit-frame-pointer ${*:2}
 END
-chmod +x "$scratch/c++"
-echo "sanitizers: building with $compiler"
-(
-    cd "$repository"
-    export CC=$scratch/c++ CXX=$scratch/c++ LDSHARED="$scratch/c++ -shared" LDCXXSHARED="$scratch/c++ -shared"
-    "$python" setup.py --quiet build --build-base "$scratch/build" --build-lib "$scratch/package" >"$scratch/log" 2>&1
-) || fail "the build failed: $(cat "$scratch/log")"
-library=$scratch/package/nnunetv2_lightm/ops/_native.so
-[[ -f $library ]] || fail "the library was not built: $(cat "$scratch/log")"
+    chmod +x "$folder/c++"
+    echo "sanitizers: building with $compiler ${*:2}"
+    (
+        cd "$repository"
+        export CC=$folder/c++ CXX=$folder/c++ LDSHARED="$folder/c++ -shared" LDCXXSHARED="$folder/c++ -shared"
+        "$python" setup.py --quiet build --build-base "$folder/build" --build-lib "$folder/package" >"$folder/log" 2>&1
+    ) || fail "the build failed: $(cat "$folder/log")"
+    [[ -f $folder/package/nnunetv2_lightm/ops/_native.so ]] || fail "the library was not built: $(cat "$folder/log")"
+}
+
+build address -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+library=$scratch/address/package/nnunetv2_lightm/ops/_native.so
 
 # Every Python from here on, also those that tests start, finds this build before the installed package.
 sanitized() {
@@ -62,7 +70,7 @@ sanitized() {
         # New memory is filled with 0xff, NaN for floats: a result that uses what was never written shows.
         export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:malloc_fill_byte=255:max_malloc_fill_size=1073741824
         export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
-        export PYTHONPATH=$scratch/package OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+        export PYTHONPATH=$scratch/address/package OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
         LD_PRELOAD="$asan $standard_library" exec "$python" "$@"
     )
 }
@@ -115,4 +123,15 @@ sanitized -m pytest --config-file "$repository/pyproject.toml" --rootdir "$repos
     -q -p no:cacheprovider --capture=sys \
     "$repository/tests/ops" "$repository/tests/layers" \
     -m "not slow and not end_to_end" -k "not torch_chunked and not triton and not mamba_ssm" "$@"
+
+build thread -fsanitize=thread
+on_threads() (
+    cd "$scratch"
+    export PYTHONPATH=$scratch/thread/package OMP_NUM_THREADS=1
+    LD_PRELOAD=$tsan exec "$python" "$repository/tests/ops/layers_on_threads.py" "$@"
+)
+if said=$(on_threads race 2>&1); then fail "a deliberate race went unnoticed"; fi
+[[ $said == *"ThreadSanitizer: data race"* ]] || fail "a deliberate race gave no \`data race\` but: $said"
+echo "sanitizers: a race is noticed in the library"
+on_threads
 echo "sanitizers: nothing found"
