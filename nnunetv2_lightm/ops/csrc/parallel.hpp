@@ -15,6 +15,6 @@ void use_openmp(OpenMPParallel parallel);
 void with_threads(int64_t threads, const std::function<void()>& work);
 
 // Calls body(i, worker) for i = 0 ... count - 1, once each; worker < max(threads, 1) is the thread that does it. The body
-// must not throw. Inside with_threads() it is shared among those threads, and `threads` must be theirs; a thread has the same
-// part of every loop, and of others' what these have not begun when it is through.
+// must not throw. Inside with_threads() it is shared among those threads, and `threads` must be theirs: each has the same part
+// of every loop, and then takes what others have not begun.
 void parallel_for(int64_t count, int64_t threads, const std::function<void(int64_t i, int64_t worker)>& body);
