@@ -34,17 +34,17 @@ class RvmBackward : RvmLayer<T> {
 public:
     RvmBackward(const RvmProblem& problem, const RvmKernels<T>& kernels, const InstructionSet& set, int64_t threads)
         : Layer(problem, kernels, set, threads),
-          sums(std::min<int64_t>(problem.batch * slabs.count(), Layer::MOST_LANES)) {
+          sums(std::min<int64_t>(problem.batch * slabs.count(), Layer::MOST_BENCHES)) {
         const int64_t C = p.channels, E = p.inner, R = p.rank, N = p.states, O = p.out_channels;
         using S = RvmSlab<T>;
         for (T* S::* buffer :
              {&S::before_silu, &S::grad_gate, &S::gated, &S::grad_conv, &S::grad_delta, &S::grad_in})
-            this->reserve_in_lanes(buffer, tokens() * E);
+            this->reserve_on_benches(buffer, tokens() * E);
         for (T* S::* buffer : {&S::norm_in, &S::grad_m, &S::norm_out, &S::late_norm_in})
-            this->reserve_in_lanes(buffer, tokens() * C);
-        for (T* S::* buffer : {&S::grad_B, &S::grad_C}) this->reserve_in_lanes(buffer, tokens() * N);
-        this->reserve_in_lanes(&S::grad_matrices, tokens() * s.matrix_stride);
-        if (this->pooled()) this->reserve_in_lanes(&S::out, tokens() * O);
+            this->reserve_on_benches(buffer, tokens() * C);
+        for (T* S::* buffer : {&S::grad_B, &S::grad_C}) this->reserve_on_benches(buffer, tokens() * N);
+        this->reserve_on_benches(&S::grad_matrices, tokens() * s.matrix_stride);
+        if (this->pooled()) this->reserve_on_benches(&S::out, tokens() * O);
         arena.reserve(s.grad_ring, s.ring_rows * p.width * E);
         arena.reserve(conv_weight_back, this->taps() * E);
         arena.reserve(s.in_proj_back, C, E, k.lanes);
@@ -74,27 +74,27 @@ public:
 
     void run() {
         use_huge_pages(p.grad_x, p.batch * s.rows * s.width * s.channels * sizeof(T));
-        this->for_slabs([&](Lane<T>& lane, int64_t unit) { run_slab(lane, unit); });
+        this->for_slabs([&](Bench<T>& bench, int64_t unit) { run_slab(bench, unit); });
         give_sums();
     }
 
 private:
-    void run_slab(Lane<T>& lane, int64_t unit) {
-        this->start(lane, unit);
+    void run_slab(Bench<T>& bench, int64_t unit) {
+        this->start(bench, unit);
         const int64_t image = unit / slabs.count(), place = unit % slabs.count(), slab = slabs.count() - 1 - place;
-        lane.s.grad_x = static_cast<T*>(p.grad_x) + image * s.rows * s.width * s.channels;
+        bench.s.grad_x = static_cast<T*>(p.grad_x) + image * s.rows * s.width * s.channels;
         const int64_t first = slab * slabs.slab_rows, last = std::min(first + slabs.slab_rows, s.rows);
         const int64_t projected = place == 0 ? s.rows : std::max<int64_t>(last - slabs.reach, 0);
-        lane.s.first_row = first;
-        this->project(lane, unit, std::max<int64_t>(first - slabs.reach, 0), projected);
-        this->convolve(lane, first, last);
-        differentiate(lane, unit, image, slab, last);
-        add_weight_gradients(lane, unit, last);
+        bench.s.first_row = first;
+        this->project(bench, unit, std::max<int64_t>(first - slabs.reach, 0), projected);
+        this->convolve(bench, first, last);
+        differentiate(bench, unit, image, slab, last);
+        add_weight_gradients(bench, unit, last);
         // Rows whose neighbours in the ring of gradients are all there.
         const int64_t complete = slab == 0 ? 0 : std::min(first + slabs.reach, s.rows);
         for (int64_t late = place == 0 ? s.rows : std::min(last + slabs.reach, s.rows); late > complete;) {
             const int64_t before = std::max(late - slabs.slab_rows, complete);
-            project_backward(lane, unit, before, late);
+            project_backward(bench, unit, before, late);
             late = before;
         }
         this->ends.pass(unit);
@@ -130,22 +130,22 @@ private:
     }
 
     // From the gradient of the slab's output to that of its convolution's output.
-    void differentiate(Lane<T>& lane, int64_t unit, int64_t image, int64_t slab, int64_t last_row) {
-        RvmSlab<T>& s = lane.s;
+    void differentiate(Bench<T>& bench, int64_t unit, int64_t image, int64_t slab, int64_t last_row) {
+        RvmSlab<T>& s = bench.s;
         const int64_t first_row = s.first_row;
-        ScanProblem scan = this->scan_of(lane, image, slab, last_row - first_row);
+        ScanProblem scan = this->scan_of(bench, image, slab, last_row - first_row);
         scan.y = s.y;
         scan.resume = 1;
         run_scan(scan, this->set, this->sharing(), false);
 
-        s.grad_out = lane.pooling.pooled + first_row * s.width * s.out_channels;
+        s.grad_out = bench.pooling.pooled + first_row * s.width * s.out_channels;
         if (this->pooled()) {
             s.grad_out = s.out;
             parallel_for(last_row - first_row, this->sharing(), [&](int64_t i, int64_t) {
-                k.unpool_row(lane.pooling, first_row + i, s.out + i * s.width * s.out_channels);
+                k.unpool_row(bench.pooling, first_row + i, s.out + i * s.width * s.out_channels);
             });
         }
-        this->in_groups(lane, 0, (last_row - first_row) * s.width, TOKEN_GROUP,
+        this->in_groups(bench, 0, (last_row - first_row) * s.width, TOKEN_GROUP,
                         [&](int64_t first, int64_t last, int64_t group, T* workspace) {
                             VectorSums<T> vectors = vectors_of(unit, group);
                             k.finish_tokens_backward(s, first, last, vectors, workspace);
@@ -163,17 +163,17 @@ private:
         scan.grad_delta_bias = sum.parameter[DT_BIAS];
         this->relay(scan, unit, true);
 
-        this->rows_in_groups(lane, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
+        this->rows_in_groups(bench, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
             VectorSums<T> vectors = vectors_of(unit, group);
             k.convolve_rows_backward(s, first, last, vectors, workspace);
         });
         this->gradients.pass(unit);
     }
 
-    void project_backward(Lane<T>& lane, int64_t unit, int64_t first_row, int64_t last_row) {
-        RvmSlab<T>& s = lane.s;
+    void project_backward(Bench<T>& bench, int64_t unit, int64_t first_row, int64_t last_row) {
+        RvmSlab<T>& s = bench.s;
         s.late_row = first_row;
-        this->rows_in_groups(lane, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
+        this->rows_in_groups(bench, first_row, last_row, [&](int64_t first, int64_t last, int64_t group, T* workspace) {
             VectorSums<T> vectors = vectors_of(unit, group);
             k.project_rows_backward(s, first, last, vectors, workspace);
         });
@@ -182,9 +182,9 @@ private:
                      (last_row - first_row) * s.width, 0, [](int64_t) {});
     }
 
-    void add_weight_gradients(Lane<T>& lane, int64_t unit, int64_t last_row) {
+    void add_weight_gradients(Bench<T>& bench, int64_t unit, int64_t last_row) {
         const int64_t C = p.channels, E = p.inner, R = p.rank, N = p.states, O = p.out_channels;
-        const RvmSlab<T>& s = lane.s;
+        const RvmSlab<T>& s = bench.s;
         const ParameterSums<T>& sum = sums_of(unit);
         const T* low_rank = s.matrices + 2 * N;
         const std::vector<WeightGradient> products = {
