@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -24,6 +25,10 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 # One column, so that a phone's width shows the letters.
 _WIDTH_INCHES, _PANEL_INCHES, _DPI = 6.0, 3.1, 150
 _NUM_MARKERS = 8
+# Of the axis of scores, all in per cent.
+_SCORE_TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)
+# A little above 100 %, which has no place on a logarithmic axis; and what is several times as much.
+_TOP, _SEVERAL = 100.1, 4
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ def score_against_cost(
             )
         axes.set(xscale="log", xlabel=x.label, ylabel="average DSC, %", title=f"marker area: {size.label}")
         axes.margins(0.15)
+        _spread_scores(axes, [100 * method.evaluation.average("DSC") for method in scored])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -121,6 +127,22 @@ def _costs(results: BenchmarkResults, scored: Sequence[Method]) -> tuple[_Axis, 
         _Axis("s per training iteration", values(results.calibration, "train_seconds")),
         _Axis("s per forward pass of a patch", values(results.complexity, "forward_seconds")),
     )
+
+
+def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
+    """Make the axis of scores logarithmic in what they lack to 100 %, where one of them lacks several times as much as
+    another: a method that fails would otherwise press all others into one line."""
+    lacking = [_TOP - score for score in scores if score == score]
+    if not lacking or max(lacking) <= _SEVERAL * min(lacking):
+        return
+    low, high = min(lacking) / 1.5, max(lacking) * 1.5
+    axes.set_yscale(
+        "function",
+        functions=(lambda y: -np.log10(np.maximum(_TOP - y, low / 10)), lambda t: _TOP - 10.0 ** -np.asarray(t)),
+    )
+    axes.set_ylim(_TOP - high, _TOP - low)
+    axes.set_yticks([tick for tick in _SCORE_TICKS if low < _TOP - tick < high])
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _areas(values: Mapping[str, float | None]) -> dict[str, float]:

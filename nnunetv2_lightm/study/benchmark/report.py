@@ -104,7 +104,8 @@ def _cost_figure(
         return []
     caption = (
         "Average DSC with its 95 % interval against what a method costs (the paper's Figure 1), logarithmic; the area "
-        "of a marker is proportional to what the panel's title says, tiny ones are enlarged to be seen."
+        "of a marker is proportional to what the panel's title says, tiny ones are enlarged to be seen. Where the "
+        "scores lie far apart, their axis is logarithmic in what they lack to 100 %."
     )
     return [
         figure(path, f"Average DSC of each method against {', '.join(axes)}; the numbers are in the tables", caption)
