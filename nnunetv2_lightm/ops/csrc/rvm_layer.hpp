@@ -198,7 +198,7 @@ protected:
     // The slab's part in the scan of its image.
     void relay(const ScanProblem& scan, int64_t unit, bool backward) {
         benches.size() > 1 ? run_scan(scan, set, 1, backward, {scans.data(), unit})
-                         : run_scan(scan, set, threads, backward);
+                           : run_scan(scan, set, threads, backward);
     }
 
     const RvmProblem& p;
