@@ -5,10 +5,11 @@
     python benchmarks/study.py FOLDER --publish                # what is there, into docs/study and results/study
 
 NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_masks_and_labels_256 (Montgomery & Shenzhen, Kaggle's
-layout). nnU-Net's three folders and the comparisons are made in FOLDER. Ended in any way, the same command goes on.
+layout). nnU-Net's three folders and the comparisons are made in FOLDER. Ended in any way, the same command goes on;
+what is published counts as done (--anew: it does not).
 
 All methods have the same plans, with a patch of the whole image and the batch that a CPU can train; the budget in
-iterations is the one that stock nnU-Net got by the clock on the machine of the study.
+iterations is the one that stock nnU-Net got by the clock on the machine of the study. The main rivals have two seeds.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from study_results import combine, load_parts, publish_results, with_images, write_costs
+
 from nnunetv2_lightm.study.benchmark.report import write_report
-from nnunetv2_lightm.study.benchmark.results import BenchmarkResults, load_results, write_results
+from nnunetv2_lightm.study.benchmark.results import BenchmarkResults
 from nnunetv2_lightm.study.pipeline import Pipeline, PipelineError, Step
 from nnunetv2_lightm.study.process import CommandFailed
 from nnunetv2_lightm.study.progress import Progress
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results" / "study", HERE.parent / "docs" / "study"
+RUN_FAILED = 1  # exit code of a comparison of which a run failed; others are worth their time
 TITLE = "LightM-UNet beside nnU-Net and others, on a CPU"
 RIVALS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
 METHODS = (
@@ -109,40 +113,58 @@ HIPPOCAMPUS = DataSet(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One call of `nnUNetv2_lightm benchmark`."""
+    """Calls of `nnUNetv2_lightm benchmark`, one for each seed.
+
+    Attributes:
+        title: For people.
+        data: The data set.
+        methods: Trainers with seed 0; those among ``RIVALS`` also with seed 1.
+        budget: Option of the command.
+        costs_of: The comparison whose calibration counts.
+    """
 
     title: str
     data: DataSet
     methods: tuple[str, ...]
-    budget: tuple[str, ...]
+    budget: tuple[str, str]
+    costs_of: str
 
-    def command(self, name: str) -> list[str]:
+    @property
+    def seeds(self) -> dict[int, tuple[str, ...]]:
+        """Trainers by seed."""
+        return {0: self.methods, 1: RIVALS}
+
+    def command(self, methods: Sequence[str], seed: int, output: str, costs: str | None) -> list[str]:
         data = ("-d", str(self.data.number), "-c", self.data.configuration, "-p", self.data.plans)
-        output = ("-device", "cpu", "--title", self.title, "-o", f"comparisons/{name}")
-        return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *self.methods, *self.budget, *output]
+        calibration = () if costs is None else ("--calibration-of", costs)
+        more = ("--seeds", str(seed), "-device", "cpu", *calibration, "--title", self.title, "-o", output)
+        return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *methods, *self.budget, *more]
 
 
 COMPARISONS = {
     "chest_seconds": Comparison(
-        "Chest X-rays, 2D: 8 minutes of training each", CHEST, METHODS, ("--wall-clock", "8min", "--seeds", "0", "1")
+        "Chest X-rays, 2D: 8 minutes of training each", CHEST, METHODS, ("--wall-clock", "8min"), "chest_seconds"
     ),
     "chest_iterations": Comparison(
         "Chest X-rays, 2D: 640 iterations each",
         CHEST,
         (*METHODS, *ABLATIONS),
-        ("--budget", "20epochs_32iters", "--calibration-of", "comparisons/chest_seconds"),
+        ("--budget", "20epochs_32iters"),
+        "chest_seconds",
     ),
     "hippocampus_seconds": Comparison(
         "Hippocampus, 3D: 30 minutes of training each",
         HIPPOCAMPUS,
         METHODS,
-        ("--wall-clock", "30min", "--seeds", "0", "1"),
+        ("--wall-clock", "30min"),
+        "hippocampus_seconds",
     ),
     "hippocampus_iterations": Comparison(
         "Hippocampus, 3D: 1,180 iterations each",
         HIPPOCAMPUS,
         METHODS,
-        ("--budget", "20epochs_59iters", "--calibration-of", "comparisons/hippocampus_seconds"),
+        ("--budget", "20epochs_59iters"),
+        "hippocampus_seconds",
     ),
 }
 
@@ -151,29 +173,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
-    parser.add_argument("--publish", action="store_true")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="default: 0 1")
+    parser.add_argument("--publish", action="store_true", help="the results that there are, and run nothing")
+    parser.add_argument("--anew", action="store_true", help="take nothing from what is published")
     arguments = parser.parse_args(argv)
     if arguments.publish:
-        publish(arguments.folder, arguments.only)
+        publish(arguments.folder.absolute())
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
     try:
-        codes = [run(arguments.folder.absolute(), name) for name in arguments.only]
+        codes = [run(arguments.folder.absolute(), name, arguments.seeds, arguments.anew) for name in arguments.only]
     except (PipelineError, CommandFailed) as error:
         sys.exit(str(error))
     return next((code for code in codes if code), 0)
 
 
-def run(folder: Path, name: str) -> int:
+def run(folder: Path, name: str, seeds: Sequence[int], anew: bool) -> int:
     """Prepare the data set, if it is not there, and compare. Returns the exit code of the comparison."""
-    data = COMPARISONS[name].data
+    comparison = COMPARISONS[name]
     folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     few_cores = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     environment = {**few_cores, **os.environ, **folders}
-    prepare(folder, data, environment)
-    command = COMPARISONS[name].command(name)
-    print(shlex.join(command), flush=True)
-    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    prepare(folder, comparison.data, environment)
+    published = None if anew else results_so_far(name, None)
+    done = {(run.trainer, run.seed) for run in published.runs if run.complete} if published else set()
+    code = 0
+    for seed, methods in comparison.seeds.items():
+        left = [method for method in methods if (method, seed) not in done]
+        if not left or seed not in seeds:
+            continue
+        costs = results_so_far(comparison.costs_of, folder, anew)
+        if costs:
+            write_costs(costs, folder / "costs" / comparison.costs_of)
+        known = f"costs/{comparison.costs_of}" if costs else None
+        command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known)
+        print(shlex.join(command), flush=True)
+        ended = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+        code = code or ended
+        if ended not in (0, RUN_FAILED):
+            break
+    return code
 
 
 def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None:
@@ -188,23 +227,36 @@ def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None
     pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
 
 
-def publish(folder: Path, names: Sequence[str]) -> None:
-    """Write the comparisons that there are into the repository, and the report."""
-    found = {name: folder / "comparisons" / name / "results.json" for name in names}
-    results = {name: load_results(path) for name, path in found.items() if path.exists()}
-    PUBLISHED.mkdir(parents=True, exist_ok=True)
-    for name, result in results.items():
-        write_results(_without_folders(result), PUBLISHED / f"{name}.json")
-    pictured = [
-        result if COMPARISONS[name].data.pictured else _without_folders(result) for name, result in results.items()
-    ]
-    write_report(pictured, REPORT, TITLE)
-    print(*(PUBLISHED / f"{name}.json" for name in results), REPORT / "report.md", sep="\n")
+def results_so_far(name: str, folder: Path | None, anew: bool = False) -> BenchmarkResults | None:
+    """A comparison as published and as it is in the folder, together; None if there is nothing of it."""
+    comparison = COMPARISONS[name]
+    files = [] if anew else [PUBLISHED / f"{name}.json"]
+    if folder is not None:
+        files += [folder / "comparisons" / name / f"seed{seed}" / "results.json" for seed in comparison.seeds]
+    parts = load_parts(files)
+    if not parts:
+        return None
+    again = shlex.join(["python", "benchmarks/study.py", "FOLDER", "--only", name])
+    return replace(combine(parts, comparison.methods), title=comparison.title, command=again)
 
 
-def _without_folders(results: BenchmarkResults) -> BenchmarkResults:
-    none = dict.fromkeys(("predictions", "references", "images"))
-    return replace(results, runs=tuple(replace(run, **none) for run in results.runs))
+def publish(folder: Path) -> None:
+    """Write what there is of all comparisons into the repository, and the report."""
+    report = []
+    for name, comparison in COMPARISONS.items():
+        results = results_so_far(name, folder)
+        if results is None:
+            continue
+        data, file = comparison.data, PUBLISHED / f"{name}.json"
+        publish_results(results, file, predictions=data.pictured)
+        (published,) = load_parts([file])
+        if data.pictured:
+            references = folder / "preprocessed" / data.name / "gt_segmentations"
+            published = with_images(published, references, folder / "raw" / data.name / "imagesTr")
+        report.append(published)
+        print(file)
+    write_report(report, REPORT, TITLE)
+    print(REPORT / "report.md")
 
 
 if __name__ == "__main__":

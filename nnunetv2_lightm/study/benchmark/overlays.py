@@ -64,18 +64,18 @@ def choose_cases(methods: Sequence[Method]) -> list[PicturedCase]:
 
 
 def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -> LoadedOverlays:
-    """Read a case with the prediction of each method, of its first run (by seed, then fold) that scored the case.
+    """Read a case with the prediction of each method, of its first run (by seed, then fold) that scored it and is
+    there.
 
     Raises: EvaluationError: if a file is there but cannot be read.
     """
     loaded = LoadedOverlays()
     for method in methods:
-        run = next((run for run in method.scored if case in run.evaluation["cases"]), None)
-        if run is None:
+        choices = [_files(run, case, results.file_ending) for run in method.scored if case in run.evaluation["cases"]]
+        if not choices:
             continue
-        files = _files(run, case, results.file_ending)
-        missing = _first_missing(files)
-        if missing:
+        files = next((files for files in choices if not _first_missing(files)), choices[0])
+        if missing := _first_missing(files):
             loaded.missing[method.name] = missing
             continue
         with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's readers print remarks
