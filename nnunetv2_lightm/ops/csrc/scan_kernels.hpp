@@ -122,14 +122,38 @@ INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, i
     for (int64_t t = count; t % TOKENS<T>; ++t) w.dt[t] = w.x[t] = w.u[t] = w.grad_y[t] = Vec<T>{};
 }
 
-// States n ... n + J - 1 run through a tile; with `emit` their share of the output is added to y.
+// Fetches the span's lines of a tile into the L2 cache while another one is at work: a row's are further apart than the
+// processor looks ahead.
+template <class T>
+INLINE void prefetch_tile(const ScanProblem& p, const Span& span, int64_t first, bool backward) {
+    const int64_t channel = span.block * LANES<T>, last = first + CHUNK < span.last ? first + CHUNK : span.last;
+    const auto read = [&](const Rows& rows, int64_t t) {
+        if (rows.data) __builtin_prefetch(row<T>(rows, span.batch, t) + channel, 0, 2);
+    };
+    const auto write = [&](void* rows, int64_t t) {
+        if (rows)
+            __builtin_prefetch(static_cast<T*>(rows) + (span.batch * p.length + t) * p.channels + channel, 1, 2);
+    };
+    for (int64_t t = first; t < last; ++t) {
+        read(p.u, t), read(p.z, t);
+        if (p.delta_rank == 0) read(p.delta, t);
+        if (backward)
+            read(p.grad_y, t), write(p.grad_u, t), write(p.grad_delta, t), write(p.grad_z, t);
+        else
+            write(p.y, t);
+    }
+}
+
+// States n ... n + J - 1 run through the tile whose rows of B and C begin at token `first`; with `emit` their share of the
+// output is added to y.
 template <class T, int64_t J, bool emit>
-INLINE void advance(Workspace<T>& w, int64_t n, int64_t count, int64_t states, Vec<T>* h) {
+INLINE void advance(Workspace<T>& w, int64_t n, const ScanProblem& p, int64_t batch, int64_t first, int64_t count,
+                    Vec<T>* h) {
     Vec<T> A[J], state[J];
-    for (int64_t j = 0; j < J; ++j) A[j] = w.scaled_A(states)[n + j], state[j] = h[n + j];
-    const T* B = w.matrix(0, states) + n * CHUNK;
-    const T* C = w.matrix(1, states) + n * CHUNK;
-    for (int64_t t = 0; t < count; ++t, B += GROUP, C += GROUP) {
+    for (int64_t j = 0; j < J; ++j) A[j] = w.scaled_A(p.states)[n + j], state[j] = h[n + j];
+    const T* B = row<T>(p.B, batch, first) + n;
+    const T* C = emit ? row<T>(p.C, batch, first) + n : nullptr;
+    for (int64_t t = 0; t < count; ++t, B += p.B.token_stride, C += emit ? p.C.token_stride : 0) {
         const Vec<T> dt = w.dt[t], x = w.x[t];
         Vec<T> y = w.y[t];
         for (int64_t j = 0; j < J; ++j) {
@@ -253,14 +277,15 @@ void forward(const ScanProblem& p, const Span& span, void* state, void* dt_sum, 
                 p.resume ? void(h[n] = load(saved, valid)) : store(saved, h[n], valid);
             }
         read_tokens<T, false>(p, span, first, count, valid, static_cast<V*>(dt_sum), w);
-        read_matrix(p.B, span.batch, first, count, N, w.matrix(0, N));
+        prefetch_tile<T>(p, span, first + CHUNK, false);
         if (!span.emit) {
-            for_state_groups(N, [&](auto J, int64_t n) { advance<T, J.value, false>(w, n, count, N, h); });
+            for_state_groups(
+                N, [&](auto J, int64_t n) { advance<T, J.value, false>(w, n, p, span.batch, first, count, h); });
             continue;
         }
-        read_matrix(p.C, span.batch, first, count, N, w.matrix(1, N));
         for (int64_t t = 0; t < count; ++t) w.y[t] = w.u[t] * w.D;
-        for_state_groups(N, [&](auto J, int64_t n) { advance<T, J.value, true>(w, n, count, N, h); });
+        for_state_groups(
+            N, [&](auto J, int64_t n) { advance<T, J.value, true>(w, n, p, span.batch, first, count, h); });
         for (int64_t t = 0; t < count; ++t) {
             V y = w.y[t];
             if (p.z.data) {
@@ -309,6 +334,7 @@ void backward(const ScanProblem& p, const Span& span, void* grad_state, void* dt
     for (int64_t first = (span.last - 1) / CHUNK * CHUNK; first >= span.first; first -= CHUNK) {
         const int64_t count = smaller(CHUNK, span.last - first);
         read_tokens<T, true>(p, span, first, count, valid, static_cast<V*>(dt_sum), w);
+        if (first > span.first) prefetch_tile<T>(p, span, first - CHUNK, true);
         read_matrix(p.C, span.batch, first, count, N, w.matrix(1, N));
         for (int64_t t = 0; t < count; ++t) {
             w.grad_y[t] = load(row<T>(p.grad_y, span.batch, first + t) + channel, valid);
