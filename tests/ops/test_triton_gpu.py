@@ -43,11 +43,13 @@ def run_interpreted(*arguments: str) -> int:
 
 
 @needs_triton
+@pytest.mark.slow
 def test_interpreted_kernels_agree_with_the_reference():
     assert run_interpreted("interpreted_triton_gpu.py") >= 30
 
 
 @needs_triton
+@pytest.mark.slow
 def test_interpreted_kernels_pass_the_tests_of_every_backend():
     short = " and ".join(f"not ({name})" for name in LONG)
     assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and {short}") >= 20
