@@ -7,8 +7,11 @@ import shlex
 from itertools import combinations
 
 import numpy as np
+import pytest
 
 from .workspace import FOLDS, OURS, STOCK, TEST_CASES, TRAINING_CASES, assert_equal, probabilities, segmentations
+
+pytestmark = pytest.mark.slow
 
 CONFIGURATIONS = ("2d", "3d_fullres")
 

@@ -21,6 +21,8 @@ from nnunetv2_lightm.trainers import find_trainer
 
 from .cuda_autocast import cuda_rules, dtypes
 
+pytestmark = pytest.mark.slow
+
 autocast_dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 configurations = pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 

@@ -16,6 +16,8 @@ from nnunetv2_lightm import LightMUNet
 
 from .workspace import TEST_CASES, assert_equal, differ, probabilities, segmentations
 
+pytestmark = pytest.mark.slow
+
 
 def make_predictor(workspace, folds=(0, 1, 2, 3, 4), configuration="3d_fullres", **options):
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False, **options)

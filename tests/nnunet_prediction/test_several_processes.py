@@ -15,6 +15,8 @@ from nnunetv2_lightm.ops.backends import cpu_native
 
 from .two_ranks import train
 
+pytestmark = pytest.mark.slow
+
 CASES = list(product(["cpu_native", "torch_chunked"], [False, True], [False, True]))
 all_cases = pytest.mark.parametrize(("backend", "deep_supervision", "batch_dice"), CASES)
 STRIDES = [[1, 1], [2, 2], [2, 2], [2, 2]]

@@ -11,6 +11,8 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 
 from nnunetv2_lightm.networks import LightMUNet
 
+pytestmark = pytest.mark.slow
+
 CUBES = "Dataset101_Cubes"
 
 

@@ -15,7 +15,7 @@ import torch
 
 from nnunetv2_lightm.nnunet_files import is_whole_checkpoint
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")]
 CUBES = "Dataset601_Cubes"
 LATEST, FINAL = "checkpoint_latest.pth", "checkpoint_final.pth"
 

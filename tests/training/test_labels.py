@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 import torch
 
 from ..nnunet_in_process import Nnunet
+
+pytestmark = pytest.mark.slow
 
 LEARNING = "nnUNetTrainerLightMUNet_1epochs_80iters"
 REGIONS = {"background": 0, "whole organ": [1, 2], "lesion": [2]}

@@ -11,6 +11,8 @@ from nnunetv2_lightm.networks import LightMUNet
 
 from ..nnunet_in_process import TRAINER
 
+pytestmark = pytest.mark.slow
+
 CUBES, MORE = "Dataset501_Cubes", "Dataset502_MoreClasses"
 
 

@@ -7,6 +7,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+pytestmark = pytest.mark.slow
+
 FLAT, CUBE = (24, 16), (12, 16, 16)
 
 

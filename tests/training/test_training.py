@@ -16,6 +16,8 @@ from nnunetv2.training.logging import nnunet_logger
 
 from ..nnunet_in_process import TRAINER
 
+pytestmark = pytest.mark.slow
+
 CUBES = "Dataset401_Cubes"
 TWO_EPOCHS = "nnUNetTrainerLightMUNet_2epochs_1iters"
 
