@@ -56,7 +56,7 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
 }
 
 // 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512); 0 below about 2^-126, infinity
-// from 2^127.5 on; NaN stays NaN. exp2_finite is for finite x, exp2_ for any.
+// from 2^127.5 on; NaN stays NaN. exp2_ is for any x, the others for what they say.
 #if VECTOR_BYTES == 64
 // 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r =
 // 1 + r p(r) by a minimax polynomial (relative error 5.3e-8). What is finite but large has r = 0.
@@ -80,6 +80,8 @@ INLINE Vec<float> exp2_(Vec<float> x) {
     // The second operand is returned where one is NaN.
     return exp2_finite(_mm512_min_ps(_mm512_set1_ps(300.0f), _mm512_max_ps(_mm512_set1_ps(-300.0f), x)));
 }
+
+INLINE Vec<float> exp2_not_positive(Vec<float> x) { return exp2_finite(_mm512_max_ps(_mm512_set1_ps(-300.0f), x)); }
 #else
 // A NaN fails the comparison and stays.
 INLINE Vec<float> clamp(Vec<float> x, float low, float high) {
@@ -108,6 +110,7 @@ INLINE Vec<float> exp2_(Vec<float> x) {
 }
 
 INLINE Vec<float> exp2_finite(Vec<float> x) { return exp2_(x); }
+INLINE Vec<float> exp2_not_positive(Vec<float> x) { return exp2_(x); }
 #endif
 
 // exp of x * EXP_SCALE^-1: the factor is folded into A once instead of being multiplied each time.
@@ -127,7 +130,7 @@ INLINE Vec<double> scaled_exp(Vec<double> x) {
 INLINE Vec<float> absolute(Vec<float> x) { return (Vec<float>)((Ints)x & 0x7fffffff); }
 
 INLINE Vec<float> sigmoid(Vec<float> x) {
-    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
+    const Vec<float> e = exp2_not_positive(absolute(x) * -EXP_SCALE<float>);
     return (x < 0.0f ? e : e * 0.0f + 1.0f) / (e + 1.0f);
 }
 
@@ -139,7 +142,7 @@ INLINE Vec<double> sigmoid(Vec<double> x) {
 // log(1 + e^x) without cancellation: max(x, 0) + log1p(e^-|x|); log1p(e) = 2 artanh(s), s = e / (2 + e) <= 1/3, by a
 // polynomial in s^2 (relative error 5e-9).
 INLINE Vec<float> softplus(Vec<float> x) {
-    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
+    const Vec<float> e = exp2_not_positive(absolute(x) * -EXP_SCALE<float>);
     const Vec<float> s = e / (e + 2.0f), w = s * s;
     Vec<float> p = w * 1.40122293962e-1f + 1.39995705448e-1f;
     p = p * w + 2.00108495291e-1f;
