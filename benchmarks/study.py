@@ -27,7 +27,7 @@ from pathlib import Path
 from study_results import combine, load_parts, publish_results, with_images, write_costs
 
 from nnunetv2_lightm.study.benchmark.report import write_report
-from nnunetv2_lightm.study.benchmark.results import BenchmarkResults
+from nnunetv2_lightm.study.benchmark.results import ITERATIONS, BenchmarkResults
 from nnunetv2_lightm.study.pipeline import Pipeline, PipelineError, Step
 from nnunetv2_lightm.study.process import CommandFailed
 from nnunetv2_lightm.study.progress import Progress
@@ -234,10 +234,27 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
     if folder is not None:
         files += [folder / "comparisons" / name / f"seed{seed}" / "results.json" for seed in comparison.seeds]
     parts = load_parts(files)
+    if not anew:
+        parts = [*_of_others(comparison), *parts]
     if not parts:
         return None
     again = shlex.join(["python", "benchmarks/study.py", "FOLDER", "--only", name])
     return replace(combine(parts, comparison.methods), title=comparison.title, command=again)
+
+
+def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
+    """Published runs of other comparisons that are runs of this one too: stock nnU-Net's iterations are the budget of
+    the others, and `benchmark` would take its training where it is there."""
+    option, budget = comparison.budget
+    if option != "--budget":
+        return []
+    others = [PUBLISHED / f"{name}.json" for name, other in COMPARISONS.items() if other.data == comparison.data]
+    parts = []
+    for part in load_parts([file for file in others if COMPARISONS[file.stem] != comparison]):
+        runs = [run for run in part.runs if run.complete and run.name == f"{run.trainer}_{budget}_seed{run.seed}"]
+        if runs:
+            parts.append(replace(part, equal=ITERATIONS, budget=budget, runs=tuple(runs)))
+    return parts
 
 
 def publish(folder: Path) -> None:
@@ -245,8 +262,8 @@ def publish(folder: Path) -> None:
     report = []
     for name, comparison in COMPARISONS.items():
         results = results_so_far(name, folder)
-        if results is None:
-            continue
+        if results is None or len({run.trainer for run in results.runs if run.complete}) < 2:
+            continue  # a method alone is no comparison
         data, file = comparison.data, PUBLISHED / f"{name}.json"
         publish_results(results, file, predictions=data.pictured)
         (published,) = load_parts([file])

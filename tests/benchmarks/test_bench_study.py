@@ -73,6 +73,31 @@ def test_what_is_published_is_not_run_again_and_its_costs_count(published, calls
     assert [(call.tr, call.seeds, call.calibration_of) for call in calls] == [(list(study.RIVALS), [1], None)]
 
 
+def test_a_run_of_another_comparison_with_the_same_iterations_counts(published, calls, tmp_path):
+    _, budget = study.COMPARISONS["chest_iterations"].budget
+    stock, ours = study.RIVALS
+    runs = [
+        replace(make_run(stock, 0.9), name=f"{stock}_{budget}_seed0"),
+        replace(make_run(ours, 0.9), name=f"{ours}_20epochs_41iters_seed0"),
+    ]
+    published.mkdir()
+    results = make_results(runs=tuple(runs), equal="seconds", budget=480.0, calibration={})
+    write_results(results, published / "chest_seconds.json")
+    assert study.main([str(tmp_path), "--only", "chest_iterations"]) == 0
+    methods = study.COMPARISONS["chest_iterations"].methods
+    assert [(tuple(call.tr), call.seeds) for call in calls] == [(methods[1:], [0]), (study.RIVALS, [1])]
+
+    study.publish(tmp_path)
+    assert not (published / "chest_iterations.json").exists()  # one method is no comparison
+    folder = tmp_path / "comparisons" / "chest_iterations" / "seed0"
+    folder.mkdir(parents=True)
+    own = make_results(runs=(make_run(ours, 0.9),), budget=budget)
+    write_results(own, folder / "results.json")
+    study.publish(tmp_path)
+    taken = load_results(published / "chest_iterations.json")
+    assert (taken.equal, taken.budget, [run.trainer for run in taken.runs]) == ("iterations", budget, [stock, ours])
+
+
 @pytest.mark.parametrize(("code", "seeds"), [(1, 2), (130, 1), (-15, 1)])
 def test_a_run_that_fails_stops_no_other_but_an_interruption_does(published, monkeypatch, tmp_path, code, seeds):
     calls = []
@@ -105,13 +130,14 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
             (predictions / f"{case}{ending}").write_text("segmentation")
         (predictions / "summary.json").write_text("/a/folder")
         run = replace(run, predictions=predictions, references=tmp_path, images=tmp_path)
-        unfinished = make_run("nnUNetTrainerLightMUNet", 0.9, complete=False)
-        results = make_results(runs=(run, unfinished), file_ending=ending)
+        other = make_run("nnUNetTrainerLightMUNet", 0.9)
+        unfinished = make_run("nnUNetTrainerSegResNet", 0.9, complete=False)
+        results = make_results(runs=(run, other, unfinished), file_ending=ending)
         write_results(results, comparison / "results.json")
     study.publish(tmp_path)
-    (chest,) = load_results(published / "chest_seconds.json").runs
+    chest, _ = load_results(published / "chest_seconds.json").runs
     assert (chest.predictions, chest.references, chest.images) == (None, None, None)
-    (pictured,) = load_results(published / "hippocampus_seconds.json").runs
+    pictured, _ = load_results(published / "hippocampus_seconds.json").runs
     assert (pictured.references, pictured.images) == (None, None)
     assert sorted(path.name for path in pictured.predictions.iterdir()) == [
         f"{case}.nii.gz" for case in sorted(pictured.evaluation["cases"])
@@ -128,5 +154,5 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
     write_results(again, folder / "results.json")
     study.publish(other)
     runs = load_results(published / "hippocampus_seconds.json").runs
-    assert [(run.seed, run.predictions) for run in runs] == [(0, pictured.predictions), (1, None)]
+    assert [(run.seed, run.predictions) for run in runs] == [(0, pictured.predictions), (0, None), (1, None)]
     assert "chest_seconds" in (tmp_path / "report" / "report.md").read_text()
