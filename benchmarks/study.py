@@ -145,19 +145,19 @@ COMPARISONS = {
     "chest_seconds": Comparison(
         "Chest X-rays, 2D: 8 minutes of training each", CHEST, METHODS, ("--wall-clock", "8min"), "chest_seconds"
     ),
-    "chest_iterations": Comparison(
-        "Chest X-rays, 2D: 640 iterations each",
-        CHEST,
-        (*METHODS, *ABLATIONS),
-        ("--budget", "20epochs_32iters"),
-        "chest_seconds",
-    ),
     "hippocampus_seconds": Comparison(
         "Hippocampus, 3D: 30 minutes of training each",
         HIPPOCAMPUS,
         METHODS,
         ("--wall-clock", "30min"),
         "hippocampus_seconds",
+    ),
+    "chest_iterations": Comparison(
+        "Chest X-rays, 2D: 640 iterations each",
+        CHEST,
+        (*METHODS, *ABLATIONS),
+        ("--budget", "20epochs_32iters"),
+        "chest_seconds",
     ),
     "hippocampus_iterations": Comparison(
         "Hippocampus, 3D: 1,180 iterations each",

@@ -16,7 +16,7 @@ from nnunetv2_lightm.study.benchmark.report import write_report
 from nnunetv2_lightm.study.benchmark.results import SECONDS, write_results
 from nnunetv2_lightm.study.benchmark.score_tables import results_tables
 
-from .make_results import make_results, make_run, with_images
+from .make_results import TRAINERS, make_results, make_run, with_images
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -196,6 +196,21 @@ def test_nothing_finished_is_reported_as_such(tmp_path):
     ):
         assert said in text
     assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_a_picture_of_the_same_case_and_scores_stays_where_the_images_are_gone(tmp_path):
+    results = with_images(make_results(TRAINERS[:2]), tmp_path / "data")
+    gone = replace(results, runs=tuple(replace(run, predictions=None, images=None) for run in results.runs))
+    write_report([results], tmp_path, "Title")
+    pictures = sorted((tmp_path / "figures").glob("*_overlay_*"))
+    before = [picture.read_bytes() for picture in pictures]
+    write_report([gone], tmp_path, "Title")
+    text = (tmp_path / "report.md").read_text()
+    assert "Not pictured" not in text and all(f"({picture.relative_to(tmp_path)})" in text for picture in pictures)
+    assert [picture.read_bytes() for picture in pictures] == before
+
+    write_report([replace(gone, runs=(*gone.runs, make_run(TRAINERS[2], 0.7)))], tmp_path, "Title")
+    assert "_overlay_" not in (tmp_path / "report.md").read_text()  # other scores: it may be another case
 
 
 def test_missing_folders_are_said(tmp_path):
