@@ -133,6 +133,7 @@ def test_any_size_and_every_parameter_gets_a_gradient(name, size):
     other.load_state_dict(network.state_dict(), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv3", "self_attention", "no_residual"])
 def test_compiles_without_a_graph_break(name):
     """nnU-Net compiles networks by default on CUDA."""

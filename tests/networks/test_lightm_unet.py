@@ -136,6 +136,7 @@ def test_autocast_stays_finite_and_close(dtype):
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_compiles_and_exports_without_a_graph_break():
     """nnU-Net compiles networks by default on CUDA."""
     torch.manual_seed(0)

@@ -195,6 +195,7 @@ def test_computes_in_the_dtype_of_the_parameters(dtype):
     assert logits.dtype == dtype and torch.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_compiles_and_exports_without_a_graph_break():
     network = small()
     for stage in network.down_layers:

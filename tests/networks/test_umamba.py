@@ -142,6 +142,7 @@ def test_residual_blocks_start_as_nnunets(network_class):
     assert torch.isfinite(network(torch.randn(1, 2, 8, 8))).all()
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     """nnU-Net compiles networks by default on CUDA."""
     network = tiny(UMambaEnc, 2).eval()

@@ -64,6 +64,7 @@ def test_interpreted_kernels_pass_the_long_tests_of_every_backend():
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "optional", "sizes"),
     [("fp32", True, (70, 3, 16, 64)), ("fp32", False, (1, 1, 1, 1)), ("fp64", True, (64, 1, 16, 64))],
