@@ -25,10 +25,11 @@ LAYERS = (
 
 
 def race() -> None:
-    values, count = (ctypes.c_float * 4096)(), ctypes.c_int64(4096)
+    # Calls long enough to overlap on a busy machine, too: one after the other, Python's lock would put them in order.
+    values, count = (ctypes.c_float * (1 << 16))(), ctypes.c_int64(1 << 16)
 
     def work() -> None:
-        for _ in range(100):
+        for _ in range(5):
             native_library.library().nnunetv2_lightm_apply(0, ctypes.c_int64(0), values, values, count)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
