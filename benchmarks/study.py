@@ -59,7 +59,7 @@ class DataSet:
         plans: Identifier of the plans.
         convert: Makes the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}".
         gpu_memory_target: With which nnU-Net plans the batch, in GB.
-        pictured: Whether its licence lets its images be pictured in a report under another one.
+        not_pictured: Why the report shows none of its images; None: it shows some.
     """
 
     name: str
@@ -67,7 +67,7 @@ class DataSet:
     plans: str
     convert: str
     gpu_memory_target: float
-    pictured: bool
+    not_pictured: str | None
 
     @property
     def number(self) -> int:
@@ -99,7 +99,7 @@ CHEST = DataSet(
     "nnUNetPlans_batch4",
     "nnUNetv2_lightm convert montgomery-shenzhen {data}/chest_xray_masks_and_labels_256 --resize 128 128",
     0.16,
-    pictured=False,
+    not_pictured="the licence of the Shenzhen masks, CC BY-NC-SA 4.0, is not that of this report",
 )
 HIPPOCAMPUS = DataSet(
     "Dataset004_Hippocampus",
@@ -107,7 +107,7 @@ HIPPOCAMPUS = DataSet(
     "nnUNetPlans_batch2",
     "nnUNetv2_convert_MSD_dataset -i {data}/Task04_Hippocampus -np 2",
     0.3,
-    pictured=True,
+    not_pictured=None,
 )
 
 
@@ -239,7 +239,8 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
     if not parts:
         return None
     again = shlex.join(["python", "benchmarks/study.py", "FOLDER", "--only", name])
-    return replace(combine(parts, comparison.methods), title=comparison.title, command=again)
+    said = {"title": comparison.title, "command": again, "not_pictured": comparison.data.not_pictured}
+    return replace(combine(parts, comparison.methods), **said)
 
 
 def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
@@ -265,9 +266,9 @@ def publish(folder: Path) -> None:
         if results is None or len({run.trainer for run in results.runs if run.complete}) < 2:
             continue  # a method alone is no comparison
         data, file = comparison.data, PUBLISHED / f"{name}.json"
-        publish_results(results, file, predictions=data.pictured)
+        publish_results(results, file, predictions=not data.not_pictured)
         (published,) = load_parts([file])
-        if data.pictured:
+        if not data.not_pictured:
             references = folder / "preprocessed" / data.name / "gt_segmentations"
             published = with_images(published, references, folder / "raw" / data.name / "imagesTr")
         report.append(published)

@@ -144,7 +144,8 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
     ]
     assert pictured.predictions.is_relative_to(published)
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "which the results do not name" in text and "benchmarks/study.py FOLDER --only chest_seconds" in text
+    assert "Not pictured: the licence of the Shenzhen masks" in text
+    assert "benchmarks/study.py FOLDER --only chest_seconds" in text
 
     # Published once more on another machine, which has another run: the first one stays.
     other = tmp_path / "other"

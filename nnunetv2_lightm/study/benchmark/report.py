@@ -148,6 +148,8 @@ def _training(
 def _overlays(results: BenchmarkResults, methods: Sequence[Method], folder: Path, prefix: str) -> list[str]:
     """Pictures of the chosen cases. Where the images are gone, one of the same case and scores that an earlier report
     in this folder shows stays."""
+    if results.not_pictured:
+        return [f"Not pictured: {escape(results.not_pictured)}."]
     earlier = folder / "report.md"
     earlier_text = earlier.read_text(encoding="utf-8") if earlier.exists() else ""
     parts, missing = [], {}
@@ -167,9 +169,9 @@ def _overlays(results: BenchmarkResults, methods: Sequence[Method], folder: Path
         missing.update(loaded.missing)
         if loaded.predictions:
             parts.append(part)
-    notes = [f"- {escape(name)}: {escape(what)}" for name, what in missing.items()]
-    if notes:
-        parts.append("Not pictured, because something is missing:\n\n" + "\n".join(notes))
+    if missing:
+        notes = "\n".join(f"- {escape(name)}: {escape(what)}" for name, what in missing.items())
+        parts.append(f"Not pictured, because something is missing:\n\n{notes}")
     return parts or ["No case is scored by all methods yet."]
 
 

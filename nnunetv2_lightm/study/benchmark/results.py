@@ -80,6 +80,7 @@ class BenchmarkResults:
         complexity: Trainer to `parameters`, `macs`, `forward_seconds`, `step_seconds`, `forward_mib`, `step_mib`, for
             one patch; a value that was not measured is None.
         runs: Finished and unfinished.
+        not_pictured: Why a report pictures none of the images, e.g. their licence; None: it pictures some.
     """
 
     title: str
@@ -100,6 +101,7 @@ class BenchmarkResults:
     calibration: Mapping[str, Mapping[str, float]]
     complexity: Mapping[str, Mapping[str, float | None]]
     runs: tuple[Run, ...]
+    not_pictured: str | None = None
 
 
 def load_results(path: Path) -> BenchmarkResults:

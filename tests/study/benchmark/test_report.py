@@ -218,6 +218,14 @@ def test_missing_folders_are_said(tmp_path):
     assert "Not pictured" in (tmp_path / "report.md").read_text()
 
 
+def test_what_is_not_to_be_pictured_is_not(tmp_path):
+    results = with_images(make_results(TRAINERS[:2]), tmp_path / "data")
+    write_report([replace(results, not_pictured="the licence, CC BY-NC, forbids it")], tmp_path, "Title")
+    text = (tmp_path / "report.md").read_text()
+    assert "Not pictured: the licence, CC BY-NC, forbids it." in text and "is missing" not in text
+    assert not list((tmp_path / "figures").glob("*_overlay_*"))
+
+
 def test_no_comparison_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one comparison"):
         write_report([], tmp_path / "new", "Nothing")
