@@ -85,8 +85,9 @@ def cost_table(results: BenchmarkResults, methods: Sequence[Method]) -> str:
         )
     return (
         format_markdown(rows)
-        + "\n\nIterations: calibrated before the runs, on real batches, the trainers taking turns, medians. "
-        "Forward and step: one patch of random numbers; memory is the peak on top of what network and optimizer hold. "
+        + "\n\nIterations: calibrated before the runs, on real batches, medians; those that one call measured took "
+        "turns, others may come from another hour. Forward and step: one trainer after the other, one patch of random "
+        "numbers; memory is the peak on top of what network and optimizer hold. "
         "Recorded: all epochs as they ran, the mean of the complete runs, with whatever else the machine did."
     )
 
