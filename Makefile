@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := test
+# Tests at a time, one a core: most of what they do is one thread of Python.
+JOBS ?= 2
 
 # Real data for the tests that want it; without it they are skipped and say so.
 ifndef NNUNETV2_LIGHTM_DATA
@@ -21,7 +23,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
-	@echo "make test   run all tests"
+	@echo "make test   run all tests, two at a time (JOBS=2)"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make lint   check style"
@@ -42,7 +44,7 @@ demo: $(STAMP)
 	$(BIN)/nnUNetv2_lightm demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 compat: $(STAMP)
 	$(BIN)/python tests/end_to_end/compat.py $(COMPAT)

@@ -7,6 +7,7 @@
 #
 # PYTHON  interpreter with the package's test extra; default: .venv/bin/python, which `make install` makes
 # CXX     GCC's C++ compiler; default: g++
+# JOBS    tests at a time; default: 2
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 wanted=${PYTHON:-$repository/.venv/bin/python}
@@ -120,7 +121,7 @@ loaded=$(sanitized -c "from nnunetv2_lightm.ops.backends import native_library a
 # What other backends do on their own is not compiled here, and takes most of the time. Only what Python writes is
 # captured: of a test that ends in an abort the sanitizer's report is left, and Python's of where it happened.
 sanitized -m pytest --config-file "$repository/pyproject.toml" --rootdir "$repository" \
-    -q -p no:cacheprovider --capture=sys \
+    -q -p no:cacheprovider --capture=sys --numprocesses "${JOBS:-2}" --dist worksteal \
     "$repository/tests/ops" "$repository/tests/layers" \
     -m "not slow and not end_to_end" -k "not torch_chunked and not triton and not mamba_ssm" "$@"
 
