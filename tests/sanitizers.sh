@@ -120,10 +120,13 @@ loaded=$(sanitized -c "from nnunetv2_lightm.ops.backends import native_library a
 
 # What other backends do on their own is not compiled here, and takes most of the time. Only what Python writes is
 # captured: of a test that ends in an abort the sanitizer's report is left, and Python's of where it happened.
+# Left out: a child that is forked while other threads allocate may find AddressSanitizer's own lock held, for ever (before
+# LLVM #75290, which GCC 12 lacks).
 sanitized -m pytest --config-file "$repository/pyproject.toml" --rootdir "$repository" \
     -q -p no:cacheprovider --capture=sys --numprocesses "${JOBS:-2}" --dist worksteal \
     "$repository/tests/ops" "$repository/tests/layers" \
-    -m "not slow and not end_to_end" -k "not torch_chunked and not triton and not mamba_ssm" "$@"
+    -m "not slow and not end_to_end" \
+    -k "not torch_chunked and not triton and not mamba_ssm and not test_forks_while_other_threads_scan" "$@"
 
 build thread -fsanitize=thread
 on_threads() (
