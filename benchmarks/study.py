@@ -34,6 +34,7 @@ from nnunetv2_lightm.study.progress import Progress
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results" / "study", HERE.parent / "docs" / "study"
+VARIANT_TRAINERS, EXT_TRAINER = HERE / "variants", "nnUNet_extTrainer"
 RUN_FAILED = 1  # exit code of a comparison of which a run failed; others are worth their time
 TITLE = "LightM-UNet beside nnU-Net and others, on a CPU"
 RIVALS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
@@ -47,6 +48,11 @@ METHODS = (
     "nnUNetTrainerSwinUNETR",
 )
 ABLATIONS = tuple(f"nnUNetTrainerLightMUNet{name}" for name in ("Conv3", "SelfAttention", "NoAdjustment", "NoResidual"))
+# Of variants/: what would help where stock nnU-Net is ahead?
+VARIANTS = tuple(
+    f"nnUNetTrainerLightMUNet{name}"
+    for name in ("FullSkip", "DeepSupervision", "LR3e3", "LR3e4", "SGD", "TwoDirections", "Features48")
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Comparison:
     @property
     def seeds(self) -> dict[int, tuple[str, ...]]:
         """Trainers by seed."""
-        return {0: self.methods, 1: RIVALS}
+        return {0: self.methods, 1: tuple(method for method in RIVALS if method in self.methods)}
 
     def command(self, methods: Sequence[str], seed: int, output: str, costs: str | None) -> list[str]:
         data = ("-d", str(self.data.number), "-c", self.data.configuration, "-p", self.data.plans)
@@ -166,6 +172,13 @@ COMPARISONS = {
         ("--budget", "20epochs_59iters"),
         "hippocampus_seconds",
     ),
+    "hippocampus_variants": Comparison(
+        "Hippocampus, 3D: variants of LightMUNet, 800 iterations each",
+        HIPPOCAMPUS,
+        ("nnUNetTrainerLightMUNet", *VARIANTS),
+        ("--budget", "20epochs_40iters"),
+        "hippocampus_variants",
+    ),
 }
 
 
@@ -193,7 +206,8 @@ def run(folder: Path, name: str, seeds: Sequence[int], anew: bool) -> int:
     comparison = COMPARISONS[name]
     folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     few_cores = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    environment = {**few_cores, **os.environ, **folders}
+    trainers = {EXT_TRAINER: os.pathsep.join(filter(None, (str(VARIANT_TRAINERS), os.environ.get(EXT_TRAINER))))}
+    environment = {**few_cores, **os.environ, **folders, **trainers}
     prepare(folder, comparison.data, environment)
     published = None if anew else results_so_far(name, None)
     done = {(run.trainer, run.seed) for run in published.runs if run.complete} if published else set()

@@ -20,7 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from ..trainers import find_trainer, nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
+from ..trainers import is_ours, nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .safe_checkpoint import CheckpointError, load_safely
 
 TRAINER_OF_THE_FORK = "nnUNetTrainerLightMUNet"
@@ -131,7 +131,7 @@ def _trainer_of_same_revision(path: Path, trainer_name: str, weights: dict[str, 
     trainers = [trainer for name, trainer in REVISIONS.items() if name in weights]
     of_the_fork = trainer_name.partition("_")[0] == TRAINER_OF_THE_FORK  # variants carry a suffix
     # The fork's trainer and ours have one name: only the parameters tell them apart.
-    if find_trainer(trainer_name) is not None and (not of_the_fork or OF_THE_PAPERS_NETWORK in weights):
+    if is_ours(trainer_name) and (not of_the_fork or OF_THE_PAPERS_NETWORK in weights):
         raise CheckpointError(
             f"{path}: was trained with this package's {trainer_name}; there is nothing to import, predict with its own "
             "model folder"

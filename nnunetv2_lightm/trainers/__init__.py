@@ -20,7 +20,7 @@ from .baselines import (
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
-from .names import elsewhere, nearest_trainer
+from .names import elsewhere, nearest_trainer, other_trainer
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
@@ -41,21 +41,29 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
     )
 }
 
-__all__ = ["TRAINERS", "explain_unknown", "find_trainer", "nearest_trainer", *TRAINERS]
+__all__ = ["TRAINERS", "explain_unknown", "find_trainer", "is_ours", "nearest_trainer", "split_budget", *TRAINERS]
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer class of a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
 
-    A budget goes on each of our trainers and on stock ``nnUNetTrainer``. None: the name is not one of ours.
+    A budget goes on each of our trainers, and on all others that nnU-Net finds: its own and those of the directories in
+    ``nnUNet_extTrainer``. None: the name is not one of ours, or there is nothing under the budget.
     """
     if name in TRAINERS:
         return TRAINERS[name]
     budget = split_budget(name)
     if budget is None:
         return None
-    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0])
+    # The stock trainer needs no search, which imports all of nnU-Net's trainers.
+    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0]) or other_trainer(budget[0])
     return None if base is None else with_budget(base, name, budget[1])
+
+
+def is_ours(name: str) -> bool:
+    """Whether a trainer, with or without a budget, is one of this package's."""
+    budget = split_budget(name)
+    return (name if budget is None else budget[0]) in TRAINERS
 
 
 def explain_unknown(name: str, shim_directory: str) -> str | None:
@@ -70,5 +78,5 @@ def explain_unknown(name: str, shim_directory: str) -> str | None:
         return None
     return (
         f"there is no trainer {name!r}; did you mean {nearest!r}? nnunetv2-lightm has {', '.join(TRAINERS)}; a suffix "
-        "sets the budget, on these and on nnUNetTrainer: _20epochs or _20epochs_50iters"
+        "sets the budget, on these and on all others: _20epochs or _20epochs_50iters"
     )

@@ -1,4 +1,5 @@
-"""Budget suffixes: ``<trainer>_20epochs``, ``..._50iters`` and ``..._seed1`` after them are trainers too.
+"""Budget suffixes: ``<trainer>_20epochs``, ``..._50iters`` and ``..._seed1`` after them are trainers too, whoever's
+``<trainer>`` is.
 
 A class is made when its name is asked for, and kept, so that it is the same class at each look-up. N training
 iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed sets the

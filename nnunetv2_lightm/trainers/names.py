@@ -1,14 +1,18 @@
-"""What a name that is none of our trainers' was meant to be, and whether another plug-in has it."""
+"""Names that are none of our trainers': whose they are, and what a wrong one was meant to be."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from nnunetv2.paths import nnUNet_extTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 # A budget in any spelling: "_20epochs_50iters", "_20epochs_50", "20ep", "-20-50iterations"; or iterations alone.
 BUDGET = re.compile(
@@ -31,6 +35,19 @@ def nearest_trainer(name: str, trainers: Iterable[str]) -> str | None:
     keys = {_essence(known): known for known in trainers}
     near = get_close_matches(_essence(trainer), keys, n=1)
     return keys[near[0]] + budget if near else None
+
+
+def other_trainer(name: str) -> type[nnUNetTrainer] | None:
+    """A trainer of nnU-Net's own or of another plug-in, by nnU-Net's own search; None: there is none of that name.
+
+    What a broken directory of ``nnUNet_extTrainer`` raises is raised here as well, as in :func:`elsewhere`.
+    """
+    # nnU-Net reports its search.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return recursive_find_trainer_class_by_name(name)
+        except RuntimeError:
+            return None
 
 
 def elsewhere(name: str, directory: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,7 +31,8 @@ def calls(monkeypatch):
     """The comparisons that the study calls, instead of their running."""
     found = []
 
-    def call(command, **_):
+    def call(command, env, **_):
+        assert str(study.VARIANT_TRAINERS) in env[study.EXT_TRAINER].split(os.pathsep)
         found.append(_parser().parse_args(command[2:]))
         return SimpleNamespace(returncode=0)
 
@@ -40,7 +42,8 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize("name", study.COMPARISONS)
-def test_the_commands_are_ones_that_benchmark_takes(name):
+def test_the_commands_are_ones_that_benchmark_takes(name, monkeypatch):
+    monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
     program, command, *options = study.COMPARISONS[name].command(study.RIVALS, 1, "out", None)
     assert (program, command) == ("nnUNetv2_lightm", "benchmark")
     arguments = _parser().parse_args(options)

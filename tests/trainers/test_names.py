@@ -1,14 +1,15 @@
-"""Wrong trainer names: the nearest one is suggested, and names of other plug-ins stay theirs."""
+"""Names that are not our trainers': the nearest one is suggested, other plug-ins' stay theirs and take budgets."""
 
 from __future__ import annotations
 
 import os
+import pickle
 
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_lightm.autoload import boot, shim_directory
-from nnunetv2_lightm.trainers import TRAINERS, find_trainer
+from nnunetv2_lightm.trainers import TRAINERS, find_trainer, is_ours
 from nnunetv2_lightm.trainers.names import nearest_trainer
 
 OURS = "nnUNetTrainerLightMUNet"
@@ -87,6 +88,31 @@ def test_a_near_name_that_another_plug_in_has_is_found_there(search, tmp_path, p
     other = plug_in(tmp_path / "other", "nnUNetTrainerLightMUNetV2")
     trainer = search("nnUNetTrainerLightMUNetV2", **{place: [other]})
     assert (trainer.__name__, trainer.__module__) == ("nnUNetTrainerLightMUNetV2", "other_trainers")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("name", ["nnUNetTrainerOfTheUser", "nnUNetTrainerLightMUNetV2"])
+def test_a_budget_goes_on_another_plug_ins_trainer(search, tmp_path, make_trainer, place, name):
+    other = plug_in(tmp_path / "other", name)
+    trainer = search(f"{name}_4epochs_10iters_seed1", **{place: [other]})
+    assert (trainer.__name__, trainer.__mro__[1].__name__) == (f"{name}_4epochs_10iters_seed1", name)
+    assert trainer.__mro__[1].__module__ == "other_trainers"
+    made = make_trainer(trainer.__name__)
+    assert (made.num_epochs, made.num_iterations_per_epoch, made.num_val_iterations_per_epoch) == (4, 10, 2)
+    assert search(trainer.__name__, **{place: [other]}) is trainer is pickle.loads(pickle.dumps(trainer))
+
+
+def test_a_budget_goes_on_nnunets_other_trainers(search):
+    trainer = search("nnUNetTrainerNoMirroring_4epochs")
+    assert trainer.__mro__[1].__module__.startswith("nnunetv2.training.nnUNetTrainer.variants")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [(OURS, True), (f"{OURS}_2epochs", True), ("nnUNetTrainer_2epochs", False), ("nnUNetTrainerNoMirroring", False)],
+)
+def test_is_ours(name, ours):
+    assert is_ours(name) is ours
 
 
 def test_a_name_that_is_near_none_of_ours_is_left_to_nnunet(search):

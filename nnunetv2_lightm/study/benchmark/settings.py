@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2.paths import nnUNet_extTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ...nnunet_files import missing_files, plan_again, preprocessed_cases
-from ...trainers import TRAINERS, nearest_trainer
+from ...trainers import TRAINERS, nearest_trainer, split_budget
 from ..complexity.errors import PlansError
-from ..complexity.plans import PlannedConfiguration, read_configuration
+from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
 from ..pipeline import LOCK_FILE
 from .calibration import Calibration, load_calibration
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
@@ -126,17 +127,25 @@ def parse_wall_clock(text: str) -> float:
 
 
 def check_trainers(names: Sequence[str]) -> None:
-    """A budget goes on our trainers and on the stock one alone.
+    """Ours, nnU-Net's and those of the directories in nnUNet_extTrainer can be compared.
 
-    Raises: SettingsError: for another name, or one that is given twice.
+    Raises: SettingsError: for a name that nnU-Net does not find, that has a budget, or that is given twice.
     """
-    known = (nnUNetTrainer.__name__, *TRAINERS)
+    known = (nnUNetTrainer.__name__, *TRAINERS)  # these need no search, which imports all of nnU-Net's
     for name in names:
-        if name not in known:
+        if name in known:
+            continue
+        if budget := split_budget(name):
+            raise SettingsError(f"{name!r} has a budget, which is an option of its own; give {budget[0]!r}")
+        try:
+            find_trainer(name)
+        except PlansError as error:
             near = nearest_trainer(name, known)
             suggestion = f"; did you mean {near.partition('_')[0]!r}?" if near else "."
-            hint = " The budget is an option of its own." if "_" in name else ""
-            raise SettingsError(f"no trainer {name!r}{suggestion}{hint} There are: {', '.join(known)}")
+            raise SettingsError(
+                f"no trainer {name!r}{suggestion} There are: {', '.join(known)}, nnU-Net's own, and those in the "
+                f"directories of nnUNet_extTrainer ({nnUNet_extTrainer.get() or 'not set'})"
+            ) from error
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(f"named more than once: {', '.join(twice)}")
 

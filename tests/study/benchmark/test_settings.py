@@ -40,12 +40,22 @@ def test_trainers():
     check_trainers(["nnUNetTrainer", "nnUNetTrainerLightMUNet", "nnUNetTrainerUMambaBot"])
     with pytest.raises(SettingsError, match="did you mean 'nnUNetTrainerLightMUNet'"):
         check_trainers(["nnUNetTrainerLightMUnet"])
-    with pytest.raises(SettingsError, match="'nnUNetTrainerLightMUNet'.*budget is an option of its own"):
+    with pytest.raises(SettingsError, match="budget, which is an option of its own; give 'nnUNetTrainerLightMUNet'"):
         check_trainers(["nnUNetTrainerLightMUNet_20epochs"])
     with pytest.raises(SettingsError, match="There are: nnUNetTrainer, nnUNetTrainerLightMUNet, "):
         check_trainers(["xyz"])
+    check_trainers(["nnUNetTrainerNoMirroring"])
     with pytest.raises(SettingsError, match="more than once: nnUNetTrainer$"):
         check_trainers(["nnUNetTrainer", "nnUNetTrainer"])
+
+
+def test_a_trainer_of_the_user_can_be_compared(monkeypatch, tmp_path):
+    base = "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer"
+    (tmp_path / "mine.py").write_text(f"{base}\nclass nnUNetTrainerMine(nnUNetTrainer): ...")
+    with pytest.raises(SettingsError, match="no trainer 'nnUNetTrainerMine'.*directories of nnUNet_extTrainer"):
+        check_trainers(["nnUNetTrainerMine"])
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    check_trainers(["nnUNetTrainerMine"])
 
 
 def test_complete_data_set_is_accepted(nnunet):

@@ -1,0 +1,106 @@
+"""nnUNetTrainerLightMUNet with one thing changed each: what would help it where stock nnU-Net is ahead?
+
+Not part of the package. nnU-Net finds them, with budgets, where nnUNet_extTrainer has this folder, as `study.py` sees
+to.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2_lightm import trainers
+from nnunetv2_lightm.layers import depthwise_conv, upsample
+from nnunetv2_lightm.networks import LightMUNet
+from nnunetv2_lightm.trainers._base import PluginTrainer, Recipe
+from nnunetv2_lightm.trainers.safeguards import safeguarded
+
+
+class nnUNetTrainerLightMUNetLR3e3(trainers.nnUNetTrainerLightMUNet):
+    """Three times the learning rate: AdamW 3e-3."""
+
+    recipe = Recipe(torch.optim.AdamW, initial_lr=3e-3, weight_decay=1e-2)
+
+
+class nnUNetTrainerLightMUNetLR3e4(trainers.nnUNetTrainerLightMUNet):
+    """A third of the learning rate: AdamW 3e-4."""
+
+    recipe = Recipe(torch.optim.AdamW, initial_lr=3e-4, weight_decay=1e-2)
+
+
+class nnUNetTrainerLightMUNetSGD(trainers.nnUNetTrainerLightMUNet):
+    """Stock nnU-Net's optimiser: SGD 1e-2, Nesterov momentum 0.99, weight decay 3e-5."""
+
+    recipe = None
+    configure_optimizers = PluginTrainer.configure_optimizers
+
+
+class nnUNetTrainerLightMUNetDeepSupervision(trainers.nnUNetTrainerLightMUNet):
+    """Losses at the resolutions of all Decoder Blocks, with nnU-Net's weights."""
+
+    deep_supervision = True
+
+
+class nnUNetTrainerLightMUNetTwoDirections(trainers.nnUNetTrainerLightMUNet):
+    """Each scan forward and backward."""
+
+    network_options = {"scan_directions": 2}
+
+
+class nnUNetTrainerLightMUNetFeatures48(trainers.nnUNetTrainerLightMUNet):
+    """48 channels at full resolution instead of 32, half as many again on every level."""
+
+    network_options = {"features": 48}
+
+
+class nnUNetTrainerLightMUNetFullSkip(trainers.nnUNetTrainerLightMUNet):
+    """A skip connection at full resolution, from the stem, which the paper's network does not have."""
+
+    @classmethod
+    def build_network_architecture(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    ) -> nn.Module:
+        network = FullSkipLightMUNet(
+            num_input_channels,
+            num_output_channels,
+            spatial_dims=len(configuration_manager.patch_size),
+            strides=configuration_manager.pool_op_kernel_sizes,
+        )
+        return safeguarded(network)
+
+
+class FullSkipLightMUNet(LightMUNet):
+    """LightMUNet with a block at full resolution before the head."""
+
+    def __init__(self, input_channels: int, num_classes: int, *, spatial_dims: int, strides, features: int = 32):
+        super().__init__(input_channels, num_classes, spatial_dims=spatial_dims, strides=strides, features=features)
+        self.decoder.full = FullResolutionBlock(features, spatial_dims)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial)."""
+        stem = f = self.stem(image)
+        skips, sizes = [], []
+        for block in self.encoder:
+            sizes.append(f.shape[1:-1])
+            f = block(f)
+            skips.append(f)
+        p = self.bottleneck(f)
+        for level, block in zip(reversed(range(len(skips))), self.decoder.blocks, strict=True):
+            p = upsample(block(p, skips[level]), sizes[level])
+        return self.decoder.seg_layers[0](self.decoder.full(p, stem), sizes[0])
+
+
+class FullResolutionBlock(nn.Module):
+    """Equation (4) of the paper on the upsampled map and the stem's, then a pointwise layer that keeps the channels."""
+
+    def __init__(self, channels: int, spatial_dims: int) -> None:
+        super().__init__()
+        self.dwconv = depthwise_conv(channels, spatial_dims)
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.mix = nn.Linear(channels, channels)
+
+    def forward(self, p_in: Tensor, skip: Tensor) -> Tensor:
+        """p_in, skip: (batch, *spatial, channels) -> the same shape."""
+        x = p_in + skip
+        return self.mix(F.relu(self.dwconv(x) + self.scale * x))

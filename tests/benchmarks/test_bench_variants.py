@@ -1,0 +1,62 @@
+"""The study's variants of LightMUNet: each differs in what it says, and trains."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import study
+import torch
+
+VARIANTS = [name.removeprefix("nnUNetTrainerLightMUNet") for name in study.VARIANTS]
+STEM = 32  # features of the stem
+
+
+@pytest.fixture
+def initialized(make_trainer, monkeypatch):
+    """A variant with a budget, or the default ("")."""
+    monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
+
+    def make(name: str, configuration="3d_fullres"):
+        trainer = make_trainer(f"nnUNetTrainerLightMUNet{name}_2epochs_3iters", configuration)
+        trainer.initialize()
+        return trainer
+
+    return make
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("configuration", "size"), [("3d_fullres", (8, 16, 16)), ("2d", (16, 24))])
+def test_every_parameter_gets_a_gradient(initialized, name, configuration, size):
+    trainer = initialized(name, configuration)
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (2, 3)
+    outputs = trainer.network(torch.randn(2, 1, *size))
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    assert outputs[0].shape == (2, 3, *size)
+    assert (len(outputs) > 1) == (name == "DeepSupervision")
+    sum((output**2).mean() for output in outputs).backward()
+    assert all(parameter.grad is not None for parameter in trainer.network.parameters())
+
+
+def test_each_differs_from_the_default_in_one_thing(initialized):
+    default = initialized("")
+
+    def parameters(trainer) -> int:
+        return sum(parameter.numel() for parameter in trainer.network.parameters())
+
+    def recipe(trainer) -> tuple:
+        groups = [(group["lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups]
+        return type(trainer.optimizer), groups
+
+    trainers = {name: initialized(name) for name in VARIANTS}
+    more = {name: parameters(trainer) - parameters(default) for name, trainer in trainers.items()}
+    depthwise, mix, scale = 28 * STEM, STEM * (STEM + 1), STEM
+    assert more["FullSkip"] == depthwise + mix + scale
+    assert {name for name, count in more.items() if count == 0} == {"LR3e3", "LR3e4", "SGD"}
+    assert Counter(recipe(trainer) == recipe(default) for trainer in trainers.values()) == {True: 4, False: 3}
+    assert recipe(trainers["LR3e3"]) == (torch.optim.AdamW, [(3e-3, 1e-2), (3e-3, 0.0)])
+    assert recipe(trainers["LR3e4"]) == (torch.optim.AdamW, [(3e-4, 1e-2), (3e-4, 0.0)])
+    (group,) = trainers["SGD"].optimizer.param_groups
+    assert type(trainers["SGD"].optimizer) is torch.optim.SGD
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (1e-2, 0.99, True, 3e-5)
+    assert trainers["Features48"].network.stem.pointwise.out_features == 48
