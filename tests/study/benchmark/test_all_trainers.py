@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_lightm.autoload import shim_directory
+from nnunetv2_lightm.autoload.boot import EXT_TRAINER_VARIABLE
 from nnunetv2_lightm.study import pipeline
 from nnunetv2_lightm.study.benchmark import calibrate
 from nnunetv2_lightm.study.benchmark.command import main
@@ -26,7 +28,8 @@ from nnunetv2_lightm.trainers import TRAINERS
 from ...nnunet_in_process import FOLDERS, nnunet_in_process
 
 DATASET = "Dataset951_Boxes"
-ALL = ("nnUNetTrainer", *TRAINERS)
+OTHERS = ("nnUNetTrainerNoMirroring", "nnUNetTrainerOfTheUser")  # one of nnU-Net's own, one in nnUNet_extTrainer
+ALL = ("nnUNetTrainer", *TRAINERS, *OTHERS)
 BUDGET = "1epochs_1iters"
 
 
@@ -49,8 +52,19 @@ def compared(tmp_path_factory) -> Path:
         patch.setattr(trainer_report, "measure", lambda *_: none)
         for name in ("nnUNet_npp", "nnUNet_nps"):
             patch.setenv(name, "0")
+        patch.setenv(EXT_TRAINER_VARIABLE, f"{users_trainer(root / 'trainers')}{os.pathsep}{shim_directory()}")
         assert main(arguments(root, ALL)) == 0
     return root
+
+
+def users_trainer(folder: Path) -> Path:
+    """A folder as a user has it in nnUNet_extTrainer."""
+    folder.mkdir()
+    (folder / "users_trainers.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        f"class {OTHERS[-1]}(nnUNetTrainer): ...\n"
+    )
+    return folder
 
 
 def arguments(root: Path, trainers: Sequence[str], *more: str) -> list[str]:
@@ -89,7 +103,7 @@ def test_all_trainers(compared):
         assert results.calibration[run.trainer]["train_seconds"] > 0
         assert results.complexity[run.trainer]["parameters"] > 1e6
     report = (compared / "study" / "report.md").read_text()
-    for trainer in TRAINERS:
+    for trainer in (*TRAINERS, *OTHERS):
         assert trainer.removeprefix("nnUNetTrainer") in report
     figures = len(list((compared / "study" / "figures").iterdir()))
     assert figures and (compared / "study" / "report.html").read_text().count("data:image/png;base64,") == figures
