@@ -1,4 +1,4 @@
-"""The comparisons of docs/study: LightM-UNet, stock nnU-Net and the other networks on two real data sets.
+"""The comparisons of docs/study: LightM-UNet, its variants, stock nnU-Net and other networks on two real data sets.
 
     python benchmarks/study.py FOLDER                          # everything: a day or more on two cores
     python benchmarks/study.py FOLDER --only chest_seconds     # one comparison

@@ -20,7 +20,7 @@ from .baselines import (
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
-from .names import elsewhere, nearest_trainer, other_trainer
+from .names import elsewhere, nearest_trainer, search_trainer
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
@@ -41,7 +41,16 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
     )
 }
 
-__all__ = ["TRAINERS", "explain_unknown", "find_trainer", "is_ours", "nearest_trainer", "split_budget", *TRAINERS]
+__all__ = [
+    "TRAINERS",
+    "explain_unknown",
+    "find_trainer",
+    "is_ours",
+    "nearest_trainer",
+    "search_trainer",
+    "split_budget",
+    *TRAINERS,
+]
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
@@ -55,9 +64,14 @@ def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     budget = split_budget(name)
     if budget is None:
         return None
-    # The stock trainer needs no search, which imports all of nnU-Net's trainers.
-    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0]) or other_trainer(budget[0])
-    return None if base is None else with_budget(base, name, budget[1])
+    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0])
+    if base is None:
+        # Not for the others: the search imports all of nnU-Net's trainers.
+        try:
+            base = search_trainer(budget[0])
+        except RuntimeError:
+            return None
+    return with_budget(base, name, budget[1])
 
 
 def is_ours(name: str) -> bool:

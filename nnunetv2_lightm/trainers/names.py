@@ -37,17 +37,14 @@ def nearest_trainer(name: str, trainers: Iterable[str]) -> str | None:
     return keys[near[0]] + budget if near else None
 
 
-def other_trainer(name: str) -> type[nnUNetTrainer] | None:
-    """A trainer of nnU-Net's own or of another plug-in, by nnU-Net's own search; None: there is none of that name.
+def search_trainer(name: str) -> type[nnUNetTrainer]:
+    """The trainer, anyone's, that nnU-Net's own search finds, without the report that it prints.
 
-    What a broken directory of ``nnUNet_extTrainer`` raises is raised here as well, as in :func:`elsewhere`.
+    Raises: RuntimeError: if it finds none; it says where it looked. What a broken directory of ``nnUNet_extTrainer``
+        raises is raised as well.
     """
-    # nnU-Net reports its search.
     with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return recursive_find_trainer_class_by_name(name)
-        except RuntimeError:
-            return None
+        return recursive_find_trainer_class_by_name(name)
 
 
 def elsewhere(name: str, directory: str) -> bool:

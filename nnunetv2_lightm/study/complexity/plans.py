@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,11 @@ from pathlib import Path
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from ...trainers import search_trainer
 from .errors import PlansError
 
 
@@ -87,12 +85,10 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
 
     Raises: PlansError: if it finds none.
     """
-    # nnU-Net reports its search; if it fails, the error says where it looked.
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return recursive_find_trainer_class_by_name(name)
-        except RuntimeError as error:
-            raise PlansError(str(error)) from error
+    try:
+        return search_trainer(name)
+    except RuntimeError as error:
+        raise PlansError(str(error)) from error
 
 
 def build_network(trainer: type[nnUNetTrainer], planned: PlannedConfiguration) -> nn.Module:
