@@ -45,10 +45,10 @@ def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> Bench
         key = run.seed, run.fold, trainers.index(run.trainer)
         if run.complete or not (key in runs and runs[key].complete):
             runs[key] = run
-    costs = {
-        name: {key: value for part in reversed(parts) for key, value in getattr(part, name).items() if key in trainers}
-        for name in ("calibration", "complexity")
-    }
+    costs = {}
+    for name in ("calibration", "complexity"):
+        found = {key: value for part in reversed(parts) for key, value in getattr(part, name).items()}
+        costs[name] = {trainer: found[trainer] for trainer in trainers if trainer in found}
     return replace(first, **costs, runs=tuple(runs[key] for key in sorted(runs)))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from .markdown_tables import tables
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[[^`]*\])?`")
@@ -19,24 +21,6 @@ def functions_of(file: Path) -> set[str]:
     """Names of the test functions in a file; none if there is no such file."""
     nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file.is_file() else ()
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
-
-
-def tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
-    """Header and rows, as cells, of each Markdown table."""
-    found, lines = [], text.splitlines()
-    for number, line in enumerate(lines):
-        if re.fullmatch(r"\|[-:| ]+\|", line):
-            rows = []
-            for row in lines[number + 1 :]:
-                if not row.startswith("|"):
-                    break
-                rows.append(cells(row))
-            found.append((cells(lines[number - 1]), rows))
-    return found
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip().strip("|").split("|")]
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 MISSING = "-"
 
@@ -35,3 +38,23 @@ def percent(score: float) -> str:
 
 def amount(value: float | None, form: str = ".3g") -> str:
     return MISSING if value is None else f"{value:{form}}"
+
+
+def millimetres(distance: float) -> str:
+    return MISSING if distance != distance else f"{distance:.2f}"
+
+
+def bold_best(
+    means: Sequence[float],
+    intervals: Sequence[np.ndarray],
+    *,
+    show: Callable[[float], str] = percent,
+    best: Callable = max,
+) -> list[str]:
+    """A cell for each mean, with its interval in brackets where there is one; the best, as it is shown, is bold."""
+    top = best((show(mean) for mean in means if mean == mean), key=float, default=None)
+    cells = []
+    for mean, (low, high) in zip(means, intervals, strict=True):
+        around = f" ({show(low)}–{show(high)})" if low == low else ""
+        cells.append((f"**{show(mean)}**" if show(mean) == top else show(mean)) + around)
+    return cells

@@ -16,6 +16,7 @@ from .html_page import html_page
 from .markdown import code_block, escape, figure
 from .methods import Method, find_methods
 from .overlays import choose_cases, load_case
+from .overview import overview
 from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
 from .results import BenchmarkResults, ResultsError, load_results
 from .score_tables import results_tables
@@ -46,6 +47,7 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
         parts.append(
             "\n".join(f"{i}. [{escape(result.title)}](#comparison-{i})" for i, result in enumerate(results, start=1))
         )
+        parts += filter(None, [overview(results)])
     parts += [_section(i, result, styles, folder) for i, result in enumerate(results, start=1)]
     parts += [
         "## This report again",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ..bootstrap import MIN_CASES, RESAMPLES, mean_intervals
 from ..scores import METRICS
 from ..tables import column_title, format_markdown
-from .markdown import MISSING, collapsed, escape, percent
+from .markdown import MISSING, bold_best, collapsed, escape, millimetres, percent
 from .methods import Method, reference_method
 from .results import BenchmarkResults
 from .significance import compare_with
@@ -63,14 +61,15 @@ def _main_table(
     header += [f"average {column_title(metric, scored[0].evaluation)}" for metric in averaged]
     header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
     columns = [
-        _bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
+        bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
         for i in range(len(classes))
         for metric in METRICS
     ] + [
-        _bold_best(
+        bold_best(
             [m.evaluation.average(metric) for m in scored],
             [intervals[m.name][metric][1] for m in scored],
-            distance=metric in DISTANCES,
+            show=millimetres if metric in DISTANCES else percent,
+            best=min if metric in DISTANCES else max,
         )
         for metric in averaged
     ]
@@ -89,7 +88,7 @@ def _class_table(scored: Sequence[Method], classes: Sequence[str], metric: str, 
     rows = [["class", *(escape(method.name) for method in scored)]]
     for i, name in enumerate(classes):
         means = [method.evaluation.mean(metric)[i] for method in scored]
-        rows.append([escape(name), *_bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
+        rows.append([escape(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
     return rows
 
 
@@ -132,21 +131,6 @@ def _tests(scored: Sequence[Method]) -> str:
         f"the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
         + format_markdown(rows)
     )
-
-
-def _bold_best(means: Sequence[float], intervals: Sequence[np.ndarray], *, distance: bool = False) -> list[str]:
-    """Cells in percent, the highest bold; distances as they are, the lowest bold."""
-    show = _millimetres if distance else percent
-    best = (min if distance else max)((show(mean) for mean in means if mean == mean), key=float, default=None)
-    cells = []
-    for mean, (low, high) in zip(means, intervals, strict=True):
-        around = f" ({show(low)}–{show(high)})" if low == low else ""
-        cells.append((f"**{show(mean)}**" if show(mean) == best else show(mean)) + around)
-    return cells
-
-
-def _millimetres(distance: float) -> str:
-    return MISSING if distance != distance else f"{distance:.2f}"
 
 
 def _spread(averages: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from nnunetv2_lightm.cli import main as cli
 from nnunetv2_lightm.study.benchmark import report
 from nnunetv2_lightm.study.benchmark.methods import find_methods
+from nnunetv2_lightm.study.benchmark.overview import overview
 from nnunetv2_lightm.study.benchmark.plots import method_styles
 from nnunetv2_lightm.study.benchmark.report import write_report
 from nnunetv2_lightm.study.benchmark.results import SECONDS, write_results
@@ -120,6 +121,22 @@ def test_conditions_and_commands(markdown):
     assert "```sh\nnnUNetv2_lightm benchmark -d 802 -c 2d -tr nnUNetTrainer" in equal_iterations
     for fact in ("- patch: 256 x 256", "- batch: 4", "- scored on: test cases", "- torch: 2.14.1", "- nnunetv2: 2.8.1"):
         assert fact in equal_iterations
+
+
+def test_several_comparisons_have_an_overview(tmp_path):
+    first, second = make_results(), make_results(TRAINERS[1::-1], title="Second")
+    third = make_results(("nnUNetTrainerUNETR", "nnUNetTrainer"))
+    lines = overview([first, second, third]).splitlines()
+    assert table_rows("\n".join(lines), "method") == [["method", *(f"comparison {i}" for i in (1, 2, 3))]]
+    assert [line.split()[1] for line in lines[-2:]] == ["nnUNetTrainer", "LightMUNet"]  # the others are in one alone
+    stock, ours = (table_rows("\n".join(lines), name)[0] for name in ("nnUNetTrainer", "LightMUNet"))
+    average = find_methods(first)[0].evaluation.average("DSC")
+    assert stock[1].startswith(f"**{100 * average:.2f}** (") and not ours[1].startswith("**")
+    assert ours[2].startswith("**") and ours[3] == "-"
+    assert not stock[3].startswith(("-", "**"))  # UNETR is the best there
+    assert overview([first, make_results(("nnUNetTrainerUNETR",))]) is None
+    write_report([first, second], tmp_path, "Two")
+    assert lines[0] in (tmp_path / "report.md").read_text().split("## ")[0]
 
 
 def test_unfinished_runs_are_named_and_in_no_table(markdown):
