@@ -28,7 +28,7 @@ class Run:
         trainer: Class name without budget and seed.
         name: Full name, as nnU-Net knows it.
         fold: Of the five-fold split.
-        seed: Of weights, augmentation and order of the cases.
+        seed: Of the initial weights, and of what else is random in the training process (trainers/budgets.py).
         complete: Trained to the end, predicted and evaluated.
         iterations_per_epoch: Of training.
         validation_iterations_per_epoch: Of validation.

@@ -44,7 +44,7 @@ class Settings:
         trainers: Without budget and seed.
         budget: Suffix of the trainers ("20epochs_100iters"), or seconds of training.
         folds: Of the split.
-        seeds: Of weights, augmentation and order of the cases.
+        seeds: Of the initial weights, and of what else is random in the training process (trainers/budgets.py).
         device: "cpu", "cuda" or "mps".
         evaluation: Further options of `nnUNetv2_lightm evaluate`.
         title: For people.
