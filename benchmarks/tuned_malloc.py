@@ -4,8 +4,8 @@
     python benchmarks/tuned_malloc.py --quick --out quick
 
 Writes tuned_malloc.json. By default glibc gives a large tensor's memory back as soon as it is freed and asks the kernel
-for it again, page by page; users do not set these variables, but they show how much of a time that is. Linux with
-glibc only. The script starts itself anew with the variables set.
+for it again, page by page: how much of a time is that, and does it favour one of them? The README names the variables
+for those who train on a CPU. Linux with glibc only. The script starts itself anew with them set.
 """
 
 from __future__ import annotations
