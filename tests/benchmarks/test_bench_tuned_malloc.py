@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+import pytest
+import report
 import tuned_malloc
+from harness.results import RESULTS, Row
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = ROOT / "benchmarks" / "results"
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-def seconds(group: str, row: str, side: str) -> float:
-    rows = json.loads((RESULTS / f"{group}.json").read_text(encoding="utf-8"))["rows"]
-    (found,) = [r for r in rows if r["name"] == row]
-    return found[side]["median"]
+@pytest.fixture(scope="module")
+def published():
+    """Rows by name."""
+    rows = [Row.from_json(row) for group in report.load(RESULTS) for row in group["rows"]]
+    return {row.name: row for row in rows}
 
 
 def test_readme_names_the_variables():
@@ -24,13 +25,13 @@ def test_readme_names_the_variables():
     assert dict(word.split("=", 1) for word in line.split()[1:]) == tuned_malloc.VARIABLES
 
 
-def test_readme_has_the_measured_figures():
-    sides = "ours", "beside"
-    before = [seconds("networks", "training_3d_64", side) for side in sides]
-    after = [seconds("tuned_malloc", "training_3d_64_tuned", side) for side in sides]
-    ours, theirs = (tuned / default for tuned, default in zip(after, before, strict=True))
+def test_readme_has_the_measured_figures(published):
+    default, tuned = published["training_3d_64"], published["training_3d_64_tuned"]
+    ours, our_default = tuned.ours.median, default.ours.median
+    theirs, their_default = tuned.beside.median, default.beside.median
     said = (
-        f"A training step of LightMUNet at 64x64x64 takes {ours:.2f} of its time then, one of nnU-Net's network "
-        f"{theirs:.2f} ({1000 * after[0]:.0f} ms after {1000 * before[0]:.0f}, {after[1]:.2f} s after {before[1]:.2f};"
+        f"A training step of LightMUNet at 64x64x64 takes {ours / our_default:.2f} of its time then, one of nnU-Net's "
+        f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms after {1000 * our_default:.0f}, "
+        f"{theirs:.2f} s after {their_default:.2f};"
     )
     assert said in re.sub(r"\s+", " ", README)
