@@ -14,6 +14,8 @@ from ..nnunet_in_process import Nnunet
 pytestmark = pytest.mark.slow
 
 LEARNING = "nnUNetTrainerLightMUNet_1epochs_80iters"
+# From a third of the rows 80 iterations find the lesion with some seeds only, and on some processors.
+LEARNING_SPARSE = "nnUNetTrainerLightMUNet_1epochs_200iters"
 REGIONS = {"background": 0, "whole organ": [1, 2], "lesion": [2]}
 
 
@@ -31,12 +33,12 @@ def sixty_classes(rng, shape):
     return np.where(label <= 60, label, 0).repeat(4, 0).repeat(4, 1).repeat(4, 2)
 
 
-def learn(nnunet: Nnunet, dataset: str, **phantoms: object) -> tuple[dict[str, float], int]:
+def learn(nnunet: Nnunet, dataset: str, trainer: str = LEARNING, **phantoms: object) -> tuple[dict[str, float], int]:
     """Train in 2D until the boxes are found roughly; returns Dice by label or region, and the number of heads."""
     nnunet.make_dataset(dataset, "2d", **phantoms)
     np.random.seed(0)
     torch.manual_seed(0)
-    fold = nnunet.train(dataset, "2d", trainer=LEARNING)
+    fold = nnunet.train(dataset, "2d", trainer=trainer)
     prediction = sitk.GetArrayFromImage(sitk.ReadImage(str(fold / "validation" / "case_2.nii.gz")))
     assert set(np.unique(prediction)) == {0, 1, 2}
     summary = json.loads((fold / "validation" / "summary.json").read_text())
@@ -59,7 +61,7 @@ def test_regions(nnunet):
 
 def test_ignore_label(nnunet):
     labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
-    dice, heads = learn(nnunet, "Dataset303_Sparse", labels=labels, annotate=every_third_row)
+    dice, heads = learn(nnunet, "Dataset303_Sparse", LEARNING_SPARSE, labels=labels, annotate=every_third_row)
     assert heads == 3
     assert min(dice["1"], dice["2"]) > 0.25
 
@@ -67,7 +69,7 @@ def test_ignore_label(nnunet):
 def test_regions_with_ignore_label(nnunet):
     labels = {**REGIONS, "ignore": 3}
     phantoms = {"labels": labels, "regions_class_order": [1, 2], "annotate": every_third_row}
-    dice, heads = learn(nnunet, "Dataset304_SparseRegions", **phantoms)
+    dice, heads = learn(nnunet, "Dataset304_SparseRegions", LEARNING_SPARSE, **phantoms)
     assert heads == 2
     assert min(dice["(1, 2)"], dice["(2,)"]) > 0.25
 
