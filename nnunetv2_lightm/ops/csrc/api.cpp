@@ -11,7 +11,7 @@
 
 namespace {
 
-// Instruction sets this processor has, the fastest first.
+// Instruction sets that this processor supports, fastest first.
 const std::vector<const InstructionSet*>& instruction_sets() {
     static const std::vector<const InstructionSet*> sets = [] {
         std::vector<const InstructionSet*> found;
@@ -31,7 +31,7 @@ const std::vector<const InstructionSet*>& instruction_sets() {
 
 }  // namespace
 
-// Tells a library that was built from other sources than the Python side: both have the same number, or do not fit.
+// Detects a library built from other sources than the Python side: the numbers must agree.
 EXPORT int64_t nnunetv2_lightm_scan_problem_bytes() { return sizeof(ScanProblem); }
 EXPORT int64_t nnunetv2_lightm_rvm_problem_bytes() { return sizeof(RvmProblem); }
 EXPORT int64_t nnunetv2_lightm_depthwise_problem_bytes() { return sizeof(DepthwiseProblem); }
@@ -40,12 +40,12 @@ EXPORT int64_t nnunetv2_lightm_chunk_length() { return CHUNK; }
 
 EXPORT void nnunetv2_lightm_use_openmp(OpenMPParallel parallel) { use_openmp(parallel); }
 
-// Name of the index-th instruction set, the fastest first; null beyond the last one.
+// Name of the index-th instruction set, fastest first; null past the last one.
 EXPORT const char* nnunetv2_lightm_instruction_set(int64_t index) {
     return index < int64_t(instruction_sets().size()) ? instruction_sets()[index]->name : nullptr;
 }
 
-// Batch, length, channels and states must be positive. Returns 0, or 1 if there is not enough memory.
+// Batch, length, channels and states must be positive. Returns 0, or 1 if memory runs out.
 EXPORT int nnunetv2_lightm_scan(const ScanProblem* problem, int64_t instruction_set, int64_t threads, int backward) {
     const InstructionSet& set = *instruction_sets()[instruction_set];
     try {
@@ -59,7 +59,7 @@ EXPORT int nnunetv2_lightm_scan(const ScanProblem* problem, int64_t instruction_
 // Number of checkpoints for each entry of the batch.
 EXPORT int64_t nnunetv2_lightm_rvm_checkpoints(const RvmProblem* problem) { return rvm_checkpoints(*problem); }
 
-// All sizes must be positive. Returns 0, or 1 if there is not enough memory.
+// All sizes must be positive. Returns 0, or 1 if memory runs out.
 EXPORT int nnunetv2_lightm_rvm(const RvmProblem* problem, int64_t instruction_set, int64_t threads, int backward) {
     const InstructionSet& set = *instruction_sets()[instruction_set];
     try {

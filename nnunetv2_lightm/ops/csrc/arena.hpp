@@ -1,4 +1,4 @@
-// Buffers and weights in the layout that the kernels want.
+// Buffers, and weights packed in the layout that the kernels read.
 #pragma once
 
 #include <cstring>
@@ -7,25 +7,25 @@
 #include "memory.hpp"
 #include "products.hpp"
 
-// One block of memory for arrays, each on its own cache lines.
+// One block of memory for several arrays, each aligned to a cache line.
 class Arena {
 public:
     template <class T>
     void reserve(T*& array, int64_t count) {
         array = nullptr;
         requests.push_back({&array, bytes});
-        bytes += divided_up(count * sizeof(T), 64) * 64;
+        bytes += ceil_div(count * sizeof(T), 64) * 64;
     }
     template <class T>
     void reserve(Weights<T>& weights, int64_t columns, int64_t depth, int64_t lanes) {
         weights.columns = columns, weights.depth = depth;
-        reserve(weights.panels, divided_up(columns, 2 * lanes) * depth * 2 * lanes);
+        reserve(weights.panels, ceil_div(columns, 2 * lanes) * depth * 2 * lanes);
     }
     void allocate_all() {
         memory = allocate(bytes);
         for (const Request& request : requests) {
-            const void* place = memory.get() + request.offset;
-            std::memcpy(request.array, &place, sizeof place);
+            const void* address = memory.get() + request.offset;
+            std::memcpy(request.array, &address, sizeof address);
         }
     }
 
@@ -39,10 +39,10 @@ private:
     Memory memory;
 };
 
-// Fills weights, whose element (depth d, column j) is from[column_of(j) * column_stride + d * depth_stride].
+// Packs weights: element (depth d, column j) is from[column_of(j) * column_stride + d * depth_stride].
 template <class T, class F>
-void lay_out(const Weights<T>& weights, int64_t lanes, const T* from, int64_t depth_stride, int64_t column_stride,
-             F column_of) {
+void pack(const Weights<T>& weights, int64_t lanes, const T* from, int64_t depth_stride, int64_t column_stride,
+          F column_of) {
     T* to = const_cast<T*>(weights.panels);
     for (int64_t first = 0; first < weights.columns; first += 2 * lanes)
         for (int64_t d = 0; d < weights.depth; ++d)
@@ -51,6 +51,6 @@ void lay_out(const Weights<T>& weights, int64_t lanes, const T* from, int64_t de
 }
 
 template <class T>
-void lay_out(const Weights<T>& weights, int64_t lanes, const T* from, int64_t depth_stride, int64_t column_stride) {
-    lay_out(weights, lanes, from, depth_stride, column_stride, [](int64_t column) { return column; });
+void pack(const Weights<T>& weights, int64_t lanes, const T* from, int64_t depth_stride, int64_t column_stride) {
+    pack(weights, lanes, from, depth_stride, column_stride, [](int64_t column) { return column; });
 }

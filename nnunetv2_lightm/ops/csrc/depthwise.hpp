@@ -1,5 +1,4 @@
-// Depthwise convolution, three taps along a row of tokens and one or three rows in each other direction. What lies
-// beyond the image counts as zero.
+// Depthwise convolution: three taps along a row of tokens, one or three rows along the other axes; zero padding.
 #pragma once
 
 #include "rows.hpp"
@@ -8,33 +7,33 @@ namespace {
 
 constexpr int64_t TOKENS_AT_ONCE = VECTOR_BYTES == 64 ? 8 : 4;
 
-// Tokens x ... x + X - 1 of one row of the output: put(token, channel, value).
-template <class T, int64_t X, class F>
+// Calls put(token, channel, value) for tokens x ... x + COUNT - 1 of one output row.
+template <class T, int64_t COUNT, class F>
 INLINE void convolve_tokens(const T* const* rows, int64_t count, int64_t x, int64_t width, int64_t channels,
                             const T* weight, const T* bias, F put) {
     for (int64_t c = 0; c < channels; c += LANES<T>) {
-        Vec<T> sums[X];
+        Vec<T> sums[COUNT];
         const Vec<T> start = bias ? load(bias + c) : Vec<T>{};
 #pragma GCC unroll 8
-        for (int64_t i = 0; i < X; ++i) sums[i] = start;
+        for (int64_t i = 0; i < COUNT; ++i) sums[i] = start;
         for (int64_t r = 0; r < count; ++r) {
             if (!rows[r]) continue;
             const T *from = rows[r] + x * channels + c, *w = weight + 3 * r * channels + c;
             const Vec<T> w0 = load(w), w1 = load(w + channels), w2 = load(w + 2 * channels);
-            Vec<T> values[X + 2];
+            Vec<T> values[COUNT + 2];
             values[0] = x > 0 ? load(from - channels) : Vec<T>{};
 #pragma GCC unroll 8
-            for (int64_t i = 0; i < X; ++i) values[i + 1] = load(from + i * channels);
-            values[X + 1] = x + X < width ? load(from + X * channels) : Vec<T>{};
+            for (int64_t i = 0; i < COUNT; ++i) values[i + 1] = load(from + i * channels);
+            values[COUNT + 1] = x + COUNT < width ? load(from + COUNT * channels) : Vec<T>{};
 #pragma GCC unroll 8
-            for (int64_t i = 0; i < X; ++i) sums[i] += values[i] * w0 + values[i + 1] * w1 + values[i + 2] * w2;
+            for (int64_t i = 0; i < COUNT; ++i) sums[i] += values[i] * w0 + values[i + 1] * w1 + values[i + 2] * w2;
         }
 #pragma GCC unroll 8
-        for (int64_t i = 0; i < X; ++i) put(x + i, c, sums[i]);
+        for (int64_t i = 0; i < COUNT; ++i) put(x + i, c, sums[i]);
     }
 }
 
-// One row of the output. rows: the `count` rows of the input that it needs, null beyond the image; weight (3 * count,
+// One row of the output. rows: the `count` input rows that it needs, null outside the image; weight (3 * count,
 // channels); bias may be null.
 template <class T, class F>
 INLINE void convolve_row(const T* const* rows, int64_t count, int64_t width, int64_t channels, const T* weight,
@@ -45,10 +44,10 @@ INLINE void convolve_row(const T* const* rows, int64_t count, int64_t width, int
     for (; x < width; ++x) convolve_tokens<T, 1>(rows, count, x, width, channels, weight, bias, put);
 }
 
-// Adds one row's share to the weight's gradient, for three input rows (9 taps) and one vector of channels.
+// Adds one row's contribution to the weight's gradient, for three input rows (9 taps) and one vector of channels.
 template <class T>
 INLINE void correlate_row(const T* const* rows, const T* grad, int64_t width, int64_t channels, Vec<T> (&sums)[9]) {
-    // A missing row is read from the gradient itself and thrown away.
+    // In place of a missing row, reads the gradient and discards the result.
     const T* from[3];
     for (int64_t r = 0; r < 3; ++r) from[r] = rows[r] ? rows[r] : grad;
     Vec<T> before[3] = {}, here[3], more[9] = {};
@@ -69,7 +68,7 @@ INLINE void correlate_row(const T* const* rows, const T* grad, int64_t width, in
         if (rows[i / 3]) sums[i] += more[i];
 }
 
-// The rows that the convolution's taps of one row fall on, row(index) of the image's rows; null beyond the image.
+// The rows row_at(index) that the taps for row `of` touch; null outside the image.
 template <class T>
 struct Neighbours {
     const T* row[9];
@@ -77,16 +76,16 @@ struct Neighbours {
 
     template <class F>
     Neighbours(int64_t rows, int64_t height, int64_t kernel_height, int64_t of, F row_at) : count(3 * kernel_height) {
-        const int64_t reach = kernel_height / 2, depth = rows / height, z = of / height, y = of % height;
+        const int64_t halo_rows = kernel_height / 2, depth = rows / height, z = of / height, y = of % height;
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t zi = z + i / kernel_height - 1, yi = y + i % kernel_height - reach;
+            const int64_t zi = z + i / kernel_height - 1, yi = y + i % kernel_height - halo_rows;
             const bool inside = zi >= 0 && zi < depth && yi >= 0 && yi < height;
             row[i] = inside ? row_at(zi * height + yi) : nullptr;
         }
     }
 };
 
-// Adds one row's share to (3 * near.count, channels), the gradient of the convolution's weight.
+// Adds one row's contribution to grad_weight (3 * near.count, channels).
 template <class T>
 INLINE void correlate(const Neighbours<T>& near, const T* grad, int64_t width, int64_t channels, T* grad_weight) {
     for (int64_t part = 0; part < near.count / 3; ++part)

@@ -1,4 +1,4 @@
-// All kernels of the instruction set that VECTOR_BYTES and the compiler's flags stand for.
+// All kernels for the instruction set given by VECTOR_BYTES and the compiler's flags.
 #pragma once
 
 #include "depthwise_kernels.hpp"

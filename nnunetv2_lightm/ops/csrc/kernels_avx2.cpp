@@ -1,4 +1,4 @@
-// The kernels for AVX2 and FMA.
+// Kernels for AVX2 with FMA.
 #if defined(__AVX2__) && defined(__FMA__)
 
 #define VECTOR_BYTES 32

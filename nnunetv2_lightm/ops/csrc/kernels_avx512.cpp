@@ -1,4 +1,4 @@
-// The kernels for AVX-512.
+// Kernels for AVX-512.
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
 #define VECTOR_BYTES 64

@@ -1,4 +1,4 @@
-// The kernels for what every processor of the architecture has: SSE2 on x86-64, NEON on ARM.
+// Kernels for what every processor of the architecture has: SSE2 on x86-64, NEON on ARM.
 #define VECTOR_BYTES 16
 #include "kernels.hpp"
 

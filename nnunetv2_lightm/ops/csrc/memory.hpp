@@ -1,4 +1,4 @@
-// Memory for buffers, and the processor's mode while kernels run.
+// Memory for buffers, and the floating-point mode in which kernels run.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ struct Free {
 };
 using Memory = std::unique_ptr<unsigned char, Free>;
 
-// Asks the system for huge pages, where it has them: fresh memory comes page by page, which takes longer than to fill it.
+// Asks for huge pages where the system has them: faulting in fresh memory page by page takes longer than filling it.
 inline void use_huge_pages(const void* memory, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
     constexpr uintptr_t page = 1 << 21;
@@ -35,8 +35,8 @@ inline Memory allocate(size_t bytes) {
     return Memory(static_cast<unsigned char*>(memory));
 }
 
-// While it lives, this thread takes denormal floats for zero; afterwards its mode is what it was. A state that fades away
-// would otherwise be denormal for many tokens, each of which costs some processors a hundred times as long.
+// Treats denormal floats as zero in this thread for the object's lifetime. A decaying state would otherwise be denormal
+// for many tokens, each of which takes some processors a hundred times as long.
 template <class T>
 class DenormalsAreZero {
 #if defined(__x86_64__)
@@ -59,4 +59,4 @@ public:
 template <>
 class DenormalsAreZero<double> {};
 
-inline int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

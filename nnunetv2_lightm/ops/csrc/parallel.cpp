@@ -1,9 +1,9 @@
-// Threads come from PyTorch's OpenMP runtime through its C entry point; linking an OpenMP runtime of our own would bring
-// a second pool that competes with PyTorch's for the cores. Where there is none, and in a forked process, whose copy of
-// the parent's pool has no threads and would wait for them for ever, threads are started for the call.
+// Threads come from PyTorch's OpenMP runtime through its C entry point: an OpenMP runtime of our own would add a second
+// pool that competes with PyTorch's for the cores. Without that runtime, threads are started for each call; so too in a
+// forked process, whose copy of the parent's pool has no threads and would wait for them forever.
 //
-// Between two loops the threads of a team wait by themselves: an OpenMP runtime's own waiting spins for milliseconds, in
-// which other processes' work, such as nnU-Net's augmentation, has no core.
+// Between two loops a team's threads wait in SpinWait: an OpenMP runtime's own waiting spins for milliseconds, during
+// which other processes, such as nnU-Net's augmentation, cannot use the core.
 #include "parallel.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 #include <pthread.h>
 
-#include "signal.hpp"
+#include "wait.hpp"
 
 namespace {
 
@@ -23,14 +23,15 @@ std::atomic<OpenMPParallel> openmp{nullptr};
 
 void forget_openmp() { openmp = nullptr; }
 
-// One thread, the leader, posts loops; all threads take their iterations. Each has a share of its own, the same part of
-// every loop, so that what it wrote in one loop it finds in its cache in the next: cores that share no cache pass data on
-// several times as slowly as they compute. Only a thread that is through with its share takes from the others'.
+// One thread, the leader, posts loops; all threads execute their iterations. Each has its own share, the same part of
+// every loop, so that what it wrote in one loop is in its cache in the next: passing data between cores without a
+// common cache is several times slower than computing. Only a thread that has finished its share steals from the
+// others.
 class Team {
 public:
     explicit Team(int64_t threads) : shares(threads) {}
 
-    // The leader's part. Loops of more than MOST iterations must be cut.
+    // Called by the leader. Loops of more than MAX_ITERATIONS must be split.
     void run(int64_t count, const std::function<void(int64_t, int64_t)>& loop) {
         body = &loop;
         left = count;
@@ -38,16 +39,16 @@ public:
         for (uint64_t w = 0; w < threads; ++w)
             shares[w].word = number << 48 | count * w / threads << 24 | count * (w + 1) / threads;
         posts = number;
-        posted.announce();
+        posted.notify();
         work(0);
         finished.wait([&] { return left == 0; });
     }
     void dismiss() {
         posts = STOP;
-        posted.announce();
+        posted.notify();
     }
 
-    // The other threads' part, until they are dismissed.
+    // Called by the other threads; returns when they are dismissed.
     void help() {
         const int64_t worker = ++workers;
         for (uint64_t seen = posts; seen != STOP; seen = posts) {
@@ -56,16 +57,16 @@ public:
         }
     }
 
-    static constexpr int64_t MOST = 1 << 22;
+    static constexpr int64_t MAX_ITERATIONS = 1 << 22;
     const std::thread::id leader = std::this_thread::get_id();
 
 private:
-    // The number of the loop and the first and the last of the iterations that are left are one word, so that a thread
-    // that comes late takes an iteration of the loop that it finds, or none.
+    // The loop's number and its first and last remaining iterations share one word, so that a late thread takes an
+    // iteration of the current loop, or none.
     struct alignas(128) Share {
         std::atomic<uint64_t> word{0};
 
-        // The next iteration of the owner, the last one of another thread; -1 where none is left.
+        // The owner takes the first remaining iteration, a thief the last; -1 if none is left.
         int64_t take(bool owner) {
             for (uint64_t seen = word;;) {
                 const int64_t first = seen >> 24 & INDEX, last = seen & INDEX;
@@ -82,7 +83,7 @@ private:
             Share& share = shares[(worker + i) % shares.size()];
             for (int64_t at = share.take(i == 0); at >= 0; at = share.take(i == 0), ++done) (*body)(at, worker);
         }
-        if (done && left.fetch_sub(done) == done) finished.announce();
+        if (done && left.fetch_sub(done) == done) finished.notify();
     }
 
     static constexpr uint64_t STOP = ~uint64_t(0), INDEX = (1 << 24) - 1, FIELD = (1 << 16) - 1;
@@ -90,7 +91,7 @@ private:
     std::atomic<uint64_t> posts{0};
     std::atomic<int64_t> left{0}, workers{0};
     std::atomic<const std::function<void(int64_t, int64_t)>*> body{nullptr};
-    Signal posted, finished;
+    SpinWait posted, finished;
 };
 
 thread_local Team* current = nullptr;
@@ -135,7 +136,7 @@ void with_threads(int64_t threads, const std::function<void()>& work) {
         try {
             for (int64_t i = 1; i < threads; ++i) started.emplace_back(join, &assignment);
         } catch (const std::system_error&) {
-            // The system gives no more threads; those that run share all the work.
+            // The system has no more threads; those that run share all the work.
         }
         assignment.lead();
         for (std::thread& thread : started) thread.join();
@@ -147,11 +148,11 @@ void parallel_for(int64_t count, int64_t threads, const std::function<void(int64
     if (threads <= 1 || count <= 1) {
         for (int64_t i = 0; i < count; ++i) body(i, 0);
     } else if (!current) {
-        // All threads, even for fewer iterations: an OpenMP runtime ends those that one call leaves out.
+        // All threads, even for fewer iterations: an OpenMP runtime ends those that a call leaves out.
         with_threads(threads, [&] { parallel_for(count, threads, body); });
     } else {
-        for (int64_t first = 0; first < count; first += Team::MOST)
-            current->run(std::min(Team::MOST, count - first),
+        for (int64_t first = 0; first < count; first += Team::MAX_ITERATIONS)
+            current->run(std::min(Team::MAX_ITERATIONS, count - first),
                          [&](int64_t i, int64_t worker) { body(first + i, worker); });
     }
 }

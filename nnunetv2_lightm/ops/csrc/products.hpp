@@ -1,10 +1,10 @@
-// Matrices as the kernels take them.
+// Matrices in the form that the kernels take.
 #pragma once
 
 #include <cstdint>
 
-// to[i, j] (+)= sum over k of a[i, k] b[k, j]; b and to have columns up to whole vectors. b is cut into panels of two
-// vectors of columns.
+// to[i, j] (+)= sum over k of a[i, k] b[k, j]. The columns of b and `to` are padded to whole vectors; b is stored in
+// panels of two vectors of columns.
 template <class T>
 struct Product {
     int64_t rows, columns, depth;
@@ -17,7 +17,7 @@ struct Product {
     bool add;
 };
 
-// A matrix (depth, columns) laid out in panels (panel, depth, 2 vectors), zero beyond its columns.
+// A matrix (depth, columns) packed in panels (panel, depth, 2 vectors), zero-padded beyond its columns.
 template <class T>
 struct Weights {
     const T* panels;

@@ -1,4 +1,4 @@
-// LayerNorm on rows of channels, forward and backward, and the SiLU.
+// SiLU, and LayerNorm over rows of channels, forward and backward.
 #pragma once
 
 #include "vector_math.hpp"
@@ -12,7 +12,7 @@ INLINE Vec<T> silu(Vec<T> x) {
     return x * sigmoid(x);
 }
 
-// Derivative of the SiLU where its sigmoid is s.
+// Derivative of SiLU at x, given s = sigmoid(x).
 template <class T>
 INLINE Vec<T> silu_slope(Vec<T> x, Vec<T> s) {
     return s * (x * (T(1) - s) + T(1));
@@ -73,7 +73,7 @@ INLINE void for_row_groups(int64_t rows, F f) {
     for (int64_t i = 0; i < rows; i += LANES<T>) f(rows - i < LANES<T> ? rows - i : LANES<T>, i);
 }
 
-// put(row, channel, normalised value) for all rows.
+// Calls put(row, channel, normalised value) for all rows.
 template <class T, class F>
 INLINE void normalise(const T* x, int64_t stride, int64_t rows, int64_t channels, F put) {
     for_row_groups<T>(rows, [&](int64_t count, int64_t first) {
@@ -94,8 +94,8 @@ INLINE void layer_norm(const T* x, int64_t stride, int64_t rows, int64_t channel
     });
 }
 
-// From grad (rows, channels), the gradient of the output: put(row, channel, gradient of x); adds to those of the
-// weight and the bias.
+// Given grad (rows, channels), the output's gradient, calls put(row, channel, gradient of x) and adds to the gradients
+// of the weight and the bias.
 template <class T, class F>
 INLINE void layer_norm_backward(const T* x, int64_t stride, int64_t rows, int64_t channels, const T* weight,
                                 const T* grad, T* grad_weight, T* grad_bias, F put) {

@@ -2,19 +2,19 @@
 //
 // h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = (C_t h_t + D u_t) SiLU(z_t);  dt = softplus(delta + delta_bias)
 //
-// Work proceeds in tiles of CHUNK tokens: what depends on the token and channel alone is computed first, then up to
-// four states at a time run through the tile in registers, then the tile's results are written.
+// Work proceeds in tiles of CHUNK tokens. First comes what depends on token and channel alone; then up to four states
+// at a time run through the tile in registers; then the tile's results are written.
 #pragma once
 
 #include "scan_tiles.hpp"
 
 namespace {
 
-// States n ... n + J - 1 run through the tile whose rows of B and C begin at token `first`; with `emit` their share of
-// the output is added to y.
+// Runs states n ... n + J - 1 through the tile whose rows of B and C begin at token `first`; with `emit`, adds their
+// contribution to y.
 template <class T, int64_t J, bool emit>
-INLINE void advance(Workspace<T>& w, int64_t n, const ScanProblem& p, int64_t batch, int64_t first, int64_t count,
-                    Vec<T>* h) {
+INLINE void advance_state(Workspace<T>& w, int64_t n, const ScanProblem& p, int64_t batch, int64_t first, int64_t count,
+                          Vec<T>* h) {
     Vec<T> A[J], state[J];
     for (int64_t j = 0; j < J; ++j) A[j] = w.scaled_A(p.states)[n + j], state[j] = h[n + j];
     const T* B = row<T>(p.B, batch, first) + n;
@@ -31,15 +31,15 @@ INLINE void advance(Workspace<T>& w, int64_t n, const ScanProblem& p, int64_t ba
     for (int64_t j = 0; j < J; ++j) h[n + j] = state[j];
 }
 
-// The gradient of states n ... n + J - 1 runs backwards through a tile whose outputs' gradients are in grad_y.
+// Runs the adjoint of states n ... n + J - 1 backwards through a tile whose output gradients are in grad_y:
+// g_{t-1} = exp(dt_t A) (g_t + C_t grad_y_t).
 template <class T, int64_t J>
-INLINE void retreat(Workspace<T>& w, int64_t n, int64_t count, int64_t states, Vec<T>* grad) {
+INLINE void adjoint_state(Workspace<T>& w, int64_t n, int64_t count, int64_t states, Vec<T>* grad) {
     const T* C = w.matrix(1, states) + n * CHUNK;
     Vec<T> A[J], g[J];
     for (int64_t j = 0; j < J; ++j) A[j] = w.scaled_A(states)[n + j], g[j] = grad[n + j];
     for (int64_t t = count - 1; t >= 0; --t)
-        for (int64_t j = 0; j < J; ++j)
-            g[j] = (g[j] + w.grad_y[t] * C[t * GROUP + j]) * scaled_exp(w.dt[t] * A[j]);
+        for (int64_t j = 0; j < J; ++j) g[j] = (g[j] + w.grad_y[t] * C[t * GROUP + j]) * scaled_exp(w.dt[t] * A[j]);
     for (int64_t j = 0; j < J; ++j) grad[n + j] = g[j];
 }
 
@@ -48,9 +48,9 @@ INLINE void store_lane_sums(const Vec<T> (&products)[TOKENS<T> * GROUP], T* to) 
     for (int64_t i = 0; i < TOKENS<T> * GROUP; i += LANES<T>) store(to + i, lane_sums(products + i), LANES<T>);
 }
 
-// States n ... n + J - 1: recomputes them through the tile from h, then runs their gradient `grad` back through it.
+// For states n ... n + J - 1: recomputes them through the tile from h, then runs their gradient `grad` back through it.
 template <class T, int64_t J>
-INLINE void differentiate(Workspace<T>& w, int64_t n, int64_t count, int64_t states, bool with_y, const Vec<T>* h,
+INLINE void backward_tile(Workspace<T>& w, int64_t n, int64_t count, int64_t states, bool with_y, const Vec<T>* h,
                           Vec<T>* grad, Vec<T>* grad_A) {
     using V = Vec<T>;
     const T* B = w.matrix(0, states) + n * CHUNK;
@@ -103,7 +103,7 @@ INLINE void differentiate(Workspace<T>& w, int64_t n, int64_t count, int64_t sta
     for (int64_t j = 0; j < J; ++j) grad[n + j] = g[j], grad_A[n + j] = through_A[j];
 }
 
-// Calls f(constant J, n) for all states, GROUP at a time and then for the rest.
+// Calls f(constant J, n) for all states, GROUP at a time, then once for the remainder.
 template <int64_t J>
 struct Constant {
     static constexpr int64_t value = J;
@@ -120,7 +120,7 @@ INLINE void for_state_groups(int64_t states, F f) {
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The checkpoint of the chunk that starts at token `first`, (states, channels), from the span's first channel on.
+// The checkpoint of the chunk that starts at token `first`, (states, channels), at the span's first channel.
 template <class T>
 INLINE T* checkpoint(const ScanProblem& p, const Span& span, int64_t first) {
     const int64_t chunks = (p.length + CHUNK - 1) / CHUNK, chunk = span.batch * chunks + first / CHUNK;
@@ -146,12 +146,12 @@ void forward(const ScanProblem& p, const Span& span, void* state, void* dt_sum, 
         prefetch_tile<T>(p, span, first + CHUNK, false);
         if (!span.emit) {
             for_state_groups(
-                N, [&](auto J, int64_t n) { advance<T, J.value, false>(w, n, p, span.batch, first, count, h); });
+                N, [&](auto J, int64_t n) { advance_state<T, J.value, false>(w, n, p, span.batch, first, count, h); });
             continue;
         }
         for (int64_t t = 0; t < count; ++t) w.y[t] = w.u[t] * w.D;
         for_state_groups(
-            N, [&](auto J, int64_t n) { advance<T, J.value, true>(w, n, p, span.batch, first, count, h); });
+            N, [&](auto J, int64_t n) { advance_state<T, J.value, true>(w, n, p, span.batch, first, count, h); });
         for (int64_t t = 0; t < count; ++t) {
             V y = w.y[t];
             if (p.z.data) {
@@ -189,14 +189,14 @@ void backward(const ScanProblem& p, const Span& span, void* grad_state, void* dt
             }
         }
         if (!span.emit) {
-            for_state_groups(N, [&](auto J, int64_t n) { retreat<T, J.value>(w, n, count, N, g); });
+            for_state_groups(N, [&](auto J, int64_t n) { adjoint_state<T, J.value>(w, n, count, N, g); });
             continue;
         }
         read_matrix(p.B, span.batch, first, count, N, w.matrix(0, N));
         for (int64_t n = 0; n < N; ++n) h[n] = load(checkpoint<T>(p, span, first) + n * p.channels, valid);
         for (int64_t t = 0; t < CHUNK; ++t) w.grad_x[t] = w.grad_dt[t] = V{}, w.y[t] = w.u[t] * w.D;
         for_state_groups(N, [&](auto J, int64_t n) {
-            differentiate<T, J.value>(w, n, count, N, p.z.data != nullptr, h, g, totals);
+            backward_tile<T, J.value>(w, n, count, N, p.z.data != nullptr, h, g, totals);
         });
         write_matrix(w.matrix(2, N), first, count, N, sums.add, static_cast<T*>(sums.grad_B));
         write_matrix(w.matrix(3, N), first, count, N, sums.add, static_cast<T*>(sums.grad_C));
@@ -206,7 +206,8 @@ void backward(const ScanProblem& p, const Span& span, void* grad_state, void* dt
 
 template <Vec<float> (*function)(Vec<float>)>
 void apply(const float* in, float* out, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES<float>) store(out + i, function(load(in + i, LANES<float>)), LANES<float>);
+    for (int64_t i = 0; i < count; i += LANES<float>)
+        store(out + i, function(load(in + i, LANES<float>)), LANES<float>);
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-// What a tile of CHUNK tokens of the scan reads and writes in memory, and the workspace in between.
+// What a tile of CHUNK tokens of the scan reads and writes, and the workspace in between.
 #pragma once
 
 #include <limits>
@@ -12,21 +12,21 @@ constexpr int64_t GROUP = 4;  // states that run through a tile together
 
 INLINE int64_t groups_of(int64_t states) { return (states + GROUP - 1) / GROUP; }
 
-// Tokens whose lane sums are taken together: GROUP * TOKENS vectors fill whole vectors of sums.
+// Tokens whose lane sums are computed together: GROUP * TOKENS vectors yield whole vectors of sums.
 template <class T>
 constexpr int64_t TOKENS = LANES<T> > GROUP ? LANES<T> / GROUP : 1;
 
 template <class T>
 struct Workspace {
     using V = Vec<T>;
-    V dt[CHUNK], x[CHUNK], u[CHUNK], y[CHUNK];  // step size, dt * u, u, output before the gate
+    V dt[CHUNK], x[CHUNK], u[CHUNK], y[CHUNK];                     // step size, dt * u, u, output before the gate
     V grad_y[CHUNK], grad_x[CHUNK], grad_dt[CHUNK], slope[CHUNK];  // slope: d dt / d delta
-    V decay[CHUNK][GROUP], decayed[CHUNK][GROUP];  // exp(dt A) and exp(dt A) h_{t-1}
+    V decay[CHUNK][GROUP], decayed[CHUNK][GROUP];                  // exp(dt A) and exp(dt A) h_{t-1}
     V D, delta_bias;
-    V most_dt;  // a longer step would take dt A beyond finite numbers; exp(dt A) is 0 (or infinity) long before
+    V max_dt;  // bound that keeps dt A finite; exp(dt A) is 0 (or infinity) long before
 
-    // Followed by A, A * EXP_SCALE and h, (states) vectors each, and by B, C and their gradients, (groups, CHUNK, GROUP)
-    // scalars each.
+    // Followed by A, A * EXP_SCALE and h, (states) vectors each, and by B, C and their gradients, (groups, CHUNK,
+    // GROUP) scalars each.
     static size_t bytes(int64_t states) {
         return sizeof(Workspace) + 3 * states * sizeof(V) + 4 * groups_of(states) * CHUNK * GROUP * sizeof(T);
     }
@@ -64,7 +64,7 @@ INLINE void read_matrix(const Rows& rows, int64_t batch, int64_t first, int64_t 
     }
 }
 
-// The inverse for gradients: writes the rows or adds to them.
+// The inverse, for gradients: overwrites the rows or adds to them.
 template <class T>
 INLINE void write_matrix(const T* tile, int64_t first, int64_t count, int64_t states, bool add, T* rows) {
     for (int64_t g = 0; g < groups_of(states); ++g, tile += CHUNK * GROUP) {
@@ -76,7 +76,7 @@ INLINE void write_matrix(const T* tile, int64_t first, int64_t count, int64_t st
     }
 }
 
-// The block's part of what does not depend on the token.
+// Reads the block's token-independent parameters.
 template <class T>
 INLINE void read_parameters(const ScanProblem& p, const Span& span, int64_t valid, Workspace<T>& w) {
     const int64_t channel = span.block * LANES<T>, N = p.states;
@@ -91,12 +91,12 @@ INLINE void read_parameters(const ScanProblem& p, const Span& span, int64_t vali
             if (size > largest[i]) largest[i] = size;
         }
     }
-    w.most_dt = std::numeric_limits<T>::max() / 2 / largest;
+    w.max_dt = std::numeric_limits<T>::max() / 2 / largest;
     w.D = p.D ? load(static_cast<const T*>(p.D) + channel, valid) : Vec<T>{};
     w.delta_bias = p.delta_bias ? load(static_cast<const T*>(p.delta_bias) + channel, valid) : Vec<T>{};
 }
 
-// Fills dt, x and u of a tile, with `slopes` also slope; tokens up to a multiple of TOKENS have no effect on a state.
+// Fills a tile's dt, x, u and, with `slopes`, slope; padding up to a multiple of TOKENS leaves states unchanged.
 template <class T, bool slopes>
 INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, int64_t count, int64_t valid,
                         Vec<T>* dt_sum, Workspace<T>& w) {
@@ -111,14 +111,14 @@ INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, i
         if (p.delta_softplus) dt = softplus(dt);
         w.u[t] = load(row<T>(p.u, span.batch, first + t) + channel, valid);
         w.x[t] = dt * w.u[t];
-        w.dt[t] = dt > w.most_dt ? w.most_dt : dt;  // a NaN stays
+        w.dt[t] = dt > w.max_dt ? w.max_dt : dt;  // a NaN stays
         if (dt_sum) *dt_sum += dt;
     }
     for (int64_t t = count; t % TOKENS<T>; ++t) w.dt[t] = w.x[t] = w.u[t] = w.grad_y[t] = Vec<T>{};
 }
 
-// Fetches the span's lines of a tile into the L2 cache while another one is at work: a row's are further apart than the
-// processor looks ahead.
+// Prefetches a tile's cache lines into L2 while the previous tile is computed: rows are too far apart for the hardware
+// prefetcher.
 template <class T>
 INLINE void prefetch_tile(const ScanProblem& p, const Span& span, int64_t first, bool backward) {
     const int64_t channel = span.block * LANES<T>, last = first + CHUNK < span.last ? first + CHUNK : span.last;
@@ -126,8 +126,7 @@ INLINE void prefetch_tile(const ScanProblem& p, const Span& span, int64_t first,
         if (rows.data) __builtin_prefetch(row<T>(rows, span.batch, t) + channel, 0, 2);
     };
     const auto write = [&](void* rows, int64_t t) {
-        if (rows)
-            __builtin_prefetch(static_cast<T*>(rows) + (span.batch * p.length + t) * p.channels + channel, 1, 2);
+        if (rows) __builtin_prefetch(static_cast<T*>(rows) + (span.batch * p.length + t) * p.channels + channel, 1, 2);
     };
     for (int64_t t = first; t < last; ++t) {
         read(p.u, t), read(p.z, t);
@@ -139,7 +138,7 @@ INLINE void prefetch_tile(const ScanProblem& p, const Span& span, int64_t first,
     }
 }
 
-// Writes a tile's gradients of u, delta and z and adds its share of those of D and delta_bias.
+// Writes a tile's gradients of u, delta and z, and adds its contribution to those of D and delta_bias.
 template <class T>
 INLINE void write_token_gradients(const ScanProblem& p, const Span& span, int64_t first, int64_t count, int64_t valid,
                                   Workspace<T>& w, Vec<T>& grad_D, Vec<T>& grad_bias) {

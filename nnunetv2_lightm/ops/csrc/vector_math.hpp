@@ -1,5 +1,5 @@
-// Vectors of VECTOR_BYTES bytes and the functions the scan needs of them. Included once per instruction set; everything
-// is in an unnamed namespace, so that the linker never takes one instruction set's code for another's.
+// Vectors of VECTOR_BYTES bytes and the functions that the scan needs. Included once per instruction set; everything is
+// in an unnamed namespace, so that the linker never merges code of different instruction sets.
 #pragma once
 
 #include <math.h>
@@ -56,10 +56,10 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
 }
 
 // 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512); 0 below about 2^-126, infinity
-// from 2^127.5 on; NaN stays NaN. exp2_ is for any x, the others for what they say.
+// from 2^127.5 on; NaN stays NaN. exp2_ takes any x, the others what their names say.
 #if VECTOR_BYTES == 64
-// 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r =
-// 1 + r p(r) by a minimax polynomial (relative error 5.3e-8). What is finite but large has r = 0.
+// 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r
+// = 1 + r p(r) by a minimax polynomial (relative error 5.3e-8). Large finite values have r = 0.
 INLINE Vec<float> exp2_finite(Vec<float> x) {
     // 2^(i / 32)
     const Vec<float> low = {1.0f,        1.02189715f, 1.04427378f, 1.0671404f,  1.09050773f, 1.11438674f,
@@ -113,7 +113,7 @@ INLINE Vec<float> exp2_finite(Vec<float> x) { return exp2_(x); }
 INLINE Vec<float> exp2_not_positive(Vec<float> x) { return exp2_(x); }
 #endif
 
-// exp of x * EXP_SCALE^-1: the factor is folded into A once instead of being multiplied each time.
+// scaled_exp(x * EXP_SCALE) = exp(x): the factor is folded into A once.
 template <class T>
 constexpr T EXP_SCALE = 1;
 template <>
@@ -150,7 +150,7 @@ INLINE Vec<float> softplus(Vec<float> x) {
     return (x > 0.0f ? x : Vec<float>{}) + (s + s * w * p) * 2.0f;
 }
 
-// Linear above 20, as PyTorch's.
+// Linear above 20, like PyTorch's.
 INLINE Vec<double> softplus(Vec<double> x) {
     for (int64_t i = 0; i < LANES<double>; ++i) x[i] = x[i] > 20 ? x[i] : log1p(exp(x[i]));
     return x;
@@ -164,17 +164,16 @@ INLINE Vec<double> softplus(Vec<double> x) {
 
 // Lane i of the result is the sum of all lanes of p[i].
 INLINE Vec<float> lane_sums(const Vec<float>* p) {
-    // Neighbours are added within each quarter, twice; then the quarters.
+    // Adds neighbours within each quarter, twice, then the quarters.
     Vec<float> q[LANES<float> / 4];
     for (int64_t i = 0; i < LANES<float> / 4; ++i) {
         const Vec<float>* v = p + 4 * i;
 #if VECTOR_BYTES == 64
-#define PAIR_SUMS(a, b)                                                            \
-    SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +     \
+#define PAIR_SUMS(a, b)                                                        \
+    SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) + \
         SHUFFLE(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31)
 #elif VECTOR_BYTES == 32
-#define PAIR_SUMS(a, b) \
-    SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
+#define PAIR_SUMS(a, b) SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
 #else
 #define PAIR_SUMS(a, b) SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7)
 #endif
@@ -182,8 +181,8 @@ INLINE Vec<float> lane_sums(const Vec<float>* p) {
         q[i] = PAIR_SUMS(first, second);
     }
 #if VECTOR_BYTES == 64
-#define QUARTER_SUMS(a, b)                                                         \
-    SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +      \
+#define QUARTER_SUMS(a, b)                                                    \
+    SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) + \
         SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31)
     const Vec<float> low = QUARTER_SUMS(q[0], q[1]), high = QUARTER_SUMS(q[2], q[3]);
     return QUARTER_SUMS(low, high);
