@@ -61,7 +61,7 @@ lint: $(STAMP)
 bench: EXTRAS := test,bench
 bench: $(STAMP)
 	@$(BIN)/python -c 'import mambapy' 2>/dev/null || $(BIN)/python -m pip install --editable '.[bench]'
-	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/all.py
+	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/speed/all.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,27 +11,36 @@ import os
 import sys
 from importlib import import_module
 
-from .commands.nearest import did_you_mean
+from .commands.suggest import did_you_mean
 
 PROGRAM = "nnUNetv2_lightm"
 COMMANDS = {
-    "doctor": ("nnunetv2_lightm.commands.doctor", "say whether a training would start, and if not what to mend"),
-    "backends": ("nnunetv2_lightm.commands.backends", "list the scan backends and why one is not usable"),
-    "complexity": ("nnunetv2_lightm.commands.complexity", "count parameters and MACs as the paper did, and truly"),
-    "convert": ("nnunetv2_lightm.commands.convert", "convert a public data set into nnU-Net's raw format"),
-    "plan": ("nnunetv2_lightm.commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
-    "demo": ("nnunetv2_lightm.study.demo", "train and evaluate on generated phantoms, from convert to a table"),
-    "evaluate": ("nnunetv2_lightm.study.evaluate", "DSC, mIoU, HD95 and NSD per class, of one method or two compared"),
+    "doctor": (
+        "commands.doctor.command",
+        "say whether a training would start, and if not what to mend",
+    ),
+    "backends": ("commands.backends", "list the scan backends and why one is not usable"),
+    "complexity": ("commands.complexity", "count parameters and MACs as the paper did, and truly"),
+    "convert": ("commands.convert", "convert a public data set into nnU-Net's raw format"),
+    "plan": ("commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
+    "demo": (
+        "commands.demo.command",
+        "train and evaluate on generated phantoms, from convert to a table",
+    ),
+    "evaluate": (
+        "commands.evaluate",
+        "DSC, mIoU, HD95 and NSD per class, of one method or two compared",
+    ),
     "benchmark": (
-        "nnunetv2_lightm.study.benchmark.command",
+        "commands.benchmark",
         "train, predict and evaluate several trainers alike, and report",
     ),
     "benchmark-report": (
-        "nnunetv2_lightm.study.benchmark.report",
+        "benchmark.report.document",
         "write report.md and report.html about one or several comparisons",
     ),
     "import-released": (
-        "nnunetv2_lightm.commands.import_released",
+        "commands.import_released",
         "turn a checkpoint of the authors' fork into a model folder for stock nnU-Net",
     ),
 }
@@ -46,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no command {arguments.command!r}{did_you_mean(arguments.command, COMMANDS)}")
     name = f"{PROGRAM} {arguments.command}"
     try:
-        return import_module(COMMANDS[arguments.command][0]).main(arguments.arguments)
+        return import_module(f"nnunetv2_lightm.{COMMANDS[arguments.command][0]}").main(arguments.arguments)
     except ImportError as error:
         return _fail(f"{name}: a library is missing or broken: {error}. Run `{PROGRAM} doctor`.")
     except KeyboardInterrupt:

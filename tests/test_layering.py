@@ -12,45 +12,51 @@ PACKAGE = "nnunetv2_lightm"
 FOLDERS = {ROOT / PACKAGE: PACKAGE, ROOT / "dataset_conversion": f"{PACKAGE}.dataset_conversion"}
 MAX_LINES = 350
 
-# The parts of the package that a part may import besides itself. "" is the package's own lazy __init__.
+# The rooms of the package that a room may import besides itself. "" is the package's own lazy __init__.
 ALLOWED_PARTS = {
     "": {"ops", "networks"},
     "extras": set(),
-    "nnunet_files": set(),
+    "files": set(),
+    "nnunet": set(),
+    "nnunet_faults": set(),
     "ops": {"extras"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
-    "trainers": {"ops", "layers", "networks", "nnunet_files"},
-    "planning": set(),
-    "study": {"ops", "layers", "networks", "trainers", "dataset_conversion", "extras", "nnunet_files"},
+    "trainers": {"ops", "layers", "networks", "files", "nnunet_faults"},
+    "planning": {"files", "nnunet"},
+    "measure": set(),
+    "evaluation": {"extras", "files"},
+    "runs": {"files", "nnunet_faults"},
+    "released": {"trainers", "files"},
+    "complexity": {"ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"},
+    "benchmark": {
+        *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
+    },
     "dataset_conversion": set(),
     "autoload": {"trainers"},
     "commands": {
-        *(
-            "ops",
-            "layers",
-            "networks",
-            "trainers",
-            "planning",
-            "study",
-            "dataset_conversion",
-            "autoload",
-            "nnunet_files",
-        )
+        *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
+        *("dataset_conversion", "files", "nnunet", "nnunet_faults"),
     },
-    "cli": {"commands", "study", ""},
+    "cli": {"commands", ""},
 }
-# Libraries that only some parts may import.
+# Libraries that only some rooms may import.
 ALLOWED_USERS = {
-    "nnunetv2": {"trainers", "planning", "study", "commands.checks.probe"},  # the probe runs in a process of its own
-    "torch": {"", "ops", "layers", "networks", "trainers", "study", "commands.checks.probe"},
-    "monai": {"networks.monai_networks", "study.surface_scores"},
+    "nnunetv2": {
+        *("trainers", "planning", "evaluation", "complexity", "benchmark", "released"),
+        "commands.doctor.probe",  # it runs in a process of its own
+    },
+    "torch": {
+        *("", "ops", "layers", "networks", "trainers", "complexity", "benchmark", "released"),
+        *("evaluation.surface_scores", "commands.doctor.probe"),
+    },
+    "monai": {"networks.monai_networks", "evaluation.surface_scores"},
     "triton": {"ops.backends"},
     "mamba_ssm": {"ops.backends"},
     "causal_conv1d": {"ops.backends"},
     "selective_scan_cuda": {"ops.backends"},
-    "ctypes": {"ops.backends", "study.memory"},  # the latter asks the C library to give back freed memory
-    "thop": {"study.complexity"},
+    "ctypes": {"ops.backends", "measure.memory"},  # the latter asks the C library to give back freed memory
+    "thop": {"complexity"},
 }
 # The start of every Python: nothing but what these three need.
 BOOT = {"autoload", "autoload.boot"}
@@ -131,11 +137,11 @@ def test_libraries_are_imported_only_where_they_belong():
     assert wrong == []
 
 
-def test_study_leaves_the_inside_of_trainers_alone():
+def test_only_trainers_know_their_inside():
     wrong = []
     trainer_modules = {module for module in imports_by_module() if module.startswith("trainers.")}
     for module, names in imports_by_module().items():
-        if part_of(module) == "study":
+        if part_of(module) not in {"trainers", "autoload"}:
             wrong += [f"{module} imports {name}" for name in names if inside(name) in trainer_modules]
     assert wrong == []
 

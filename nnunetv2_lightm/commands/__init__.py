@@ -1,1 +1,1 @@
-"""The commands of ``nnUNetv2_lightm``: one module each, with ``main(argv) -> exit code``."""
+"""The subcommands of ``nnUNetv2_lightm``: every argument parser, imported only when its command is called."""

@@ -6,9 +6,6 @@ import argparse
 import os
 import sys
 
-from ..ops import backend_table
-from ..ops.backends import ENVIRONMENT_VARIABLE, REFERENCE
-
 
 def main(argv: list[str]) -> int:
     """Print one line for each backend and device; the one that runs by default is marked with an asterisk.
@@ -19,8 +16,12 @@ def main(argv: list[str]) -> int:
         prog="nnUNetv2_lightm backends",
         description="List the backends of the selective scan, on each device in the order in which they are tried. "
         "An asterisk marks the one that runs by default.",
-        epilog=f"The environment variable {ENVIRONMENT_VARIABLE} forces one by its name.",
+        epilog="The environment variable NNUNETV2_LIGHTM_BACKEND forces one by its name.",
     ).parse_args(argv)
+    # After the arguments: `--help` loads no torch.
+    from ..ops import backend_table
+    from ..ops.backends import ENVIRONMENT_VARIABLE, REFERENCE
+
     forced = os.environ.get(ENVIRONMENT_VARIABLE)
     try:
         table = list(backend_table())

@@ -6,9 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..study.complexity.errors import ComplexityError
-from ..study.tables import write_text
-
 FORMATS = ("markdown", "csv", "json")
 
 
@@ -17,6 +14,10 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
+    # After the arguments: `--help` loads neither torch nor scipy.
+    from ..complexity.errors import ComplexityError
+    from ..files import write_text
+
     try:
         report = _paper(arguments) if arguments.paper else _trainers(arguments)
     except ComplexityError as error:
@@ -32,13 +33,13 @@ def main(argv: list[str]) -> int:
 
 # Each report is imported when it is called: --help need not wait for torch, nor one report for what the other needs.
 def _paper(arguments: argparse.Namespace) -> str:
-    from ..study.complexity.paper_report import paper_report
+    from ..complexity.paper_report import paper_report
 
     return paper_report(arguments.format)
 
 
 def _trainers(arguments: argparse.Namespace) -> str:
-    from ..study.complexity.trainer_report import trainer_report
+    from ..complexity.trainer_report import trainer_report
 
     return trainer_report(
         arguments.tr,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from .nearest import did_you_mean
+from .suggest import did_you_mean
 
 PROGRAM = "nnUNetv2_lightm convert"
 CONVERTERS = {

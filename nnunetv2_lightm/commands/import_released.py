@@ -6,15 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..study.import_released import import_released
-from ..study.safe_checkpoint import CheckpointError
-
 PROGRAM = "nnUNetv2_lightm import-released"
 
 
 def main(argv: list[str]) -> int:
     """Import, and say how to predict. Returns 1 if a checkpoint is not one of the fork, or OUT is there already."""
     arguments = _parser().parse_args(argv)
+    # After the arguments: `--help` loads no torch.
+    from ..released.model_folder import import_released
+    from ..released.safe_checkpoint import CheckpointError
+
     try:
         checkpoints = import_released(arguments.checkpoint, arguments.out, overwrite=arguments.overwrite)
     except CheckpointError as error:

@@ -2,8 +2,8 @@
 
 Unlike nnU-Net's network, this one spends most of its memory on what a stage computes inside: maps of twice the stage's
 channels, of which the selective scan takes some in float32 whatever autocast says. So it is not counted in feature
-maps, as nnU-Net's planner does, but in bytes that were measured; ``python benchmarks/training_memory.py`` measures them
-again and prints the numbers below.
+maps, as nnU-Net's planner does, but in bytes that were measured; ``python
+benchmarks/speed/training_memory.py`` measures them again and prints the numbers below.
 """
 
 from __future__ import annotations

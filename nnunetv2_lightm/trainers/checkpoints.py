@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from ..nnunet_files import CHECKPOINTS, is_whole_checkpoint
+from ..nnunet_faults import CHECKPOINTS, is_whole_checkpoint
 
 
 class TornCheckpointError(RuntimeError):

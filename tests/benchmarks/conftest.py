@@ -1,4 +1,4 @@
-"""The benchmarks are scripts, not a package: their folder goes where Python finds it."""
+"""The benchmarks are scripts, not a package: their folders go where Python finds them."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ from pathlib import Path
 
 from ..trainers.conftest import make_trainer  # noqa: F401
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+for folder in ("accuracy", "speed"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / folder))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_lightm.autoload import boot, shim_directory
-from nnunetv2_lightm.commands.checks import folders
+from nnunetv2_lightm.commands.doctor import folders
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_converter_gets_its_arguments_untouched(stand_in, arguments):
 @pytest.mark.parametrize("command", ["demo", "evaluate"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--seed", "3", "out"]])
 def test_study_commands_get_their_arguments_untouched(stand_in, command, arguments):
-    calls = stand_in(f"nnunetv2_lightm.study.{command}")
+    calls = stand_in(f"nnunetv2_lightm.{cli.COMMANDS[command][0]}")
     assert cli.main([command, *arguments]) == 0
     assert calls == [arguments]
 
@@ -111,7 +111,9 @@ def test_error_of_our_own_keeps_its_traceback(stand_in):
         cli.main(["convert", "lits"])
 
 
-@pytest.mark.parametrize(("argv", "module"), [(["demo"], "nnunetv2_lightm.study.demo"), (["convert", "lits"], LITS)])
+@pytest.mark.parametrize(
+    ("argv", "module"), [(["demo"], "nnunetv2_lightm.commands.demo.command"), (["convert", "lits"], LITS)]
+)
 def test_command_that_cannot_be_imported_leads_to_the_doctor(argv, module, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(argv) == 1

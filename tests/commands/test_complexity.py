@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nnunetv2_lightm import cli
-from nnunetv2_lightm.study.complexity import paper_report, trainer_report
-from nnunetv2_lightm.study.complexity.errors import PlansError, ThopMissing
+from nnunetv2_lightm.complexity import paper_report, trainer_report
+from nnunetv2_lightm.complexity.errors import PlansError, ThopMissing
 
 TRAINER = ["-tr", "nnUNetTrainer", "-d", "4", "-c", "2d"]
 

@@ -1,4 +1,4 @@
-"""commands/doctor.py and its checks: every fault is made for real and has to be named, with the way to mend it."""
+"""commands/doctor/: every fault is made for real and has to be named, with the way to mend it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_lightm.autoload import boot, shim_directory
-from nnunetv2_lightm.commands import doctor
-from nnunetv2_lightm.commands.checks import discovery, folders, libraries, probe, scan_backends
-from nnunetv2_lightm.commands.checks.finding import Finding, Status, note, ok
+from nnunetv2_lightm.commands.doctor import command as doctor
+from nnunetv2_lightm.commands.doctor import discovery, folders, libraries, probe, scan_backends
+from nnunetv2_lightm.commands.doctor.finding import Finding, Status, note, ok
 from nnunetv2_lightm.ops.backends import native_library
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_lightm.commands import doctor
-from nnunetv2_lightm.commands.checks import probe
-from nnunetv2_lightm.commands.checks.dataset import check_dataset
-from nnunetv2_lightm.commands.checks.finding import Finding, Status
+from nnunetv2_lightm.commands.doctor import command as doctor
+from nnunetv2_lightm.commands.doctor import probe
+from nnunetv2_lightm.commands.doctor.dataset import check_dataset
+from nnunetv2_lightm.commands.doctor.finding import Finding, Status
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 

@@ -1,4 +1,4 @@
-"""checks/folders.py, checks/machine.py and screen.py: what the doctor says of the machine, and how it is shown."""
+"""checks/folders.py, checks/machine.py and render.py: what the doctor says of the machine, and how it is shown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_lightm.commands import screen
-from nnunetv2_lightm.commands.checks import folders, machine
-from nnunetv2_lightm.commands.checks.finding import Finding, Status, fail, note, ok
+from nnunetv2_lightm.commands.doctor import folders, machine, render
+from nnunetv2_lightm.commands.doctor.finding import Finding, Status, fail, note, ok
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 
@@ -141,7 +140,7 @@ class TestMachine:
 class TestScreen:
     def test_failures_are_listed_with_what_to_paste(self):
         findings = [ok("a", "good"), note("b", "odd", "do this"), fail("long subject", "bad", "first", "second")]
-        assert screen.as_text(findings) == (
+        assert render.as_text(findings) == (
             "OK    a             good\n"
             "NOTE  b             odd\n"
             "                    do this\n"
@@ -154,8 +153,8 @@ class TestScreen:
         )
 
     def test_notes_are_pointed_at(self):
-        assert screen.as_text([note("a", "odd")]).endswith("A training would start; mind the notes.")
-        assert screen.as_text([ok("a", "good")]).endswith("A training would start.")
+        assert render.as_text([note("a", "odd")]).endswith("A training would start; mind the notes.")
+        assert render.as_text([ok("a", "good")]).endswith("A training would start.")
 
     @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
     def test_colour_on_a_terminal_only(self, monkeypatch, no_color, coloured):
@@ -164,4 +163,4 @@ class TestScreen:
         monkeypatch.delenv("NO_COLOR", raising=False)
         if no_color:
             monkeypatch.setenv("NO_COLOR", no_color)
-        assert ("\033[32mOK" in screen.as_text([ok("a", "good")])) is coloured
+        assert ("\033[32mOK" in render.as_text([ok("a", "good")])) is coloured

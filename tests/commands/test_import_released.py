@@ -9,7 +9,7 @@ import torch
 
 from nnunetv2_lightm import cli
 
-from ..study.fork_checkpoint import fork_checkpoint, network_of, without_values
+from ..released.fork_checkpoint import fork_checkpoint, network_of, without_values
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from ..study.fork_checkpoint import DATASET_JSON, fork_checkpoint, network_of
+from ..released.fork_checkpoint import DATASET_JSON, fork_checkpoint, network_of
 
 pytestmark = pytest.mark.end_to_end
 

@@ -15,7 +15,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from ...nnunet_files import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
+from ...nnunet_faults import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
 from .architectures import OtherArchitectureError, refuse_other_weights
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
 from .lock import FoldIsBeingTrainedError, fold_lock

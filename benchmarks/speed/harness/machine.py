@@ -1,0 +1,49 @@
+"""The machine and the versions that a result belongs to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from nnunetv2_lightm.measure.machine import machine as machine_without_commit
+
+ROOT = Path(__file__).resolve().parents[3]
+# Variables that change how fast PyTorch runs; what is set goes into the result.
+SPEED_VARIABLES = (
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+    "GOMP_",
+    "NNUNETV2_LIGHTM_BACKEND",
+)
+
+
+def machine(*more_packages: str) -> dict[str, str]:
+    """Processor, memory, system, versions and commit; a package that is not installed is said to be absent."""
+    return {**machine_without_commit(*more_packages), "commit": commit()}
+
+
+def commit() -> str:
+    """The checkout's commit, and whether files that are no results differ from it."""
+    found = _git("rev-parse", "--short", "HEAD")
+    if not found:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return f"{found}, with uncommitted changes" if changed else found
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def speed_variables() -> dict[str, str]:
+    """The environment variables that are set and change how fast PyTorch or this package runs."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(SPEED_VARIABLES)}

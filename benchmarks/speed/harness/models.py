@@ -1,0 +1,126 @@
+"""The two networks that are compared, and what is done with them: a forward pass, a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
+
+from nnunetv2_lightm import LightMUNet
+from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet
+from nnunetv2_lightm.layers import RVMLayer
+from nnunetv2_lightm.measure.machine import version
+from nnunetv2_lightm.ops import select_backend
+from nnunetv2_lightm.ops.backends import REFERENCE, load_backend
+
+CLASSES = 3
+CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
+LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
+OURS, NNUNET = "ours", "nnunet"
+# Does something with an image and its labels.
+Work = Callable[[Tensor, Tensor], None]
+
+
+def light_m_unet(spatial_dims: int) -> nn.Module:
+    """The paper's network as the package gives it: 1 channel, 3 classes."""
+    torch.manual_seed(0)
+    return LightMUNet(1, CLASSES, spatial_dims=spatial_dims)
+
+
+def nnunet_unet(spatial_dims: int, layout: str) -> nn.Module:
+    """nnU-Net's PlainConvUNet with the settings that its planner writes, without deep supervision, in a layout."""
+    torch.manual_seed(0)
+    network = plain_conv_unet(spatial_dims, 1, CLASSES)
+    return network.to(memory_format=memory_format(spatial_dims, layout))
+
+
+def build(which: str, spatial_dims: int, layout: str = CONTIGUOUS) -> nn.Module:
+    """``OURS`` (which chooses its layout itself) or ``NNUNET``."""
+    return light_m_unet(spatial_dims) if which == OURS else nnunet_unet(spatial_dims, layout)
+
+
+def memory_format(spatial_dims: int, layout: str) -> torch.memory_format:
+    if layout == CONTIGUOUS:
+        return torch.contiguous_format
+    return {2: torch.channels_last, 3: torch.channels_last_3d}[spatial_dims]
+
+
+def sample(patch: Sequence[int], layout: str = CONTIGUOUS) -> tuple[Tensor, Tensor]:
+    """An image, (1, 1, *patch), and its label map as nnU-Net's loader gives it, (1, 1, *patch)."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 1, *patch, generator=generator).to(memory_format=memory_format(len(patch), layout))
+    return image, torch.randint(0, CLASSES, image.shape, generator=generator).float()
+
+
+def forward_pass(network: nn.Module) -> Work:
+    """Inference."""
+    network = network.eval()
+
+    def run(image: Tensor, labels: Tensor) -> None:
+        with torch.inference_mode():
+            network(image)
+
+    return run
+
+
+def training_step(network: nn.Module) -> Work:
+    """nnU-Net's training step on a CPU, with its default loss and optimizer, whichever the network."""
+    network, loss = network.train(), make_loss()
+    optimizer = make_optimizer(network)
+
+    def run(image: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(image), labels).backward()
+        update(network, optimizer)
+
+    return run
+
+
+def make_loss() -> nn.Module:
+    """nnU-Net's default loss, Dice + cross entropy."""
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    return DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
+
+
+def make_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """nnU-Net's default optimizer; at a rate so low that the weights stay those of a training that begins."""
+    return torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.99, nesterov=True, weight_decay=3e-5)
+
+
+def update(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Clip the gradients as nnU-Net does, then step."""
+    nn.utils.clip_grad_norm_(network.parameters(), 12)
+    optimizer.step()
+
+
+def on_threads(run: Callable[[], object], threads: int) -> Callable[[], object]:
+    """The same, with another number of PyTorch's threads."""
+
+    def limited() -> object:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(before)
+
+    return limited
+
+
+def ours_name(network: nn.Module | None = None) -> str:
+    """Our side in a table: package and the backend that PyTorch's CPU tensors get now."""
+    name = select_backend("cpu")
+    described = name if name == REFERENCE else f"{name} ({load_backend(name).describe()})"
+    if network is None:
+        return f"nnunetv2-lightm, {described}"
+    fused = [layer.fused("cpu") for layer in network.modules() if isinstance(layer, RVMLayer)]
+    how = "fused RVM layers" if all(fused) else "some fused RVM layers" if any(fused) else "no fused layers"
+    return f"LightMUNet, {described}, {how}"
+
+
+def nnunet_name(layout: str) -> str:
+    package = "dynamic-network-architectures"
+    return f"nnU-Net's PlainConvUNet ({package} {version(package)}), {layout}"

@@ -1,0 +1,190 @@
+"""Memory of LightMUNet's training step, from which `nnUNetv2_lightm plan` plans: measures and fits its coefficients.
+
+    python benchmarks/speed/training_memory.py
+    python benchmarks/speed/training_memory.py --quick --out quick
+
+Writes training_memory.json and prints the coefficients for nnunetv2_lightm/planning/memory.py:
+
+- what autograd saves, counted on fake tensors: on a GPU under autocast, and with the compiled layers on a CPU;
+- what a step takes beyond that. On a GPU nothing can be measured here: it is the CPU allocator's peak under bfloat16
+  autocast, with the scan in PyTorch, minus what autograd saves there. With the compiled layers: the peak RSS minus the
+  RSS before, by `memory.py`, which needs Linux.
+
+Worst errors are relative to what was counted or measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import memory
+import numpy as np
+import torch
+from harness.checks import backend
+from harness.models import CONTIGUOUS, OURS
+from harness.results import Result, argument_parser, parse
+from harness.step_memory import Case, Path, allocated_peak, saved_bytes
+from scipy.optimize import differential_evolution
+
+from nnunetv2_lightm import LightMUNet
+from nnunetv2_lightm.measure.memory import not_measurable_reason
+from nnunetv2_lightm.ops.backends import cpu_native, torch_chunked, triton_gpu
+from nnunetv2_lightm.planning.memory import StepMemory, voxels_at
+
+GPU, GPU_ON_CPU, COMPILED = Path("cuda", torch.float16), Path("cpu", torch.bfloat16), Path("cpu", None)
+# On the axes of a thin axis, of all others.
+HALVED, THIN = 2, 1
+SAVED_PATCHES = ((128, 192), (32, 48, 64))
+PEAKS = ((32, 32, 16), (32, 32, 32), (32, 32, 64), (64, 64, 32), (128, 128), (256, 256), (512, 256))
+RSS_PATCHES = ((64, 64, 64), (96, 96, 96), (512, 512), (768, 768))
+QUICK_PEAKS = ((16, 16, 16), (32, 16, 16), (16, 32, 32), (64, 64), (96, 64))
+QUICK_RSS_PATCHES = ((16, 16, 16), (32, 32, 32), (64, 64), (128, 128))
+MANY_CLASSES = 128
+# Of backward (bytes), fixed_mib and what per_class is beyond the saved bytes, in the fit.
+BOUNDS = ((0, 10_000), (0, 500), (0, 100))
+MIB = 2**20
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments, effort = parse(argument_parser(__doc__), argv)
+    result = Result("training_memory", effort, torch.get_num_threads())
+    models = {"GPU": gpu_model(result), "CPU_COMPILED": compiled_model(result)}
+    result.facts["coefficients"] = {name: asdict(model) for name, model in models.items() if model}
+    for name, model in models.items():
+        print(f"{name} = {model}")
+    result.write(arguments.out)
+    return 0
+
+
+def gpu_model(result: Result) -> StepMemory:
+    """From fake tensors on a GPU, and from what a step takes beyond the saved bytes on a CPU under autocast."""
+    with backend(torch_chunked.NAME):
+        saved = fit_saved(GPU, SAVED_PATCHES, result)
+        # The CPU's autocast treats 2D and 3D convolutions differently.
+        here = {len(patch): fit_saved(GPU_ON_CPU, (patch,), result) for patch in SAVED_PATCHES}
+        cases = [Case(patch, strides_of(len(patch))) for patch in (QUICK_PEAKS if result.effort.quick else PEAKS)]
+        cases += [replace(case, classes=MANY_CLASSES) for case in (cases[1], cases[-1])]
+        peaks = [Peak(case, allocated_peak(GPU_ON_CPU, case), here[len(case.patch)]) for case in cases]
+    backward, _, loss = fit_peaks("allocator's peak under bfloat16 autocast, scan in PyTorch", peaks, result)
+    # The weights and gradients are float32, as on the CPU, and so is the work space of the Triton scan's backward pass.
+    fixed_mib = (4 * parameter_bytes() + 4 * triton_gpu.WORK_ELEMENTS) / MIB
+    return rounded(replace(saved, backward=backward, per_class=saved.per_class + loss, fixed_mib=fixed_mib))
+
+
+def compiled_model(result: Result) -> StepMemory | None:
+    """From fake tensors on a CPU, and the resident memory of steps; None: not compiled, or not Linux."""
+    reason = not_measurable_reason() or cpu_native.not_supported_reason("cpu")
+    if reason:
+        print(f"  with the compiled layers: not measured: {reason}")
+        return None
+    with backend(cpu_native.NAME):
+        saved = fit_saved(COMPILED, SAVED_PATCHES, result)
+        repetitions = 1 if result.effort.quick else memory.REPETITIONS
+        peaks = []
+        for patch in QUICK_RSS_PATCHES if result.effort.quick else RSS_PATCHES:
+            mib = [memory.measure_apart(OURS, "training", patch, CONTIGUOUS) for _ in range(repetitions)]
+            peaks.append(Peak(Case(patch, strides_of(len(patch))), statistics.median(mib) * MIB, saved))
+    backward, fixed_mib, _ = fit_peaks("peak RSS minus RSS before, compiled layers", peaks, result)
+    # What the measured steps already had: weights and, with AdamW, two moments.
+    return rounded(replace(saved, backward=backward, fixed_mib=fixed_mib + 3 * parameter_bytes() / MIB))
+
+
+def fit_saved(path: Path, patches: Sequence[Sequence[int]], result: Result) -> StepMemory:
+    """What autograd saves, as bytes per voxel of each resolution and per voxel and class: linear, so a least-squares
+    fit finds it."""
+    cases = [
+        Case(patch, strides_of(len(patch), thin), batch, classes)
+        for patch in patches
+        for thin in ((), (1,), (1, 2), (2,), (3,), (1, 2, 3))
+        for batch, classes in ((1, 3), (2, 3), (1, 64))
+    ]
+    terms = [[1.0, *(case.batch * n for n in (*voxels(case), logits(case)))] for case in cases]
+    found = [saved_bytes(path, case) for case in cases]
+    relative = np.array(terms) / np.array(found)[:, None]
+    solution = np.linalg.lstsq(relative, np.ones(len(found)), rcond=None)[0]
+    error = float(np.abs(relative @ solution - 1).max())
+    _, *saved, per_class = map(float, solution)
+    dims = " and ".join(f"{len(patch)}D" for patch in patches)
+    name = f"saved bytes, {dims}, {path.device}, autocast {path.autocast or 'off'}".replace("torch.", "")
+    print(f"  {name}: {len(cases)} cases, worst error {error:.2%}", flush=True)
+    result.tables[name] = [
+        *({"per voxel of resolution": f"1/{2**i}", "bytes": round(value, 1)} for i, value in enumerate(saved)),
+        {"per voxel of resolution": "each, and class", "bytes": round(per_class, 1)},
+        {"per voxel of resolution": "worst error", "bytes": round(error, 6)},
+    ]
+    return StepMemory(tuple(saved), 0.0, per_class, 0.0)
+
+
+def fit_peaks(name: str, peaks: Sequence[Peak], result: Result) -> tuple[float, float, float]:
+    """What is taken beyond the saved bytes: bytes of `backward`, `fixed_mib`, bytes per class in the loss."""
+    varied = len({peak.case.classes for peak in peaks}) > 1
+
+    def errors(values: Sequence[float]) -> list[float]:
+        return [peak.estimate(*values) / peak.found - 1 for peak in peaks]
+
+    # The estimate is a maximum, so its errors are not smooth: a global search for the smallest worst error.
+    bounds = BOUNDS if varied else (*BOUNDS[:2], (0, 0))
+    fitted = differential_evolution(lambda values: max(map(abs, errors(values))), bounds, seed=0, tol=1e-8)
+    result.tables[name] = [
+        {
+            "patch": "x".join(map(str, peak.case.patch)),
+            "classes": peak.case.classes,
+            "measured, MiB": round(peak.found / MIB, 1),
+            "estimated, MiB": round(float(peak.estimate(*fitted.x)) / MIB, 1),
+        }
+        for peak in peaks
+    ]
+    for record in result.tables[name]:
+        print(f"  {name}: {record}", flush=True)
+    print(f"  {name}: worst error {max(map(abs, errors(fitted.x))):.1%}", flush=True)
+    return tuple(map(float, fitted.x))
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A measured peak in bytes, beside what autograd saves there."""
+
+    case: Case
+    found: float
+    saved: StepMemory
+
+    def estimate(self, backward: float, fixed_mib: float, loss: float) -> float:
+        """Bytes, with what is taken beyond the saved ones."""
+        model = replace(self.saved, backward=backward, fixed_mib=fixed_mib, per_class=self.saved.per_class + loss)
+        return model.gib(self.case.patch, self.case.strides, self.case.batch, self.case.classes) * 2**30
+
+
+def voxels(case: Case) -> list[int]:
+    return voxels_at(case.patch, case.strides)
+
+
+def logits(case: Case) -> int:
+    """Voxels at which there are logits, times the classes."""
+    return case.classes * sum(voxels(case)[:-1])
+
+
+def strides_of(dims: int, thin: tuple[int, ...] = ()) -> list[list[int]]:
+    """Halves each axis three times, but not the first one at the poolings ``thin``."""
+    halving = [[THIN if level in thin else HALVED, *[HALVED] * (dims - 1)] for level in (1, 2, 3)]
+    return [[1] * dims, *halving]
+
+
+def parameter_bytes() -> int:
+    return sum(parameter.nbytes for parameter in LightMUNet(1, 3, spatial_dims=3).parameters())
+
+
+def rounded(model: StepMemory) -> StepMemory:
+    """To whole bytes and MiB: more digits would be noise."""
+    return StepMemory(
+        tuple(round(value) for value in model.saved),
+        round(model.backward),
+        round(model.per_class),
+        round(model.fixed_mib),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The process that calibrates: ``python -m nnunetv2_lightm.benchmark.calibrate -tr A B ... -o FILE``.
+
+In its turn a trainer runs one short epoch as in a training: nnU-Net's own methods, real batches from its loaders and
+their worker processes, scores, checkpoint and plots. The file is written after each turn, and a later call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args
+
+from ..measure.machine import machine
+from .calibration import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
+from .results import ResultsError
+
+ROUNDS = 5
+TURN_SECONDS = 6.0  # of training iterations, and half as many of validation
+RESULTS = "nnUNet_results"
+WARM_UP_ITERATIONS, LEAST_ITERATIONS = 2, 2
+
+
+def calibrate(
+    trainers: Sequence[str],
+    dataset: str,
+    configuration: str,
+    plans: str,
+    fold: int,
+    device: str,
+    output: Path,
+    *,
+    rounds: int,
+    turn_seconds: float,
+) -> None:
+    """Give the trainers the turns that they have not had yet, and write each down.
+
+    Raises: ResultsError: if the file there is of another device.
+    """
+    found = load_calibration(output) if output.exists() else Calibration(device, machine())
+    if found.device != device:
+        raise ResultsError(f"{output} was measured on {found.device}, not on {device}; remove it to measure anew")
+    # What the trainers write must not come among the user's results.
+    with _nnunet_results(output.with_suffix(".partial")):
+        for name in missing_turns(found, trainers, rounds):
+            print(f"{name}: turn {len(found.trainers[name].turns) + 1 if name in found.trainers else 1} of {rounds}")
+            trainer = get_trainer_from_args(dataset, configuration, fold, name, plans, device=torch.device(device))
+            iterations = (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
+            turn = take_turn(trainer, turn_seconds)
+            found.trainers.setdefault(name, TrainerCalibration(*iterations)).turns.append(turn)
+            write_calibration(found, output)
+
+
+def take_turn(trainer, seconds: float) -> Turn:
+    """One short epoch (nnU-Net: nnUNetTrainer.run_training), timed after a warm-up; trainer: not yet initialised."""
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    train_seconds, outputs = _repeat(lambda: trainer.train_step(next(trainer.dataloader_train)), seconds)
+    before = time.perf_counter()
+    trainer.on_train_epoch_end(outputs)
+    epoch_seconds = time.perf_counter() - before
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        step = lambda: trainer.validation_step(next(trainer.dataloader_val))  # noqa: E731
+        validation_seconds, outputs = _repeat(step, seconds / 2)
+        before = time.perf_counter()
+        trainer.on_validation_epoch_end(outputs)
+    trainer.on_epoch_end()
+    epoch_seconds += time.perf_counter() - before
+    trainer.on_train_end()
+    return Turn(train_seconds, validation_seconds, epoch_seconds)
+
+
+def _repeat(step: Callable[[], dict], seconds: float) -> tuple[float, list[dict]]:
+    """Mean seconds of a step, and what all of them returned. A step ends when its loss is in main memory."""
+    outputs = [step() for _ in range(WARM_UP_ITERATIONS)]
+    begin, count = time.perf_counter(), 0
+    while count < LEAST_ITERATIONS or time.perf_counter() - begin < seconds:
+        outputs.append(step())
+        count += 1
+    return (time.perf_counter() - begin) / count, outputs
+
+
+@contextmanager
+def _nnunet_results(folder: Path) -> Iterator[None]:
+    """Another folder for nnU-Net's results, which is removed, also one that a killed process has left."""
+    before = os.environ[RESULTS]
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ[RESULTS] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.environ[RESULTS] = before
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0; 1 if the file there is of another calibration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-tr", nargs="+", required=True)
+    parser.add_argument("-d", required=True)
+    parser.add_argument("-c", required=True)
+    parser.add_argument("-p", required=True)
+    parser.add_argument("-f", type=int, required=True)
+    parser.add_argument("-device", required=True)
+    parser.add_argument("-o", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    # As `nnUNetv2_train` sets them (nnU-Net: run/run_training.py).
+    torch.set_num_threads(multiprocessing.cpu_count() if arguments.device == "cpu" else 1)
+    torch.backends.cudnn.benchmark = True
+    try:
+        calibrate(
+            arguments.tr,
+            arguments.d,
+            arguments.c,
+            arguments.p,
+            arguments.f,
+            arguments.device,
+            arguments.o.absolute(),
+            rounds=ROUNDS,
+            turn_seconds=TURN_SECONDS,
+        )
+    except ResultsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

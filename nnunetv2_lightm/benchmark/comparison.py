@@ -1,0 +1,84 @@
+"""A comparison at work: prepares, launches what is left to run, and keeps results.json up to date."""
+
+from __future__ import annotations
+
+import time
+
+from ..complexity.plans import PlannedConfiguration
+from ..runs.pipeline import folder_lock
+from ..runs.progress import format_seconds
+from .calibration import Calibration, load_calibration, write_calibration
+from .collect import collect
+from .launchers import Launcher
+from .results import BenchmarkResults, write_results
+from .settings import Settings, calibration_to_take
+from .tasks import PlannedRun, Task, plan_runs, preparation_tasks, run_task
+
+SECONDS_BETWEEN_RESULTS = 60.0
+
+
+class Comparison:
+    """Runs what is left of a comparison and keeps its results.json up to date."""
+
+    def __init__(self, settings: Settings, planned: PlannedConfiguration, launch: Launcher) -> None:
+        self.settings, self.planned, self.launch = settings, planned, launch
+        self.runs: list[PlannedRun] = []
+        self.complete: set[str] = set()
+        self.failures: dict[str, str] = {}
+        self._written = 0.0
+
+    def run(self) -> bool:
+        """Returns: whether everything is complete.
+
+        Raises: what stops all of it, an error of the settings, the results, the budget, the pipeline or the evaluation.
+        """
+        from .report.document import write_report  # it draws: not before there is something to draw
+
+        taken = calibration_to_take(self.settings)
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        with folder_lock(self.settings.folder):
+            if taken and not self.settings.calibration_file.exists():
+                write_calibration(taken, self.settings.calibration_file)
+            self.write()
+            if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
+                print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
+                return False
+            calibration = load_calibration(self.settings.calibration_file)
+            self.runs = plan_runs(self.settings, calibration)
+            tasks = [run_task(self.settings, run) for run in self.runs]
+            self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
+            self.write()
+            print(self._outlook(calibration), flush=True)
+            self.failures = self.launch(tasks, self._on_change, self._on_tick)
+            write_report([self.write()], self.settings.folder, self.settings.title)
+        return not self.failures
+
+    def _outlook(self, calibration: Calibration) -> str:
+        """How long what is left takes."""
+        left = [run for run in self.runs if run.key not in self.complete]
+        seconds = sum(
+            calibration.trainers[run.trainer].median.training_seconds(
+                run.epochs, run.iterations_per_epoch, run.validation_iterations_per_epoch
+            )
+            for run in left
+        )
+        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
+        return f"\n{done}; training the others takes about {format_seconds(seconds)}, by the calibration\n"
+
+    def write(self) -> BenchmarkResults:
+        """Write results.json as things stand."""
+        results = collect(self.settings, self.planned, self.runs, complete=self.complete, failures=self.failures)
+        write_results(results, self.settings.results_file)
+        self._written = time.monotonic()
+        return results
+
+    def _on_change(self, task: Task, complete: bool, failure: str | None) -> None:
+        if complete:
+            self.complete.add(task.name)
+        if failure is not None:
+            self.failures[task.name] = failure
+        self.write()
+
+    def _on_tick(self) -> None:
+        if time.monotonic() - self._written > SECONDS_BETWEEN_RESULTS:
+            self.write()

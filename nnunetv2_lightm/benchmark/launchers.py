@@ -1,0 +1,156 @@
+"""Where the tasks run: one after the other here, or each as a job of a Slurm cluster, through submitit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..extras import import_extra
+from ..runs.pipeline import Step
+from ..runs.process import CommandFailed
+from ..runs.progress import Progress
+from .settings import SettingsError
+from .tasks import Task
+
+CLUSTER = "slurm"
+POLL_SECONDS = 5.0
+OnChange = Callable[[Task, bool, str | None], None]
+
+
+class Launcher(Protocol):
+    """Runs tasks to their end."""
+
+    def __call__(self, tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], None]) -> dict[str, str]:
+        """Run what is not complete; a task that fails stops no other.
+
+        Args:
+            tasks: In order.
+            on_change: Called after each step that changes what is there, with the task, whether it is complete, and
+                why it has failed.
+            on_tick: Called every few seconds.
+        Returns: Why, for each task that failed, by name.
+        Raises: PipelineError: if another process is at work in the folder of a task.
+        """
+
+
+def run_here(tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], None]) -> dict[str, str]:
+    """A :class:`Launcher`: one after the other, in processes of this machine."""
+    progress = Progress([step for task in tasks for step in task.steps])
+    failures = {}
+    for task in tasks:
+        pipeline = task.pipeline()
+
+        def tick(step: Step, text: str, seconds: float) -> None:
+            progress.update(step, text, seconds)
+            on_tick()
+
+        def end(step: Step, seconds: float, task: Task = task) -> None:
+            progress.end(step, seconds)
+            on_change(task, False, None)
+
+        try:
+            pipeline.run(tick, on_skip=progress.skip, on_end=end)
+            on_change(task, True, None)
+        except CommandFailed as error:
+            failures[task.name] = str(error)
+            progress.fail(f"{task.name}: {error}")
+            on_change(task, False, str(error))
+    return failures
+
+
+class RunTask:
+    """What a job does; submitit calls it on the cluster."""
+
+    def __call__(self, task: Task) -> str | None:
+        """Returns: why the task failed; None: it is complete."""
+        try:
+            task.pipeline().run(lambda *_: None, on_skip=lambda step: None, on_end=lambda *_: None)
+        except CommandFailed as error:
+            return str(error)
+        return None
+
+    def checkpoint(self, task: Task) -> Any:
+        """A job whose time is up, or that makes room for another, is queued again and goes on."""
+        return import_extra("submitit.helpers", "--launcher slurm").DelayedSubmission(self, task)
+
+
+class SlurmLauncher:
+    """A :class:`Launcher`: a job for each task."""
+
+    def __init__(self, folder: Path, options: Mapping[str, str | int]) -> None:
+        """
+        Args:
+            folder: For submitit's files.
+            options: Of `sbatch`, as submitit names them: partition, time, gpus_per_node, cpus_per_task, mem, ...
+        Raises:
+            ImportError: if submitit is not installed; it says how to install it.
+            SettingsError: if there is no Slurm, or an option is not known.
+        """
+        submitit = import_extra("submitit", "--launcher slurm")
+        if "time" not in options:
+            raise SettingsError("--launcher slurm needs --slurm time=MINUTES: submitit's default is 5")
+        self.folder = folder
+        try:
+            self.executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
+            self.executor.update_parameters(**{f"slurm_{name}": value for name, value in options.items()})
+        except (RuntimeError, ValueError, NameError, AssertionError) as error:
+            raise SettingsError(f"--launcher slurm: {error}") from error
+
+    def __call__(self, tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], None]) -> dict[str, str]:
+        waiting = {}
+        for task in tasks:
+            if task.pipeline().is_complete():
+                print(f"{task.name}: complete already", flush=True)
+                on_change(task, True, None)
+            else:
+                waiting[task.name] = (task, self._job(task))
+        failures = {}
+        total = len(waiting)
+        while waiting:
+            time.sleep(POLL_SECONDS)
+            for name, (task, job) in list(waiting.items()):
+                if job.done():
+                    failure = self._failure(job)
+                    del waiting[name]
+                    if failure is not None:
+                        failures[name] = failure
+                    state = "complete" if failure is None else f"FAILED: {failure}"
+                    print(f"[{total - len(waiting)}/{total}] {name}: {state}", flush=True)
+                    on_change(task, failure is None, failure)
+            on_tick()
+        return failures
+
+    def _job(self, task: Task) -> Any:
+        """The one that is at work on it still, from a call that was ended, or a new one."""
+        file = self.folder / f"{task.name}.job"
+        if file.exists():
+            job = self.executor._executor.job_class(self.folder, file.read_text().strip())
+            if not job.done():
+                print(f"{task.name}: job {job.job_id}, submitted before", flush=True)
+                return job
+        self.executor.update_parameters(name=task.name[-100:])
+        job = self.executor.submit(RunTask(), task)
+        file.write_text(f"{job.job_id}\n")
+        print(f"{task.name}: job {job.job_id}", flush=True)
+        return job
+
+    @staticmethod
+    def _failure(job: Any) -> str | None:
+        error = job.exception()
+        return job.result() if error is None else str(error)
+
+
+def parse_slurm_options(words: Sequence[str]) -> dict[str, str | int]:
+    """Of KEY=VALUE words.
+
+    Raises: SettingsError: for a word that is none.
+    """
+    options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise SettingsError(f"--slurm {word!r}; expected KEY=VALUE, e.g. partition=gpu time=240 gpus_per_node=1")
+        options[key] = int(value) if value.isdigit() else value
+    return options

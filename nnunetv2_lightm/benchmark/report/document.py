@@ -1,0 +1,161 @@
+"""Comparisons of trainers as report.md and a self-contained report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...files import write_text
+from ..results import BenchmarkResults
+from .curves import training_curves
+from .disagreements import disagreement_figure
+from .facts import conditions, cost_table, machine, not_complete, time_to_accuracy_table
+from .html_page import html_page
+from .markdown import code_block, escape, figure
+from .methods import Method, find_methods
+from .overlays import choose_cases, load_case
+from .overview import overview
+from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
+from .score_tables import results_tables
+
+PSEUDO_DICE = (
+    "Pseudo Dice is nnU-Net's: the Dice of random patches of the validation cases, pooled over an epoch. It follows "
+    "the training; it is not the score of whole cases above."
+)
+
+
+def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) -> None:
+    """Write report.md with its pictures in figures/, and report.html with all of it inside.
+
+    Args:
+        results: Comparisons, one section each.
+        folder: Is made if it is not there.
+        title: Of the report.
+    Raises:
+        ValueError: if there is no comparison.
+        EvaluationError: if a segmentation to be pictured cannot be read.
+    """
+    if not results:
+        raise ValueError("write_report needs at least one comparison")
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    styles = method_styles(list(dict.fromkeys(run.trainer for result in results for run in result.runs)))
+    parts = [f"# {escape(title)}"]
+    if len(results) > 1:
+        parts.append(
+            "\n".join(f"{i}. [{escape(result.title)}](#comparison-{i})" for i, result in enumerate(results, start=1))
+        )
+        parts += filter(None, [overview(results)])
+    parts += [_section(i, result, styles, folder) for i, result in enumerate(results, start=1)]
+    parts += [
+        "## This report again",
+        "From the results.json of each comparison:",
+        code_block("nnUNetv2_lightm benchmark-report RESULTS.json ... -o FOLDER"),
+    ]
+    markdown = "\n\n".join(parts) + "\n"
+    page = html_page(markdown, title, folder)
+    write_text(folder / "report.md", markdown)
+    write_text(folder / "report.html", page)
+
+
+def _section(number: int, results: BenchmarkResults, styles: Mapping[str, Style], folder: Path) -> str:
+    methods = find_methods(results)
+    prefix = f"figures/comparison{number}"
+    parts = [
+        f'<a id="comparison-{number}"></a>',
+        f"## {escape(results.title)}",
+        conditions(results, methods),
+        not_complete(methods),
+        "### Results",
+        results_tables(results, methods),
+        *_cost_figure(results, methods, styles, folder, f"{prefix}_score_against_cost.png"),
+        "### What it costs",
+        cost_table(results, methods),
+        "### Training",
+        *_training(results, methods, styles, folder, prefix),
+        "### The same cases under all methods",
+        *_overlays(results, methods, folder, prefix),
+        "### Machine and commands",
+        machine(results),
+        "The comparison again:",
+        code_block(results.command),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _cost_figure(
+    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], folder: Path, path: str
+) -> list[str]:
+    axes = score_against_cost(results, methods, styles, folder / path)
+    if not axes:
+        return []
+    caption = (
+        "Average DSC with its 95 % interval against what a method costs (the paper's Figure 1), logarithmic; the area "
+        "of a marker is proportional to what the panel's title says, tiny ones are enlarged to be seen. Where the "
+        "scores lie far apart, their axis is logarithmic in what they lack to 100 %."
+    )
+    return [
+        figure(path, f"Average DSC of each method against {', '.join(axes)}; the numbers are in the tables", caption)
+    ]
+
+
+def _training(
+    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], folder: Path, prefix: str
+) -> list[str]:
+    curves = training_curves(results, methods)
+    if not curves:
+        return ["No run has a finished epoch."]
+    training_path, dice_path = f"{prefix}_training.png", f"{prefix}_time_to_accuracy.png"
+    training_plots(curves, styles, folder / training_path)
+    dice_against_seconds(curves, styles, folder / dice_path)
+    uncalibrated = [escape(name) for name, curve in curves.items() if not curve.calibrated]
+    seconds = (
+        "Seconds are iterations, of training and validation, times the calibrated seconds of one, with what an epoch "
+        "takes besides"
+    )
+    if uncalibrated:
+        seconds += f", but as recorded, with whatever else the machine did, for {', '.join(uncalibrated)}"
+    return [
+        PSEUDO_DICE,
+        figure(
+            training_path,
+            "Training loss, validation loss and pseudo Dice of each method over the training iterations",
+            "Means over the runs of a method.",
+        ),
+        figure(
+            dice_path,
+            "Pseudo Dice of each method over the seconds of training; the table below has the numbers",
+            f"Time-to-accuracy. {seconds}. Means over the runs; the band is from the lowest to the highest of several.",
+        ),
+        "Seconds until the mean curve first reaches a pseudo Dice of:",
+        time_to_accuracy_table(curves),
+    ]
+
+
+def _overlays(results: BenchmarkResults, methods: Sequence[Method], folder: Path, prefix: str) -> list[str]:
+    """Pictures of the chosen cases. Where the images are gone, one of the same case and scores that an earlier report
+    in this folder shows stays."""
+    if results.not_pictured:
+        return [f"Not pictured: {escape(results.not_pictured)}."]
+    earlier = folder / "report.md"
+    earlier_text = earlier.read_text(encoding="utf-8") if earlier.exists() else ""
+    parts, missing = [], {}
+    for pictured in choose_cases(methods):
+        path = f"{prefix}_overlay_{pictured.rank}.png"
+        caption = (
+            f"{escape(pictured.case)}, the {pictured.rank} case by DSC averaged over all methods "
+            f"({pictured.mean_dsc:.3f}); that rule alone chose it."
+        )
+        part = figure(path, f"Disagreements of each method with the ground truth, {pictured.rank} case", caption)
+        loaded = load_case(results, methods, pictured.case)
+        if loaded.predictions:
+            disagreement_figure(loaded.predictions, folder / path, labels=results.labels)
+        elif part in earlier_text and (folder / path).exists():
+            parts.append(part)
+            continue
+        missing.update(loaded.missing)
+        if loaded.predictions:
+            parts.append(part)
+    if missing:
+        notes = "\n".join(f"- {escape(name)}: {escape(what)}" for name, what in missing.items())
+        parts.append(f"Not pictured, because something is missing:\n\n{notes}")
+    return parts or ["No case is scored by all methods yet."]

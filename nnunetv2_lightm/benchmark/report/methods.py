@@ -1,0 +1,91 @@
+"""The methods of a comparison: all runs of one trainer, and their scores together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...evaluation.json_files import evaluation_from_json
+from ...evaluation.scores import Evaluation, case_means
+from ..results import BenchmarkResults, Run
+
+STOCK_TRAINER = "nnUNetTrainer"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A trainer in a comparison.
+
+    Attributes:
+        trainer: Its name.
+        runs: All of them, by seed and fold.
+        scored: Those that are complete and evaluated.
+        evaluation: Scores of every case, each the mean over the runs that scored the case; None without such a run.
+    """
+
+    trainer: str
+    runs: tuple[Run, ...]
+    scored: tuple[Run, ...]
+    evaluation: Evaluation | None
+
+    @property
+    def name(self) -> str:
+        """The trainer without the words that all share."""
+        return short_name(self.trainer)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs that count."""
+        return sorted({run.seed for run in self.scored})
+
+    def averages_by_seed(self, metric: str) -> list[float]:
+        """The average over the classes, for each seed alone."""
+        return [pool(run for run in self.scored if run.seed == seed).average(metric) for seed in self.seeds]
+
+
+def find_methods(results: BenchmarkResults) -> list[Method]:
+    """The methods in the order of their first runs."""
+    methods = []
+    for trainer in dict.fromkeys(run.trainer for run in results.runs):
+        runs = sorted((run for run in results.runs if run.trainer == trainer), key=lambda run: (run.seed, run.fold))
+        scored = tuple(run for run in runs if run.complete and run.evaluation)
+        methods.append(Method(trainer, tuple(runs), scored, pool(scored) if scored else None))
+    return methods
+
+
+def reference_method(methods: Sequence[Method]) -> Method | None:
+    """What the others are compared with: stock nnU-Net if it is scored, else the first that is; None if none is."""
+    scored = [method for method in methods if method.evaluation]
+    stock = [method for method in scored if method.trainer == STOCK_TRAINER]
+    return next(iter(stock + scored), None)
+
+
+def short_name(trainer: str) -> str:
+    """A trainer's name without ``nnUNetTrainer`` in front, unless that is all of it."""
+    return trainer.removeprefix(STOCK_TRAINER) or trainer
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts "case_10" after "case_9"."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def pool(runs: Iterable[Run]) -> Evaluation:
+    """Runs of several folds and seeds as one evaluation: the score of a case is the mean over the runs that have it.
+
+    Raises: EvaluationError: if an evaluation is not one as ``nnUNetv2_lightm evaluate --json`` writes it.
+    """
+    evaluations = [evaluation_from_json(run.evaluation) for run in runs]
+    first = evaluations[0]
+    cases = sorted({case for evaluation in evaluations for case in evaluation.cases}, key=natural_order)
+    metrics = [metric for metric in first.scores if all(metric in other.scores for other in evaluations)]
+    scores = {metric: np.full((len(cases), len(first.classes)), np.nan) for metric in metrics}
+    for i, case in enumerate(cases):
+        having = [(evaluation, evaluation.cases.index(case)) for evaluation in evaluations if case in evaluation.cases]
+        for metric in metrics:
+            # A row for each class: its mean over the runs in which it counts.
+            scores[metric][i] = case_means(np.stack([one.scores[metric][row] for one, row in having], axis=1))
+    return replace(first, cases=tuple(cases), scores=scores)

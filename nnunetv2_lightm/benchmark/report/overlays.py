@@ -1,0 +1,108 @@
+"""Which cases are pictured, and their files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..results import BenchmarkResults, Run
+from .figures import OverlayCase, load_overlay_case
+from .methods import Method
+
+
+@dataclass(frozen=True)
+class PicturedCase:
+    """A case to show.
+
+    Attributes:
+        case: Its name.
+        rank: "worst", "median" or "best".
+        mean_dsc: Mean over classes, then methods.
+    """
+
+    case: str
+    rank: str
+    mean_dsc: float
+
+
+@dataclass
+class LoadedOverlays:
+    """What could be read for a case.
+
+    Attributes:
+        predictions: Method name to the case with its prediction.
+        missing: Method name to the folder or file that is not there.
+    """
+
+    predictions: dict[str, OverlayCase] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def choose_cases(methods: Sequence[Method]) -> list[PicturedCase]:
+    """The worst, the median and the best case by mean DSC over all scored methods, of the cases that all of them have.
+
+    Fewer than three cases are shown once each; a case without any class is not chosen.
+    """
+    evaluations = [method.evaluation for method in methods if method.evaluation]
+    if not evaluations:
+        return []
+    common = set.intersection(*(set(evaluation.cases) for evaluation in evaluations))
+    means = []
+    for case in (case for case in evaluations[0].cases if case in common):
+        scores = np.concatenate([e.scores["DSC"][e.cases.index(case)] for e in evaluations])
+        if not np.isnan(scores).all():
+            means.append((float(np.nanmean(scores)), case))
+    means.sort(key=lambda mean: mean[0])
+    last = len(means) - 1
+    places = {0: "worst", last // 2: "median", last: "best"} if last > 1 else {0: "worst", 1: "best"}
+    return [PicturedCase(means[i][1], places[i], means[i][0]) for i in sorted(places) if i < len(means)]
+
+
+def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -> LoadedOverlays:
+    """Read a case with the prediction of each method, of its first run (by seed, then fold) that scored it and is
+    there.
+
+    Raises: EvaluationError: if a file is there but cannot be read.
+    """
+    loaded = LoadedOverlays()
+    for method in methods:
+        choices = [_files(run, case, results.file_ending) for run in method.scored if case in run.evaluation["cases"]]
+        if not choices:
+            continue
+        files = next((files for files in choices if not _first_missing(files)), choices[0])
+        if missing := _first_missing(files):
+            loaded.missing[method.name] = missing
+            continue
+        with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's readers print remarks
+            loaded.predictions[method.name] = load_overlay_case(
+                case,
+                files["images"],
+                files["references"],
+                files["predictions"],
+                labels=results.labels,
+                file_ending=results.file_ending,
+                reader=results.reader,
+            )
+    return loaded
+
+
+def _files(run: Run, case: str, file_ending: str) -> dict[str, Path | None]:
+    names = {"images": f"{case}_0000{file_ending}", "references": case + file_ending, "predictions": case + file_ending}
+    folders = {kind: getattr(run, kind) for kind in names}
+    return {kind: None if folders[kind] is None else folders[kind] / name for kind, name in names.items()}
+
+
+def _first_missing(files: dict[str, Path | None]) -> str | None:
+    for kind, file in files.items():
+        if file is None:
+            return f"the folder of {kind}, which the results do not name"
+        if not file.parent.is_dir():
+            return f"the folder {file.parent} of {kind}"
+        if not file.is_file():
+            return f"the file {file}"
+    return None

@@ -1,0 +1,35 @@
+"""Several comparisons at one glance: the average DSC of each method in each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ...evaluation.bootstrap import mean_intervals
+from ...evaluation.tables import format_markdown
+from ..results import BenchmarkResults
+from .markdown import MISSING, bold_best, escape
+from .methods import find_methods, short_name
+
+
+def overview(comparisons: Sequence[BenchmarkResults]) -> str | None:
+    """A row for each method that is scored in several comparisons, as Markdown; None if there is no such method."""
+    columns = [_scores(results) for results in comparisons]
+    counts = Counter(trainer for column in columns for trainer in column)
+    trainers = [trainer for trainer, count in counts.items() if count > 1]
+    if not trainers:
+        return None
+    rows = [["method", *(f"comparison {i}" for i in range(1, len(columns) + 1))]]
+    rows += [[escape(short_name(name)), *(column.get(name, MISSING) for column in columns)] for name in trainers]
+    return (
+        "Average DSC in %, in brackets its 95 % interval, of the methods that are scored in several comparisons; bold "
+        f"is the best of all methods of a comparison:\n\n{format_markdown(rows)}"
+    )
+
+
+def _scores(results: BenchmarkResults) -> dict[str, str]:
+    """The cell of each trainer that is scored."""
+    scored = {method.trainer: method.evaluation for method in find_methods(results) if method.evaluation}
+    means = [evaluation.average("DSC") for evaluation in scored.values()]
+    intervals = [mean_intervals(evaluation.scores["DSC"])[1] for evaluation in scored.values()]
+    return dict(zip(scored, bold_best(means, intervals), strict=True))

@@ -1,0 +1,186 @@
+"""Plots of a comparison: score against size and time (the paper's Figure 1), and the course of the trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ..results import BenchmarkResults
+from .curves import Curve
+from .figures import save_figure
+from .methods import Method, short_name
+
+# Okabe and Ito's palette with the black and without the yellow, which a line on white does not show.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Numbers of colours, dashes and markers without a common factor: all of them differ for the first 28 methods.
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+# One column, so that a phone's width shows the letters.
+_WIDTH_INCHES, _PANEL_INCHES, _DPI = 6.0, 3.1, 150
+_NUM_MARKERS = 8
+# Of the axis of scores, all in per cent.
+_SCORE_TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)
+# A little above 100 %, which has no place on a logarithmic axis; and what is several times as much.
+_TOP, _SEVERAL = 100.1, 4
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn in every plot of a report."""
+
+    color: str
+    dashes: str
+    marker: str
+
+
+def method_styles(trainers: Sequence[str]) -> dict[str, Style]:
+    """Method name to style, for all trainers of a report."""
+    return {
+        short_name(trainer): Style(_COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
+        for i, trainer in enumerate(trainers)
+    }
+
+
+@dataclass(frozen=True)
+class _Axis:
+    label: str
+    values: Mapping[str, float | None]
+
+
+def score_against_cost(
+    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], output_png: Path
+) -> list[str]:
+    """Draw average DSC against parameters, seconds of a training iteration and of a forward pass, as far as known.
+
+    The area of a marker is the seconds of a training iteration where the axis is parameters, elsewhere the parameters.
+
+    Returns: Labels of the axes that were drawn; nothing is written if there is none.
+    """
+    scored = [method for method in methods if method.evaluation]
+    parameters, training, forward = _costs(results, scored)
+    panels = [(parameters, training), (training, parameters), (forward, parameters)]
+    drawn = [(x, size) for x, size in panels if any(value is not None for value in x.values.values())]
+    if not drawn:
+        return []
+    figure, grid = _panels(len(drawn), [method.name for method in scored], styles, lines=False)
+    for axes, (x, size) in zip(grid, drawn, strict=True):
+        areas = _areas(size.values)
+        for method in scored:
+            if x.values[method.name] is None:
+                continue
+            average = 100 * method.evaluation.average("DSC")
+            low, high = 100 * method.evaluation.average_interval("DSC")
+            style = styles[method.name]
+            if low == low:
+                axes.plot([x.values[method.name]] * 2, [low, high], color=style.color, linewidth=1)
+            axes.scatter(
+                x.values[method.name], average, s=areas[method.name], color=style.color, marker=style.marker, alpha=0.8
+            )
+        axes.set(xscale="log", xlabel=x.label, ylabel="average DSC, %", title=f"marker area: {size.label}")
+        axes.margins(0.15)
+        _spread_scores(axes, [100 * method.evaluation.average("DSC") for method in scored])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    save_figure(figure, output_png)
+    return [x.label for x, _ in drawn]
+
+
+def training_plots(curves: Mapping[str, Curve], styles: Mapping[str, Style], output_png: Path) -> None:
+    """Draw training loss, validation loss and pseudo Dice over the iterations."""
+    figure, grid = _panels(3, list(curves), styles)
+    titles = ("training loss", "validation loss", "pseudo Dice, mean of the foreground classes")
+    for axes, field, title in zip(grid, ("train_loss", "val_loss", "pseudo_dice"), titles, strict=True):
+        for name, curve in curves.items():
+            _draw_line(axes, curve.iterations, getattr(curve, field), styles[name])
+        axes.set(xlabel="training iterations", title=title)
+    grid[-1].set_ylim(-0.02, 1.02)
+    save_figure(figure, output_png)
+
+
+def dice_against_seconds(curves: Mapping[str, Curve], styles: Mapping[str, Style], output_png: Path) -> None:
+    """Draw pseudo Dice over the seconds of training; a band from the lowest to the highest of several runs."""
+    figure, (axes,) = _panels(1, list(curves), styles, panel_inches=4.2)
+    for name, curve in curves.items():
+        _draw_line(axes, curve.seconds, curve.pseudo_dice, styles[name])
+        if curve.num_runs > 1:
+            axes.fill_between(curve.seconds, curve.lowest, curve.highest, color=styles[name].color, alpha=0.15, lw=0)
+    axes.set(xlabel="seconds of training", ylabel="pseudo Dice, mean of the foreground", ylim=(-0.02, 1.02))
+    axes.set_xlim(left=0)
+    save_figure(figure, output_png)
+
+
+def _costs(results: BenchmarkResults, scored: Sequence[Method]) -> tuple[_Axis, _Axis, _Axis]:
+    def values(table: Mapping[str, Mapping[str, float | None]], key: str, unit: float = 1.0) -> dict:
+        found = {method.name: table.get(method.trainer, {}).get(key) for method in scored}
+        return {name: None if value is None else value / unit for name, value in found.items()}
+
+    return (
+        _Axis("parameters, M", values(results.complexity, "parameters", 1e6)),
+        _Axis("s per training iteration", values(results.calibration, "train_seconds")),
+        _Axis("s per forward pass of a patch", values(results.complexity, "forward_seconds")),
+    )
+
+
+def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
+    """Make the axis of scores logarithmic in what they lack to 100 %, where one of them lacks several times as much as
+    another: a method that fails would otherwise press all others into one line."""
+    lacking = [_TOP - score for score in scores if score == score]
+    if not lacking or max(lacking) <= _SEVERAL * min(lacking):
+        return
+    low, high = min(lacking) / 1.5, max(lacking) * 1.5
+    axes.set_yscale(
+        "function",
+        functions=(lambda y: -np.log10(np.maximum(_TOP - y, low / 10)), lambda t: _TOP - 10.0 ** -np.asarray(t)),
+    )
+    axes.set_ylim(_TOP - high, _TOP - low)
+    axes.set_yticks([tick for tick in _SCORE_TICKS if low < _TOP - tick < high])
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _areas(values: Mapping[str, float | None]) -> dict[str, float]:
+    """In points squared, proportional to the values, but never too small to be seen; unknown ones are small."""
+    largest = max((value for value in values.values() if value is not None), default=1.0) or 1.0
+    return {name: 25.0 if value is None else max(25.0, 400.0 * value / largest) for name, value in values.items()}
+
+
+def _panels(
+    count: int,
+    names: Sequence[str],
+    styles: Mapping[str, Style],
+    *,
+    lines: bool = True,
+    panel_inches: float = _PANEL_INCHES,
+) -> tuple[Figure, Sequence]:
+    """Panels one below the other with one legend under them."""
+    columns = 2
+    legend_inches = 0.22 * -(-len(names) // columns) + 0.2
+    figure = Figure((_WIDTH_INCHES, count * panel_inches + legend_inches), dpi=_DPI, layout="constrained")
+    grid = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for axes in grid:
+        axes.grid(alpha=0.3)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=styles[name].color,
+            linestyle=styles[name].dashes if lines else "none",
+            marker=styles[name].marker,
+            label=name.replace("$", r"\$"),
+        )
+        for name in names
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.5)
+    return figure, grid
+
+
+def _draw_line(axes, x: np.ndarray, y: np.ndarray, style: Style) -> None:
+    every = max(1, len(x) // _NUM_MARKERS)
+    axes.plot(x, y, color=style.color, linestyle=style.dashes, marker=style.marker, markevery=every, markersize=5)

@@ -1,0 +1,148 @@
+"""Scores as tables: the layout of the paper's Tables 1 and 2, every class, and the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...evaluation.bootstrap import MIN_CASES, RESAMPLES, mean_intervals
+from ...evaluation.scores import METRICS
+from ...evaluation.tables import column_title, format_markdown
+from ..results import BenchmarkResults
+from .markdown import MISSING, bold_best, collapsed, escape, millimetres, percent
+from .methods import Method, reference_method
+from .significance import compare_with
+
+# With more classes the main table would be too wide to read: they get one of their own.
+MAX_CLASSES_IN_MAIN_TABLE = 3
+HEADINGS = {"DSC": "DSC", "IoU": "mIoU"}
+DISTANCES = {"HD95_mm"}  # less is better, and they are not in percent
+
+
+def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
+    """Everything about scores, as Markdown."""
+    scored = [method for method in methods if method.evaluation]
+    if not scored:
+        return "No run is complete: there is no score yet."
+    classes = scored[0].evaluation.classes
+    wide = len(classes) <= MAX_CLASSES_IN_MAIN_TABLE
+    intervals = {
+        m.name: {metric: mean_intervals(scores) for metric, scores in m.evaluation.scores.items()} for m in scored
+    }
+    parts = [
+        _headline(scored),
+        format_markdown(_main_table(results, scored, classes if wide else (), intervals)),
+        _legend(results, scored),
+    ]
+    if not wide:
+        tables = [
+            f"{HEADINGS[metric]} in %:\n\n{format_markdown(_class_table(scored, classes, metric, intervals))}"
+            for metric in METRICS
+        ]
+        parts.append(collapsed(f"Each of the {len(classes)} classes", "\n\n".join(tables)))
+    return "\n\n".join([*parts, _tests(scored)])
+
+
+def _headline(scored: Sequence[Method]) -> str:
+    by_score = sorted(scored, key=lambda method: _sortable(method.evaluation.average("DSC")), reverse=True)
+    best, reference = by_score[0], reference_method(scored)
+    shown = [best, *([reference] if reference is not best else by_score[1:2])]
+    ranking = [f"{escape(method.name)} with {percent(method.evaluation.average('DSC'))} %" for method in shown]
+    worth = "; the tests below say what the difference is worth" if len(shown) > 1 else ""
+    return f"Highest average DSC: {', before '.join(ranking)}{worth}."
+
+
+def _main_table(
+    results: BenchmarkResults, scored: Sequence[Method], classes: Sequence[str], intervals: Mapping
+) -> list[list[str]]:
+    several = any(len(method.seeds) > 1 for method in scored)
+    averaged = [metric for metric in scored[0].evaluation.scores if all(metric in m.evaluation.scores for m in scored)]
+    header = ["method", "Params (M)", "MACs (G)"]
+    header += [f"{escape(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
+    header += [f"average {column_title(metric, scored[0].evaluation)}" for metric in averaged]
+    header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
+    columns = [
+        bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
+        for i in range(len(classes))
+        for metric in METRICS
+    ] + [
+        bold_best(
+            [m.evaluation.average(metric) for m in scored],
+            [intervals[m.name][metric][1] for m in scored],
+            show=millimetres if metric in DISTANCES else percent,
+            best=min if metric in DISTANCES else max,
+        )
+        for metric in averaged
+    ]
+    rows = [header]
+    for i, method in enumerate(scored):
+        costs = results.complexity.get(method.trainer, {})
+        sizes = [_scaled(costs.get("parameters"), 1e6), _scaled(costs.get("macs"), 1e9)]
+        spread = [_spread(method.averages_by_seed("DSC"))] if several else []
+        numbers = [str(len(method.seeds)), str(len(method.evaluation.cases))]
+        rows.append([escape(method.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
+    return rows
+
+
+def _class_table(scored: Sequence[Method], classes: Sequence[str], metric: str, intervals: Mapping) -> list[list[str]]:
+    """A row for each class and a column for each method, so that many classes stay legible."""
+    rows = [["class", *(escape(method.name) for method in scored)]]
+    for i, name in enumerate(classes):
+        means = [method.evaluation.mean(metric)[i] for method in scored]
+        rows.append([escape(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
+    return rows
+
+
+def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
+    seeds = (
+        " Where a method has several seeds, the score of a case is the mean over them; *DSC of the seeds* is the range "
+        "of the average DSC of each seed alone."
+        if any(len(method.seeds) > 1 for method in scored)
+        else ""
+    )
+    patch = "x".join(map(str, results.patch_size))
+    return (
+        "Scores in %, distances in their unit, means over the cases, in brackets the 95 % interval by bootstrap over "
+        f"the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): what other cases would change, not "
+        f"what another training would.{seeds} The average is that of the classes; the best of a column is bold. "
+        f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and the MACs of convolutions, "
+        "matrix products and scans (two FLOPs of a scan are worth one), not the paper's convention, which leaves out "
+        "Mamba (`nnUNetv2_lightm complexity --paper` prints both)."
+    )
+
+
+def _tests(scored: Sequence[Method]) -> str:
+    reference = reference_method(scored)
+    comparisons = compare_with(reference, scored)
+    if not comparisons:
+        return "One method is scored: there is nothing to test."
+    rows = [["method", "difference of DSC, points", "95 % interval", "p", "p, Holm", "cases"]]
+    for found in comparisons:
+        paired = found.difference
+        if paired is None or not paired.cases:
+            rows.append([escape(found.method.name), *[MISSING] * 4, "0"])
+            continue
+        low, high = paired.interval
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
+        p_values = [f"{p:.2g}" for p in (paired.p_value, found.p_holm)]
+        rows.append([escape(found.method.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)])
+    correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
+    return (
+        f"Each method minus {escape(reference.name)}, paired by case: mean difference with its bootstrap interval, and "
+        f"the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
+        + format_markdown(rows)
+    )
+
+
+def _spread(averages: Sequence[float]) -> str:
+    counted = [average for average in averages if average == average]
+    if len(counted) < 2:
+        return MISSING
+    return f"{percent(min(counted))}–{percent(max(counted))}"
+
+
+def _scaled(count: float | None, unit: float) -> str:
+    return MISSING if count is None else f"{count / unit:,.2f}"
+
+
+def _sortable(score: float) -> float:
+    return score if score == score else -1.0

@@ -1,0 +1,45 @@
+"""Every method against one of them, paired by case, corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ...evaluation.paired import PairedDifference, compare, holm
+from ...evaluation.scores import Evaluation
+from .methods import Method
+
+
+@dataclass(frozen=True)
+class AgainstReference:
+    """A method's average DSC less the reference's.
+
+    Attributes:
+        method: Compared.
+        difference: Over the cases that both have; None if there is none.
+        p_holm: Its p value, corrected for the number of methods; NaN without one.
+    """
+
+    method: Method
+    difference: PairedDifference | None
+    p_holm: float
+
+
+def compare_with(reference: Method, methods: Sequence[Method]) -> list[AgainstReference]:
+    """Test every scored method but the reference against it, in their order."""
+    compared = [method for method in methods if method.evaluation and method is not reference]
+    differences = [_difference(method.evaluation, reference.evaluation) for method in compared]
+    p_values = holm([float("nan") if difference is None else difference.p_value for difference in differences])
+    return [AgainstReference(*found) for found in zip(compared, differences, map(float, p_values), strict=True)]
+
+
+def _difference(one: Evaluation, other: Evaluation) -> PairedDifference | None:
+    # Methods trained on other folds have other validation cases.
+    common = [case for case in one.cases if case in set(other.cases)]
+    return compare(_only(one, common), _only(other, common), "DSC").average if common else None
+
+
+def _only(evaluation: Evaluation, cases: Sequence[str]) -> Evaluation:
+    rows = [evaluation.cases.index(case) for case in cases]
+    scores = {metric: table[rows] for metric, table in evaluation.scores.items()}
+    return replace(evaluation, cases=tuple(cases), scores=scores)

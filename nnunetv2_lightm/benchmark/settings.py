@@ -1,0 +1,244 @@
+"""What a comparison is, and whether it can begin: everything is checked before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_extTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from ..complexity.errors import PlansError
+from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
+from ..nnunet_faults import missing_files, plan_again, preprocessed_cases
+from ..runs.pipeline import LOCK_FILE
+from ..trainers import TRAINERS, nearest_trainer, split_budget
+from .calibration import Calibration, load_calibration
+from .results import ITERATIONS, SECONDS, ResultsError, load_results
+
+BUDGET = re.compile(r"(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?")
+WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
+UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
+NNUNET_FOLDS = 5  # where there is no splits_final.json, nnU-Net makes as many
+SHOWN = 3
+RESULTS_FILE, CALIBRATION_FILE = "results.json", "calibration.json"
+
+
+class SettingsError(ValueError):
+    """The comparison cannot begin; the message says why and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A comparison.
+
+    Attributes:
+        folder: Receives results, reports, logs and predictions.
+        dataset: Full name.
+        configuration: E.g. "3d_fullres".
+        plans: Plans identifier.
+        trainers: Without budget and seed.
+        budget: Suffix of the trainers ("20epochs_100iters"), or seconds of training.
+        folds: Of the split.
+        seeds: Of the initial weights, and of what else is random in the training process (trainers/budgets.py).
+        device: "cpu", "cuda" or "mps".
+        evaluation: Further options of `nnUNetv2_lightm evaluate`.
+        title: For people.
+        command: As it was called.
+        calibration_of: Folder of another comparison, whose calibration is taken; None: it is measured.
+    """
+
+    folder: Path
+    dataset: str
+    configuration: str
+    plans: str
+    trainers: tuple[str, ...]
+    budget: str | float
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    device: str
+    evaluation: tuple[str, ...]
+    title: str
+    command: str
+    calibration_of: Path | None = None
+
+    @property
+    def equal(self) -> str:
+        """What all trainers have alike."""
+        return ITERATIONS if isinstance(self.budget, str) else SECONDS
+
+    @property
+    def raw(self) -> Path:
+        return nnunet_folder("nnUNet_raw") / self.dataset
+
+    @property
+    def preprocessed(self) -> Path:
+        return nnunet_folder("nnUNet_preprocessed") / self.dataset
+
+    @property
+    def has_test_split(self) -> bool:
+        """Whether the raw data set has test images and their labels."""
+        folders = (self.raw / "imagesTs", self.raw / "labelsTs")
+        return all(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+
+    @property
+    def results_file(self) -> Path:
+        return self.folder / RESULTS_FILE
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.folder / CALIBRATION_FILE
+
+
+def nnunet_folder(variable: str) -> Path:
+    """One of nnU-Net's three folders.
+
+    Raises: SettingsError: if the variable is not set.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise SettingsError(f"{variable} is not set: export {variable}=FOLDER, as for every command of nnU-Net")
+    return Path(value).absolute()
+
+
+def parse_budget(text: str) -> str:
+    """A budget suffix without its underscore in front, e.g. "20epochs_100iters".
+
+    Raises: SettingsError: if it is none.
+    """
+    if BUDGET.fullmatch(text.lstrip("_")) is None:
+        raise SettingsError(f"budget {text!r}; expected e.g. 20epochs_100iters or 20epochs")
+    return text.lstrip("_")
+
+
+def parse_wall_clock(text: str) -> float:
+    """Seconds of e.g. "90s", "60min" or "2h".
+
+    Raises: SettingsError: if it is no such time, or none at all.
+    """
+    match = WALL_CLOCK.fullmatch(text)
+    if match is None or not float(match["number"]):
+        raise SettingsError(f"wall-clock time {text!r}; expected a number with its unit: 90s, 60min or 2h")
+    return float(match["number"]) * UNIT_SECONDS[match["unit"]]
+
+
+def check_trainers(names: Sequence[str]) -> None:
+    """Ours, nnU-Net's and those of the directories in nnUNet_extTrainer can be compared.
+
+    Raises: SettingsError: for a name that nnU-Net does not find, that has a budget, or that is given twice.
+    """
+    known = (nnUNetTrainer.__name__, *TRAINERS)  # these need no search, which imports all of nnU-Net's
+    for name in names:
+        if name in known:
+            continue
+        if budget := split_budget(name):
+            raise SettingsError(f"{name!r} has a budget, which is an option of its own; give {budget[0]!r}")
+        try:
+            find_trainer(name)
+        except PlansError as error:
+            near = nearest_trainer(name, known)
+            suggestion = f"; did you mean {near.partition('_')[0]!r}?" if near else "."
+            raise SettingsError(
+                f"no trainer {name!r}{suggestion} There are: {', '.join(known)}, nnU-Net's own, and those in the "
+                f"directories of nnUNet_extTrainer ({nnUNet_extTrainer.get() or 'not set'})"
+            ) from error
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError(f"named more than once: {', '.join(twice)}")
+
+
+def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int]) -> PlannedConfiguration:
+    """Whether all that the trainings read is there.
+
+    Args:
+        dataset: Number or full name.
+        configuration: E.g. "2d".
+        plans: Plans identifier.
+        folds: Of the split.
+    Raises: SettingsError: naming the file that is missing, and the command that makes it.
+    """
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        nnunet_folder(variable)
+    try:
+        planned = read_configuration(dataset, configuration, plans)
+    except (PlansError, OSError) as error:
+        number = dataset if dataset.isdigit() else "ID"
+        remedy = plan_again(dataset) if dataset.startswith("Dataset") else plan_again(f"Dataset{number}_")
+        raise SettingsError(f"{error}. To plan and preprocess: {remedy} -c {configuration}") from error
+    if planned.configuration.previous_stage_name is not None:
+        raise SettingsError(
+            f"{planned.plans_file}: {configuration} continues from {planned.configuration.previous_stage_name}, whose "
+            "segmentations each trainer would have to make first; give a configuration of one stage"
+        )
+    for fold in folds:
+        _check_fold(planned, fold)
+    return planned
+
+
+def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
+    folder = planned.plans_file.parent
+    data = folder / planned.configuration.data_identifier
+    remedy = f"{plan_again(planned.dataset)} -c {planned.name}"
+    if not data.is_dir() or not (cases := preprocessed_cases(data)):
+        raise SettingsError(f"{data} holds no preprocessed cases. Make them: {remedy}")
+    splits_file = folder / "splits_final.json"
+    num_folds = NNUNET_FOLDS
+    if splits_file.exists():
+        splits = json.loads(splits_file.read_text(encoding="utf-8"))
+        num_folds = len(splits)
+        if fold < num_folds:
+            cases = sorted({*splits[fold]["train"], *splits[fold]["val"]})
+    if not 0 <= fold < num_folds:
+        raise SettingsError(f"no fold {fold}: {splits_file} has {num_folds}, numbered from 0")
+    ground_truth = (folder / "gt_segmentations", planned.dataset_json["file_ending"])
+    if missing := missing_files(data, cases, ground_truth=ground_truth):
+        shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
+        raise SettingsError(f"{len(missing)} files of fold {fold} are missing: {shown}. Make them: {remedy}")
+
+
+def check_folder(settings: Settings) -> None:
+    """Whether the folder is new, or holds this very comparison.
+
+    Raises: SettingsError: if it holds something else.
+    """
+    folder, file = settings.folder, settings.results_file
+    if not file.exists():
+        # The lock may have been left by a call that was ended at once.
+        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
+            raise SettingsError(f"{folder} holds other things (no {file.name}); give a new or empty folder")
+        return
+    try:
+        before = load_results(file)
+    except ResultsError as error:
+        raise SettingsError(f"{error}. Move it away to begin anew: trainings that are complete are kept") from error
+    for name in ("dataset", "configuration", "plans", "equal", "budget"):
+        old, new = getattr(before, name), getattr(settings, name)
+        if old != new:
+            raise SettingsError(
+                f"{file} is of another comparison, with {name} {old!r} instead of {new!r}; give another folder with -o"
+            )
+
+
+def calibration_to_take(settings: Settings) -> Calibration | None:
+    """That of the other comparison, where one is named.
+
+    Raises: SettingsError: if it is of other plans or another device; ResultsError: if it cannot be read.
+    """
+    if settings.calibration_of is None:
+        return None
+    file = settings.calibration_of / RESULTS_FILE
+    other = load_results(file)
+    for name in ("dataset", "configuration", "plans"):
+        if getattr(other, name) != getattr(settings, name):
+            raise SettingsError(
+                f"{file} is of {name} {getattr(other, name)!r}, not {getattr(settings, name)!r}: an iteration costs "
+                "something else there; leave out --calibration-of"
+            )
+    file = settings.calibration_of / CALIBRATION_FILE
+    calibration = load_calibration(file)
+    if calibration.device != settings.device:
+        raise SettingsError(f"{file} was measured on {calibration.device}, not on {settings.device}")
+    return calibration

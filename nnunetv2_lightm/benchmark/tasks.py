@@ -1,0 +1,187 @@
+"""The pieces of a comparison, each resumable by itself: complexity of a trainer, calibration, and the runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from ..runs.nnunet_steps import (
+    Training,
+    evaluate_step,
+    is_complete_training,
+    predict_step,
+    training_continuation,
+    training_outputs,
+)
+from ..runs.pipeline import Pipeline, Step
+from .calibration import BudgetTooSmall, Calibration, largest_budget, validation_iterations
+from .settings import BUDGET, Settings, nnunet_folder
+
+
+@dataclass(frozen=True)
+class Task:
+    """Steps that one process does, in this machine or another.
+
+    Attributes:
+        name: Of its folder and its log.
+        folder: For the state of its steps.
+        log_file: Of all its steps.
+        steps: In order.
+    """
+
+    name: str
+    folder: Path
+    log_file: Path
+    steps: tuple[Step, ...]
+
+    def pipeline(self) -> Pipeline:
+        """Made where it runs: its commands get the environment of that process."""
+        software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
+        return Pipeline(self.folder, self.steps, environment={}, version=software, log_file=self.log_file)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training with what comes after it.
+
+    Attributes:
+        trainer: Without budget and seed.
+        name: With them, as nnU-Net knows it.
+        fold: Of the split.
+        seed: Of the training.
+        epochs: All of them.
+        iterations_per_epoch: Of training.
+        validation_iterations_per_epoch: Likewise.
+    """
+
+    trainer: str
+    name: str
+    fold: int
+    seed: int
+    epochs: int
+    iterations_per_epoch: int
+    validation_iterations_per_epoch: int
+
+    @property
+    def key(self) -> str:
+        """Of its task and its files."""
+        return f"{self.name}_fold{self.fold}"
+
+    def training(self, settings: Settings) -> Training:
+        return Training(settings.dataset, settings.configuration, settings.plans, self.name, self.fold, settings.device)
+
+    def fold_folder(self, settings: Settings) -> Path:
+        return self.training(settings).fold_folder(nnunet_folder("nnUNet_results"))
+
+    def predictions(self, settings: Settings) -> Path:
+        """Of the test cases, else those that nnU-Net's final validation makes."""
+        if settings.has_test_split:
+            return settings.folder / "predictions" / self.key
+        return self.fold_folder(settings) / "validation"
+
+    def evaluation_file(self, settings: Settings) -> Path:
+        return settings.folder / "evaluations" / f"{self.key}.json"
+
+
+def plan_runs(settings: Settings, calibration: Calibration) -> list[PlannedRun]:
+    """All trainers with the first seed and fold, then with the next.
+
+    Raises: BudgetTooSmall: naming the trainer of which not one iteration fits.
+    """
+    budgets = {}
+    for trainer in settings.trainers:
+        try:
+            budgets[trainer] = _budget(settings.budget, calibration, trainer)
+        except BudgetTooSmall as error:
+            raise BudgetTooSmall(f"{trainer}: {error}") from error
+    return [
+        PlannedRun(trainer, f"{trainer}_{suffix}_seed{seed}", fold, seed, *sizes)
+        for seed in settings.seeds
+        for fold in settings.folds
+        for trainer, (suffix, *sizes) in budgets.items()
+    ]
+
+
+def _budget(budget: str | float, calibration: Calibration, trainer: str) -> tuple[str, int, int, int]:
+    """Suffix, epochs, and training and validation iterations of an epoch."""
+    found = calibration.trainers[trainer]
+    if isinstance(budget, str):
+        match = BUDGET.fullmatch(budget)
+        suffix, epochs = budget, int(match["epochs"])
+        if match["iterations"] is None:
+            return suffix, epochs, found.iterations_per_epoch, found.validation_iterations_per_epoch
+        iterations = int(match["iterations"])
+    else:
+        epochs, iterations = largest_budget(found.median, budget)
+        suffix = f"{epochs}epochs_{iterations}iters"
+    return suffix, epochs, iterations, validation_iterations(iterations)
+
+
+def run_task(settings: Settings, run: PlannedRun) -> Task:
+    """Train, predict the test cases if there are any, evaluate. A training that is there already is adopted."""
+    fold_folder, predictions = run.fold_folder(settings), run.predictions(settings)
+    output, title = run.evaluation_file(settings), f"{_short(run.trainer)}_seed{run.seed}_fold{run.fold}"
+    steps = [
+        Step(
+            f"{title} train",
+            run.training(settings).train_command,
+            outputs=training_outputs(fold_folder),
+            continuation=partial(training_continuation, fold_folder),
+            found=partial(is_complete_training, fold_folder),
+        )
+    ]
+    options = ("--dataset-json", str(settings.preprocessed / "dataset.json"), *settings.evaluation)
+    name = f"{title} evaluate"
+    if settings.has_test_split:
+        images = settings.raw / "imagesTs"
+        steps += [
+            predict_step(run.training(settings), fold_folder, images, predictions, name=f"{title} predict"),
+            evaluate_step(predictions, settings.raw / "labelsTs", output, *options, name=name),
+        ]
+    else:
+        # The references are those of all folds.
+        references, summary = settings.preprocessed / "gt_segmentations", training_outputs(fold_folder)[1]
+        steps.append(evaluate_step(predictions, references, output, *options, "--chill", name=name, inputs=(summary,)))
+    return _task(settings, run.key, steps)
+
+
+def preparation_tasks(settings: Settings) -> list[Task]:
+    """What the report says of each trainer's network, then the calibration of all of them together."""
+    counted = [_task(settings, f"complexity_{name}", [_complexity(settings, name)]) for name in settings.trainers]
+    return [*counted, _task(settings, "calibration", [_calibration(settings)])]
+
+
+def complexity_file(settings: Settings, trainer: str) -> Path:
+    return settings.folder / "complexity" / f"{trainer}.json"
+
+
+def _complexity(settings: Settings, trainer: str) -> Step:
+    output = complexity_file(settings, trainer)
+    model = ("-tr", trainer, "-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans)
+    # Memory of a patch can be measured on these two.
+    measured = ("-device", settings.device) if settings.device in ("cpu", "cuda") else ("--count-only",)
+    command = ("nnUNetv2_lightm", "complexity", *model, *measured, "--format", "json", "-o", str(output))
+    return Step(f"{_short(trainer)} complexity", command, outputs=(output,))
+
+
+def _calibration(settings: Settings) -> Step:
+    output = settings.calibration_file
+    command = (
+        *("python", "-m", "nnunetv2_lightm.benchmark.calibrate", "-tr", *settings.trainers),
+        *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),
+        *("-f", str(settings.folds[0]), "-device", settings.device, "-o", str(output)),
+    )
+    # It goes on by itself, also with further trainers, from the turns in its file.
+    return Step("calibration", command, outputs=(output,))
+
+
+def _task(settings: Settings, name: str, steps: Sequence[Step]) -> Task:
+    return Task(name, settings.folder / "state" / name, settings.folder / "logs" / f"{name}.log", tuple(steps))
+
+
+def _short(trainer: str) -> str:
+    return re.sub("^nnUNetTrainer(?=.)", "", trainer)

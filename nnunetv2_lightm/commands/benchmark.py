@@ -1,0 +1,142 @@
+"""``nnUNetv2_lightm benchmark``: trainers on the same plans, split and budget, trained, predicted and evaluated."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..benchmark.settings import Settings
+    from ..complexity.plans import PlannedConfiguration
+
+
+def main(argv: list[str]) -> int:
+    """Run the command. Returns its exit code: 0 done, 1 something failed, 2 wrongly called, 130 interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.slurm and arguments.launcher != "slurm":
+        parser.error("--slurm goes with --launcher slurm")
+    if arguments.nsd_tolerance_mm is not None and not (arguments.surface and arguments.nsd_tolerance_mm > 0):
+        parser.error("--nsd-tolerance-mm goes with --surface, and must be above 0")
+    # After the arguments: `--help` loads neither torch nor scipy.
+    from ..benchmark.calibration import BudgetTooSmall
+    from ..benchmark.comparison import Comparison
+    from ..benchmark.launchers import SlurmLauncher, parse_slurm_options, run_here
+    from ..benchmark.results import ResultsError
+    from ..benchmark.settings import (
+        SettingsError,
+        check_data,
+        check_folder,
+        check_trainers,
+        parse_budget,
+        parse_wall_clock,
+    )
+    from ..evaluation.scores import EvaluationError
+    from ..evaluation.surface_scores import require_monai
+    from ..runs.pipeline import PipelineError
+    from ..runs.process import INTERRUPTED, sigterm_interrupts
+
+    expected = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, EvaluationError, OSError)
+    try:
+        check_trainers(arguments.tr)
+        budget = parse_wall_clock(arguments.wall_clock) if arguments.budget is None else parse_budget(arguments.budget)
+        planned = check_data(arguments.d, arguments.c, arguments.p, arguments.folds)
+        settings = _settings(arguments, planned, budget, argv)
+        check_folder(settings)
+        if arguments.surface:
+            require_monai()
+        launch = run_here
+        if arguments.launcher == "slurm":
+            launch = SlurmLauncher(settings.folder / "slurm", parse_slurm_options(arguments.slurm))
+        with sigterm_interrupts():
+            complete = Comparison(settings, planned, launch).run()
+    except expected as error:
+        print(f"\nbenchmark: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        jobs = "; the jobs go on" if arguments.launcher == "slurm" else ""
+        print(f"\nbenchmark: interrupted{jobs}; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    if not complete:
+        print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {settings.folder / 'logs'}")
+        return 1
+    print(f"\nresults:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, report.md beside it")
+    return 0
+
+
+def _settings(
+    arguments: argparse.Namespace, planned: PlannedConfiguration, budget: str | float, argv: Sequence[str]
+) -> Settings:
+    from ..benchmark.settings import Settings
+
+    surface = ("--surface",) if arguments.surface else ()
+    if arguments.nsd_tolerance_mm is not None:
+        surface += ("--nsd-tolerance-mm", f"{arguments.nsd_tolerance_mm:g}")
+    equal = f"{budget} each" if arguments.budget is not None else f"{arguments.wall_clock} of training each"
+    return Settings(
+        folder=arguments.o.absolute(),
+        dataset=planned.dataset,
+        configuration=arguments.c,
+        plans=arguments.p,
+        trainers=tuple(arguments.tr),
+        budget=budget,
+        folds=tuple(dict.fromkeys(arguments.folds)),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        device=arguments.device,
+        evaluation=surface,
+        title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
+        command=shlex.join(["nnUNetv2_lightm", "benchmark", *argv]),
+        calibration_of=arguments.calibration_of and arguments.calibration_of.absolute(),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm benchmark",
+        description="Compare trainers on a data set that is planned and preprocessed: train each with nnUNetv2_train, "
+        "predict the test split (imagesTs and labelsTs of the raw data set; without them the validation cases of the "
+        "fold count) with nnUNetv2_predict, evaluate, and write results.json, report.md and report.html.",
+        epilog="First the cost of an iteration is measured, the trainers taking turns. With --wall-clock each gets as "
+        "many iterations as fit into that time by these costs, so that its learning rate falls to the end and a noisy "
+        "machine does not decide. Trainings are called TRAINER_BUDGET_seedN in nnUNet_results; what is complete "
+        "there is taken, what is begun goes on (do not start the command while one of them is running). Ended in any "
+        "way, the same command goes on. A run that fails stops no other, and is tried again by the same command.",
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="data set, its number or name")
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="e.g. 3d_fullres")
+    parser.add_argument(
+        "-tr", required=True, nargs="+", metavar="TRAINER", help="without budget: nnUNetTrainer, or one of this package"
+    )
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="receives results, reports and logs")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--budget", metavar="BUDGET", help="the same iterations for all, e.g. 20epochs_100iters")
+    budget.add_argument("--wall-clock", metavar="TIME", help="the same time for all: 90s, 60min, 2h")
+    parser.add_argument(
+        "--calibration-of",
+        type=Path,
+        metavar="FOLDER",
+        help="take what an iteration costs from this comparison of the same plans; what it lacks is measured",
+    )
+    parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="one after the other (default), or a job each"
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of each job, as submitit names them: partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 mem=32GB; "
+        "time, in minutes, is needed",
+    )
+    parser.add_argument("--surface", action="store_true", help="also HD95 and NSD; needs MONAI (extra `metrics`)")
+    parser.add_argument("--nsd-tolerance-mm", type=float, metavar="MM", help="as evaluate's")
+    parser.add_argument("--title", help="of the report (default: data set, configuration and budget)")
+    return parser

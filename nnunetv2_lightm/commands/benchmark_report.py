@@ -1,0 +1,40 @@
+"""``nnUNetv2_lightm benchmark-report``: comparisons of trainers as report.md and a self-contained report.html."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns its exit code: 0 done, 1 the results cannot be read."""
+    arguments = _parser().parse_args(argv)
+    # After the arguments: `--help` loads neither torch nor scipy.
+    from ..benchmark.report.document import write_report
+    from ..benchmark.results import ResultsError, load_results
+    from ..evaluation.scores import EvaluationError
+
+    try:
+        results = [load_results(path) for path in arguments.results]
+        write_report(results, arguments.output, arguments.title or results[0].title)
+    except (ResultsError, EvaluationError, OSError) as error:
+        print(f"benchmark-report: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.output / 'report.md'}\n{arguments.output / 'report.html'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm benchmark-report",
+        description="Write report.md and a self-contained report.html about one or several comparisons.",
+    )
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="written by `benchmark`")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="receives the report")
+    parser.add_argument("--title", help="of the report (default: that of the first comparison)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""What ``doctor`` looks at: one module for each subject, each returning :class:`.finding.Finding` objects."""

@@ -1,0 +1,1 @@
+"""``nnUNetv2_lightm demo``: from convert to a table, on generated phantoms."""

@@ -1,0 +1,90 @@
+"""``nnUNetv2_lightm demo``: the whole path once, on phantoms, by the commands that one would use on real data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from ...evaluation.scores import EvaluationError
+from ...runs.pipeline import Pipeline, PipelineError
+from ...runs.process import INTERRUPTED, CommandFailed, sigterm_interrupts
+from ...runs.progress import Progress
+from .report import write_report
+from .steps import TRAINER, DemoSettings, demo_environment, demo_steps
+
+
+def run_demo(settings: DemoSettings) -> None:
+    """Run the steps that are not complete, then write the report and print its table.
+
+    Raises:
+        PipelineError: if the folder cannot be used.
+        CommandFailed: if a step fails.
+        EvaluationError: if the results cannot be read.
+    """
+    environment = demo_environment(settings.folder)
+    steps = demo_steps(settings)
+    software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
+    pipeline = Pipeline(settings.folder, steps, environment=environment, version=software)
+    print(f"The demo works in {settings.folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
+    print("Interrupted, it goes on when it is started again.\n")
+    progress = Progress(steps)
+    pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
+    seconds = {step.name: pipeline.seconds(step) for step in steps}
+    print("\n" + write_report(settings, steps, seconds))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns its exit code: 0 done, 1 a step failed, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    settings = DemoSettings(
+        folder=arguments.folder.absolute(),
+        trainer=arguments.trainer,
+        device=arguments.device,
+        num_cases=arguments.num_cases,
+        shape=tuple(arguments.shape),
+    )
+    try:
+        with sigterm_interrupts():
+            run_demo(settings)
+    except (PipelineError, CommandFailed, EvaluationError, OSError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm demo",
+        description="Generate CT-like phantoms, then convert, plan, preprocess, train, predict and evaluate with the "
+        "commands that one uses on real data. Ends with a table, pictures, and the commands. Everything is in one "
+        "folder; nnU-Net's own folders are left alone.",
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path("nnunetv2_lightm_demo"), help="receives everything (default: %(default)s)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--trainer", default=TRAINER, help="any nnU-Net trainer (default: %(default)s)")
+    parser.add_argument(
+        "--num-cases",
+        type=int,
+        default=DemoSettings.num_cases,
+        help="phantoms, a fifth held out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        default=DemoSettings.shape,
+        help="voxels of a phantom (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""``nnUNetv2_lightm doctor``: a module for each subject, whose checks return :class:`.finding.Finding` objects."""

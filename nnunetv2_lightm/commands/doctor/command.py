@@ -1,0 +1,57 @@
+"""``nnUNetv2_lightm doctor``: one screen that says whether a training would start, and if not what to mend."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from ...autoload import shim_directory
+from . import dataset, discovery, folders, libraries, machine, probe, scan_backends
+from .finding import Finding, Status
+from .render import as_json, as_text
+
+IN_A_FRESH_PROCESS: tuple[Callable[[dict[str, object]], list[Finding]], ...] = (
+    libraries.check_nnunetv2,
+    libraries.check_torch,
+    libraries.check_device,
+    discovery.check_discovery,
+    scan_backends.check_backends,
+)
+HERE: tuple[Callable[[], list[Finding]], ...] = (folders.check_folders, machine.check_machine)
+
+
+def main(argv: list[str]) -> int:
+    """Print the findings. Returns 1 when a training could not start, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm doctor",
+        description="Say whether a training would start on this machine, and if not why and how to mend it.",
+        epilog="Exit code: 0 if a training would start, 1 if not.",
+    )
+    parser.add_argument("--dataset", metavar="DATASET", help="look also at this data set, by its name or id")
+    parser.add_argument("--plans", default="nnUNetPlans", metavar="NAME", help="its plans (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--print-trainer-path",
+        action="store_true",
+        help="print only the directory to put into nnUNet_extTrainer where the autoload cannot work",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.print_trainer_path:
+        print(shim_directory())
+        return 0
+    if sys.stderr.isatty():
+        print("Looking the trainer up as nnU-Net does; this takes some seconds.", file=sys.stderr)
+    findings = examine()
+    if arguments.dataset is not None:
+        findings += dataset.check_dataset(arguments.dataset, arguments.plans)
+    print(as_json(findings) if arguments.json else as_text(findings))
+    return 1 if any(finding.status is Status.FAIL for finding in findings) else 0
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of the screen."""
+    found = probe.examine()
+    return [finding for check in IN_A_FRESH_PROCESS for finding in check(found)] + [
+        finding for check in HERE for finding in check()
+    ]

@@ -1,0 +1,59 @@
+"""How findings are shown: a screen for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict
+
+from .finding import Finding, Status
+
+COLOURS = {Status.OK: "\033[32m", Status.NOTE: "\033[33m", Status.FAIL: "\033[31m"}
+RESET = "\033[0m"
+
+
+def as_json(findings: list[Finding]) -> str:
+    """The verdict and all findings."""
+    would_start = all(finding.status is not Status.FAIL for finding in findings)
+    return json.dumps({"training_would_start": would_start, "findings": [asdict(f) for f in findings]}, indent=2)
+
+
+def as_text(findings: list[Finding]) -> str:
+    """One line a finding, then the verdict with what to mend."""
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(_line(finding, width))
+        if finding.status is Status.NOTE:
+            lines += [f"{'':{width + 8}}{step}" for step in finding.remedy]
+    failures = [finding for finding in findings if finding.status is Status.FAIL]
+    if not failures:
+        notes = any(finding.status is Status.NOTE for finding in findings)
+        return "\n".join([*lines, "", "A training would start" + ("; mind the notes." if notes else ".")])
+    lines += ["", "A training would not start. To mend:"]
+    for failure in failures:
+        steps = failure.remedy or (failure.message,)
+        lines += [f"  {failure.subject}", *(f"      {step}" for step in steps)]
+    return "\n".join(lines)
+
+
+def _line(finding: Finding, width: int) -> str:
+    columns = max(60, shutil.get_terminal_size((120, 24)).columns)
+    text = textwrap.fill(
+        f"{finding.status.value:<6}{finding.subject:<{width + 2}}{finding.message}",
+        width=columns,
+        subsequent_indent=" " * (width + 8),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    if not _coloured():
+        return text
+    mark = finding.status.value
+    return COLOURS[finding.status] + mark + RESET + text[len(mark) :]
+
+
+def _coloured() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,133 @@
+"""``nnUNetv2_lightm evaluate``: DSC, mIoU, HD95 and NSD per class of a folder of predictions, or of two, compared."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+DEFAULT_NSD_TOLERANCE_MM = 2.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns its exit code: 0 done, 1 the input cannot be evaluated."""
+    arguments = _parse(argv)
+    # After the arguments: `--help` loads neither torch nor scipy.
+    from ..evaluation.folders import evaluate_folder, find_dataset_json, read_dataset_json
+    from ..evaluation.json_files import to_json
+    from ..evaluation.paired import compare
+    from ..evaluation.scores import EvaluationError
+    from ..evaluation.tables import comparison_table, markdown_table, to_csv
+    from ..files import write_text
+
+    try:
+        for output in filter(None, (arguments.csv, arguments.json)):
+            output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        dataset_json = read_dataset_json(
+            arguments.dataset_json or find_dataset_json(arguments.predictions, arguments.references)
+        )
+        evaluations = [
+            evaluate_folder(
+                predictions,
+                arguments.references,
+                dataset_json["labels"],
+                file_ending=dataset_json["file_ending"],
+                reader=dataset_json.get("overwrite_image_reader_writer"),
+                allow_missing=arguments.chill,
+                nsd_tolerance_mm=arguments.nsd_tolerance_mm,
+                workers=arguments.workers,
+            )
+            for predictions in filter(None, (arguments.predictions, arguments.against))
+        ]
+        comparisons = [compare(*evaluations, metric) for metric in evaluations[0].scores if len(evaluations) == 2]
+        if arguments.csv:
+            write_text(arguments.csv, to_csv(evaluations[0]))
+        if arguments.json:
+            write_text(arguments.json, to_json(*evaluations, comparisons=comparisons))
+    except (EvaluationError, ImportError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    if arguments.surface and not evaluations[0].spacing_known:
+        remark = f"{dataset_json['file_ending']} files have no spacing: HD95 and the tolerance of NSD are in pixels"
+        print(f"evaluate: {remark}", file=sys.stderr)
+    if not comparisons:
+        print(markdown_table(evaluations[0]))
+        return 0
+    for folder, evaluation in zip((arguments.predictions, arguments.against), evaluations):
+        print(f"{folder}\n\n{markdown_table(evaluation)}\n")
+    print(
+        f"{arguments.predictions} less {arguments.against}, paired\n\n{comparison_table(comparisons, evaluations[0])}"
+    )
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_lightm evaluate",
+        description="DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, and "
+        "in brackets the bootstrap 95 % interval of the mean (percentiles of 10,000 resamples; from three cases).",
+        epilog="A case in which neither the reference nor the prediction has a voxel of a class does not count for "
+        "this class; if only one of them has, DSC, IoU and NSD are 0 and HD95 is the diagonal of the image. p is that "
+        "of the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; 1 if there is no difference), "
+        "not corrected for the number of classes and metrics.",
+    )
+    parser.add_argument("predictions", type=Path, help="folder of predicted segmentations")
+    parser.add_argument("references", type=Path, help="folder of reference segmentations with the same file names")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="predictions of a second method for the same cases: also the paired difference of each metric, its "
+        "bootstrap 95 %% interval and Wilcoxon's p",
+    )
+    parser.add_argument(
+        "--surface",
+        action="store_true",
+        help="also HD95 in mm and NSD, the part of the surfaces that is right within the tolerance; in pixels for "
+        "files without a spacing, as PNG; needs MONAI (the extra metrics)",
+    )
+    parser.add_argument(
+        "--nsd-tolerance-mm",
+        type=_tolerance,
+        metavar="MM",
+        help=f"tolerance of NSD with --surface (default: {DEFAULT_NSD_TOLERANCE_MM:g}); best what experts differ by",
+    )
+    parser.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="names the labels (default: the one in the prediction folder or beside the references)",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of every case (of predictions)")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write statistics, rules, scores of every case, and the comparison",
+    )
+    parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="cases read at once (default: cores, at most 4)")
+    arguments = parser.parse_args(argv)
+    if not arguments.surface and arguments.nsd_tolerance_mm is not None:
+        parser.error("--nsd-tolerance-mm is for NSD: give --surface too")
+    if arguments.surface and arguments.nsd_tolerance_mm is None:
+        arguments.nsd_tolerance_mm = DEFAULT_NSD_TOLERANCE_MM
+    return arguments
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: need at least 1")
+    return number
+
+
+def _tolerance(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: need a distance of 0 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""FLOPs of our registered operators, in the form that ``torch.utils.flop_counter.FlopCounterMode`` takes.
+
+It knows PyTorch's own convolutions and matrix products, counts 2 FLOPs for each multiplication with its addition (MAC),
+and would pass over ours. A fused operator has two formulas: for what is dense in it, and for its scan. All arguments
+are shapes in place of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import torch
+
+from ..ops.rvm_layer import PARAMETERS as RVM_PARAMETERS
+
+Shape = Sequence[int]
+Formulas = Mapping[Callable, Callable[..., int]]
+# What an RVM layer multiplies each token with; every weight is used once for each.
+DENSE_IN_RVM = ("in_proj", "gate_proj", "conv_weight", "x_proj", "dt_weight", "out_proj", "projection_weight")
+
+
+def selective_scan_flops(batch: int, length: int, d_inner: int, d_state: int, *, skip: bool, gate: bool) -> int:
+    """9 for each token, channel and state; 1 more for each token and channel with the skip D, and with the gate z.
+
+    Source: https://github.com/state-spaces/mamba/issues/110, as VMamba counts. Exponentials count as 1 FLOP, the
+    softplus and the SiLU not at all.
+    """
+    return batch * length * d_inner * (9 * d_state + skip + gate)
+
+
+def _scan(u: Shape, delta: Shape, A: Shape, B: Shape, C: Shape, D: Shape | None, z: Shape | None, *_, **__) -> int:
+    return selective_scan_flops(*u, A[1], skip=D is not None, gate=z is not None)
+
+
+def _dense_in_rvm(x: Shape, parameters: Sequence[Shape], *_, **__) -> int:
+    weights = dict(zip(RVM_PARAMETERS, parameters, strict=True))
+    return 2 * prod(x[:-1]) * sum(prod(weights[name]) for name in DENSE_IN_RVM)
+
+
+def _scan_in_rvm(x: Shape, parameters: Sequence[Shape], *_, **__) -> int:
+    d_inner, d_state = dict(zip(RVM_PARAMETERS, parameters, strict=True))["A"]
+    return selective_scan_flops(x[0], prod(x[1:-1]), d_inner, d_state, skip=True, gate=False)
+
+
+def _depthwise(surroundings: int, x: Shape, size: Shape, parameters: Sequence[Shape], **_) -> int:
+    """Convolution and pointwise layer work on the voxels of the output; biases have one axis and count nothing."""
+    return 2 * x[0] * prod(size) * sum(prod(shape) for shape in parameters if len(shape) > 1)
+
+
+_OURS = torch.ops.nnunetv2_lightm
+DENSE_FLOPS: Formulas = {_OURS.rvm_layer: _dense_in_rvm, _OURS.depthwise: _depthwise}
+SCAN_FLOPS: Formulas = {_OURS.selective_scan: _scan, _OURS.rvm_layer: _scan_in_rvm}

@@ -1,0 +1,152 @@
+"""Trainers on one configuration, counted and measured, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from ..evaluation.tables import format_csv, format_markdown
+from ..measure.machine import processor, version
+from .counting import TrueCount, on_meta, true_count
+from .errors import PlansError
+from .measurement import FORWARD, TRAINING, Measurement, measure
+from .plans import PlannedConfiguration, build_network, find_trainer, read_configuration
+from .true_columns import TRUE_HEADER, TRUE_LEGEND, true_cells, true_record
+
+WORKS = {FORWARD: "forward", TRAINING: "training step"}
+
+
+@dataclass(frozen=True)
+class TrainerRow:
+    """A trainer's network.
+
+    Attributes:
+        trainer: Its name.
+        true: Counts for one patch.
+        measured: By work; empty if it is only counted.
+    """
+
+    trainer: str
+    true: TrueCount
+    measured: dict[str, Measurement]
+
+
+def trainer_report(
+    trainers: Sequence[str],
+    dataset: str,
+    configuration: str,
+    plans_identifier: str,
+    *,
+    device: str | None,
+    form: str,
+) -> str:
+    """Count the networks that trainers build for a configuration, measure them, and write it down.
+
+    Args:
+        trainers: Names, with or without a budget.
+        dataset: Number or full name.
+        configuration: E.g. "3d_fullres".
+        plans_identifier: E.g. "nnUNetPlans".
+        device: Measure on "cpu" or "cuda"; None: count only.
+        form: A key of ``FORMS``.
+    Raises: PlansError: if a trainer, the data set, its plans or the configuration is not found.
+    """
+    planned = read_configuration(dataset, configuration, plans_identifier)
+    # All are found and counted, which takes seconds, before the first is measured.
+    classes = {name: find_trainer(name) for name in trainers}
+    counts = {name: count_trainer(found, planned) for name, found in classes.items()}
+    rows = [
+        TrainerRow(name, true, {work: measure(name, planned, work, device) for work in WORKS} if device else {})
+        for name, true in counts.items()
+    ]
+    return FORMS[form](planned, rows)
+
+
+def count_trainer(trainer: type, planned: PlannedConfiguration) -> TrueCount:
+    """True counts of the network that predicts, for one patch; trainer: its class.
+
+    Raises: PlansError: if the trainer builds no network from these plans.
+    """
+    try:
+        network = on_meta(lambda: build_network(trainer, planned))
+    except ValueError as error:
+        raise PlansError(f"{trainer.__name__}: {error}") from error
+    return true_count(network, planned.sample_shape)
+
+
+def as_markdown(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
+    """What it is, a row for each trainer, and what the numbers are."""
+    patch = "x".join(map(str, planned.sample_shape[1:]))
+    channels = f"input channels: {planned.sample_shape[0]}, output channels: {planned.num_outputs}"
+    title = f"{planned.dataset}, {planned.plans_file.stem}, {planned.name}: patch {patch}, {channels}"
+    works = [work for work in WORKS if rows[0].measured]
+    header = ["trainer", *TRUE_HEADER, *(f"{WORKS[work]}, {unit}" for work in works for unit in ("s", "MiB"))]
+    table = [header]
+    for row in rows:
+        cells = [cell for work in works for cell in _measured_cells(row.measured[work])]
+        table.append([row.trainer, *true_cells(row.true), *cells])
+    return "\n\n".join([title, format_markdown(table), _legend(rows)]) + "\n"
+
+
+def as_csv(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
+    """A line for each trainer."""
+    records = [_record(planned, row) for row in rows]
+    return format_csv([records[0].keys(), *(record.values() for record in records)])
+
+
+def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
+    """As the CSV, with the quartiles of the times, and the machine."""
+    content = {
+        "machine": {"processor": processor(), "torch": version("torch"), "nnunetv2": version("nnunetv2")},
+        "trainers": [
+            {**_record(planned, row), "measured": {work: asdict(found) for work, found in row.measured.items()}}
+            for row in rows
+        ],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FORMS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] = {
+    "markdown": as_markdown,
+    "csv": as_csv,
+    "json": as_json,
+}
+
+
+def _measured_cells(found: Measurement) -> tuple[str, str]:
+    seconds = "-" if found.seconds is None else f"{found.seconds.median:.3g}"
+    return seconds, "-" if found.transient_mib is None else f"{found.transient_mib:,.0f}"
+
+
+def _legend(rows: Sequence[TrainerRow]) -> str:
+    lines = [f"- **counted**: {TRUE_LEGEND}"]
+    found = [measurement for row in rows for measurement in row.measured.values()]
+    if found:
+        settings = sorted({one.setting for one in found if one.setting})
+        lines += [
+            "- **measured**: one patch, batch 1: median seconds, and peak memory while it runs, on top of what network",
+            "  and optimizer hold. Forward is one pass of prediction; the training step is the trainer's own.",
+            "- **here**: " + "; ".join([processor(), f"torch {version('torch')}", *settings]) + ".",
+        ]
+    for row in rows:
+        for work, one in row.measured.items():
+            if one.not_measured:
+                missing = "memory" if one.seconds else "time and memory"
+                lines.append(f"- **not measured**: {missing} of {row.trainer}, {WORKS[work]}: {one.not_measured}")
+    return "\n".join(lines)
+
+
+def _record(planned: PlannedConfiguration, row: TrainerRow) -> dict[str, object]:
+    record = {
+        "trainer": row.trainer,
+        "dataset": planned.dataset,
+        "plans": planned.plans_file.stem,
+        "configuration": planned.name,
+        "patch": "x".join(map(str, planned.sample_shape[1:])),
+        **true_record(row.true),
+    }
+    for work, found in row.measured.items():
+        record[f"{work}_seconds"] = found.seconds and found.seconds.median
+        record[f"{work}_transient_mib"] = found.transient_mib
+    return record

@@ -1,0 +1,114 @@
+"""Scores of a folder of predictions against a folder of references."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .scores import METRICS, Evaluation, EvaluationError, foreground_classes, score_case
+from .segmentations import choose_reader, has_spacing, pair_files, read_segmentation_and_spacing
+from .surface_scores import SURFACE_METRICS, require_monai, score_surfaces
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    labels: Mapping[str, int | list[int]],
+    *,
+    file_ending: str,
+    reader: str | None = None,
+    allow_missing: bool = False,
+    nsd_tolerance_mm: float | None = None,
+    workers: int | None = None,
+) -> Evaluation:
+    """Compare a folder of predictions with the references of the same file names.
+
+    Args:
+        predictions: Folder that e.g. `nnUNetv2_predict` wrote.
+        references: Folder of reference segmentations, e.g. labelsTs.
+        labels: dataset.json's `labels`: name to value, or to the values of a region. The background (0) is not
+            scored; voxels where the reference has the value of "ignore" are left out. Every value that occurs in a
+            file must be named here.
+        file_ending: dataset.json's `file_ending`.
+        reader: dataset.json's `overwrite_image_reader_writer`, if it has one.
+        allow_missing: References without a prediction are left out instead of refused.
+        nsd_tolerance_mm: Also HD95 and NSD, the latter at this tolerance, by the spacing of the reference; for files
+            without a spacing, as PNG, all is in pixels. Needs MONAI.
+        workers: Cases that are read at the same time; default: the number of cores, at most 4. HD95 and NSD take 15
+            bytes (with MONAI 1.5: 200) for each voxel of a class's bounding box.
+    Raises: EvaluationError: if a file is missing, surplus, damaged, of another shape than its partner, or holds
+        values that no label names; or if the labels are no dataset.json's. ImportError: if MONAI is needed and missing.
+    """
+    if nsd_tolerance_mm is not None:
+        require_monai()
+    classes, ignored = foreground_classes(labels)
+    known = sorted({0, *(v for values in classes.values() for v in values), *([] if ignored is None else [ignored])})
+    pairs = pair_files(Path(predictions), Path(references), file_ending, allow_missing=allow_missing)
+
+    # nnU-Net's readers print remarks, and standard output is for the table; MONAI warns of an argument of its own.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        image_reader = choose_reader(pairs[0][2], file_ending, reader)
+
+        def score(pair: tuple[str, Path, Path]) -> np.ndarray:
+            case, *files = pair
+            (prediction, _), (reference, spacing) = (
+                read_segmentation_and_spacing(file, image_reader, known_values=known) for file in files
+            )
+            try:
+                scores = score_case(prediction, reference, classes, ignored)
+            except EvaluationError as error:
+                raise EvaluationError(f"case {case} ({files[0]} and {files[1]}): {error}") from error
+            if nsd_tolerance_mm is None:
+                return scores
+            surfaces = score_surfaces(
+                prediction, reference, classes, ignored, spacing_mm=spacing, tolerance_mm=nsd_tolerance_mm
+            )
+            return np.concatenate([scores, surfaces])
+
+        with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+            scores = np.stack(list(pool.map(score, pairs)))
+    metrics = METRICS if nsd_tolerance_mm is None else (*METRICS, *SURFACE_METRICS)
+    return Evaluation(
+        cases=tuple(case for case, _, _ in pairs),
+        classes=tuple(classes),
+        scores={metric: scores[:, i] for i, metric in enumerate(metrics)},
+        nsd_tolerance_mm=nsd_tolerance_mm,
+        spacing_known=has_spacing(image_reader),
+    )
+
+
+def find_dataset_json(predictions: Path, references: Path) -> Path:
+    """The dataset.json in the prediction folder, or beside or in the folder of the references.
+
+    Raises: EvaluationError: if there is none.
+    """
+    candidates = [folder / "dataset.json" for folder in (predictions, references.absolute().parent, references)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise EvaluationError(
+        f"no dataset.json among {', '.join(map(str, candidates))}; it names the labels: give it with --dataset-json"
+    )
+
+
+def read_dataset_json(path: Path) -> dict:
+    """Read a dataset.json and see to it that it has what an evaluation needs.
+
+    Raises: EvaluationError: if it is unreadable, or lacks `labels` or `file_ending`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict) or "file_ending" not in content:
+        raise EvaluationError(f'{path}: needs "labels" (name to value) and "file_ending", as nnU-Net v2 writes them')
+    return content

@@ -1,0 +1,95 @@
+"""nnU-Net's training and prediction, and our evaluation, as steps of a pipeline: the stock commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..nnunet_faults import CHECKPOINTS, is_whole_checkpoint
+from .pipeline import Step
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of nnU-Net.
+
+    Attributes:
+        dataset: Full name, DatasetXXX_Name.
+        configuration: E.g. "3d_fullres".
+        plans: Plans identifier.
+        trainer: With budget and seed.
+        fold: Of the split.
+        device: "cpu", "cuda" or "mps".
+    """
+
+    dataset: str
+    configuration: str
+    plans: str
+    trainer: str
+    fold: int
+    device: str
+
+    def fold_folder(self, results: Path) -> Path:
+        """Where nnU-Net puts checkpoints and validation; results: the folder nnUNet_results."""
+        return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}" / f"fold_{self.fold}"
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return "-tr", self.trainer, "-p", self.plans, "-device", self.device
+
+    @property
+    def _dataset_id(self) -> str:
+        return str(int(self.dataset[len("Dataset") :].partition("_")[0]))
+
+    @property
+    def train_command(self) -> tuple[str, ...]:
+        return "nnUNetv2_train", self._dataset_id, self.configuration, str(self.fold), *self._options
+
+    def predict_command(self, images: Path, predictions: Path) -> tuple[str, ...]:
+        model = ("-d", self._dataset_id, "-c", self.configuration, "-f", str(self.fold), *self._options)
+        return "nnUNetv2_predict", "-i", str(images), "-o", str(predictions), *model
+
+
+def training_outputs(fold_folder: Path) -> tuple[Path, ...]:
+    """What a training leaves that is complete, final validation included."""
+    return fold_folder / "checkpoint_final.pth", fold_folder / "validation" / "summary.json"
+
+
+def is_complete_training(fold_folder: Path) -> bool:
+    """Whether there is a training with its final validation, and its last checkpoint is undamaged."""
+    outputs = training_outputs(fold_folder)
+    return all(path.is_file() for path in outputs) and is_whole_checkpoint(outputs[0])
+
+
+def training_continuation(fold_folder: Path) -> list[str] | None:
+    """Arguments with which `nnUNetv2_train` goes on; removes torn checkpoints, which stock trainers can leave.
+
+    Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
+    """
+    checkpoints = [fold_folder / name for name in CHECKPOINTS if (fold_folder / name).exists()]
+    whole = [path.name for path in checkpoints if is_whole_checkpoint(path)]
+    for path in checkpoints:
+        if path.name not in whole:
+            path.unlink()
+    if "checkpoint_final.pth" in whole:
+        return ["--val"]
+    return ["--c"] if whole else None
+
+
+def predict_step(training: Training, fold_folder: Path, images: Path, predictions: Path, *, name: str) -> Step:
+    """Segment a folder of images; repeated when the training has another last checkpoint."""
+    return Step(
+        name,
+        training.predict_command(images, predictions),
+        outputs=(predictions / "dataset.json",),
+        leftovers=(predictions,),
+        inputs=(fold_folder / "checkpoint_final.pth",),
+    )
+
+
+def evaluate_step(
+    predictions: Path, references: Path, output: Path, *options: str, name: str, inputs: tuple[Path, ...] = ()
+) -> Step:
+    """Score predictions into a JSON file; options: further ones of `nnUNetv2_lightm evaluate`."""
+    command = ("nnUNetv2_lightm", "evaluate", str(predictions), str(references), *options, "--json", str(output))
+    return Step(name, command, outputs=(output,), leftovers=(output,), inputs=inputs)

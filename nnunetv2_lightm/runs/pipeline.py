@@ -1,0 +1,229 @@
+"""Steps that run one after the other in a folder, each a command; an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..files import write_text
+from .process import CommandFailed, resolve_command, run_logged
+
+STATE_FILE = "state.json"
+LOCK_FILE = ".lock"
+_SAVE_SECONDS = 5.0
+
+
+class PipelineError(RuntimeError):
+    """The folder cannot be worked in; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and what it leaves behind.
+
+    Attributes:
+        name: Also the name of its log.
+        command: As a user would type it.
+        outputs: Files and folders that are there when the step is complete.
+        leftovers: What is removed before the step starts afresh.
+        continuation: Arguments with which the command goes on after an interruption, or None if it cannot.
+        inputs: Files that the step reads; when one has changed since, the step runs again.
+        found: Whether what the step makes is there, whoever made it. Such a step is not repeated for another command
+            or version, and goes on with what others have begun. None: the state file alone tells.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    leftovers: tuple[Path, ...] = ()
+    continuation: Callable[[], list[str] | None] = field(default=lambda: None)
+    inputs: tuple[Path, ...] = ()
+    found: Callable[[], bool] | None = None
+
+
+class Pipeline:
+    """Runs steps and remembers in `state.json` which are complete.
+
+    A step runs again when its command, its inputs or the command of a step before it have changed, or its outputs are
+    gone. A step that was interrupted goes on if it can, otherwise starts afresh.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        steps: Sequence[Step],
+        *,
+        environment: Mapping[str, str],
+        version: str,
+        log_file: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: Holds the state, the logs and a lock while a run is at work.
+            steps: In order.
+            environment: Variables that the commands get besides those of this process.
+            version: Of the software; another one makes every step run again.
+            log_file: One log for all steps, which is added to; None: one for each step, in the folder.
+        Raises: PipelineError: if the state file is damaged.
+        """
+        self.folder = folder
+        self.steps = list(steps)
+        self.environment = {**os.environ, **environment}
+        self.version = version
+        self._log_file = log_file
+        self._state = self._load_state()
+
+    def run(
+        self,
+        on_tick: Callable[[Step, str, float], None],
+        *,
+        on_skip: Callable[[Step], None],
+        on_end: Callable[[Step, float], None],
+    ) -> None:
+        """Run what is not complete.
+
+        Args:
+            on_tick: Called about twice a second with the step, the newly logged text and the seconds so far.
+            on_skip: Called with a step that is complete already.
+            on_end: Called with a step that is complete now, and its seconds.
+        Raises:
+            PipelineError: if another run is at work in the folder.
+            CommandFailed: if a step fails, or leaves no outputs.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / STATE_FILE).exists():
+            self._save_state()  # from now on the folder is ours
+        with folder_lock(self.folder) as lock:
+            self._state = self._load_state()
+            fingerprint = self.version
+            for step in self.steps:
+                fingerprint = _fingerprint(fingerprint, step)
+                if self._is_complete(step, fingerprint):
+                    on_skip(step)
+                else:
+                    self._run_step(step, fingerprint, on_tick, lock)
+                    on_end(step, self.seconds(step))
+
+    def is_complete(self) -> bool:
+        """Whether a run would find nothing to do."""
+        self._state = self._load_state()
+        fingerprint = self.version
+        for step in self.steps:
+            fingerprint = _fingerprint(fingerprint, step)
+            if not self._is_complete(step, fingerprint):
+                return False
+        return True
+
+    def seconds(self, step: Step) -> float:
+        """Wall-clock time of a step over all runs that it took, in seconds."""
+        return self._state.get(step.name, {}).get("seconds", 0.0)
+
+    def log_file(self, step: Step) -> Path:
+        """Where the output of a step goes."""
+        return self._log_file or self.folder / "logs" / f"{step.name}.log"
+
+    def _is_complete(self, step: Step, fingerprint: str) -> bool:
+        if step.found is not None:
+            return step.found()
+        entry = self._state.get(step.name, {})
+        done = entry.get("complete", False) and entry["fingerprint"] == _with_inputs(fingerprint, step)
+        return done and all(path.exists() for path in step.outputs)
+
+    def _run_step(
+        self, step: Step, fingerprint: str, on_tick: Callable[[Step, str, float], None], lock: int | None
+    ) -> None:
+        entry = self._state.get(step.name, {})
+        fingerprint = _with_inputs(fingerprint, step)
+        interrupted = entry.get("fingerprint") == fingerprint and not entry["complete"]
+        more = step.continuation() if interrupted or step.found is not None else None
+        log_file = self.log_file(step)
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        if more is None:
+            for path in (*step.leftovers, *([] if self._log_file else [log_file])):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if more is None or not interrupted:
+            entry = {"fingerprint": fingerprint, "complete": False, "seconds": 0.0}
+        self._state[step.name] = entry
+        self._save_state()
+        spent, begin, saved = entry["seconds"], time.monotonic(), time.monotonic()
+
+        def tick(text: str) -> None:
+            nonlocal saved
+            entry["seconds"] = spent + time.monotonic() - begin
+            on_tick(step, text, entry["seconds"])
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                self._save_state()
+                saved = time.monotonic()
+
+        try:
+            run_logged(
+                [*resolve_command(step.command), *(more or [])],
+                log_file,
+                environment=self.environment,
+                on_tick=tick,
+                on_start=lambda pid: (self.folder / LOCK_FILE).write_text(str(pid)),
+                inherited_fds=[] if lock is None else [lock],
+            )
+            missing = [str(path) for path in step.outputs if not path.exists()]
+            if missing:
+                raise CommandFailed(f"{step.name} ended well but left no {', '.join(missing)}. Its log: {log_file}")
+            entry["complete"] = True
+        finally:
+            entry["seconds"] = spent + time.monotonic() - begin
+            self._save_state()
+
+    def _load_state(self) -> dict:
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise PipelineError(f"{self.folder} holds other things (no {STATE_FILE}); give a new or empty folder")
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PipelineError(f"{path} is damaged ({error}); remove {self.folder} to start afresh") from error
+
+    def _save_state(self) -> None:
+        write_text(self.folder / STATE_FILE, json.dumps(self._state, indent=2) + "\n")
+
+
+def _fingerprint(previous: str, step: Step) -> str:
+    return hashlib.sha256(json.dumps([previous, step.name, step.command]).encode()).hexdigest()
+
+
+def _with_inputs(fingerprint: str, step: Step) -> str:
+    """With size and time of the files that the step reads, if there are any."""
+    states = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in step.inputs]
+    return hashlib.sha256(json.dumps([fingerprint, states]).encode()).hexdigest() if states else fingerprint
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[int | None]:
+    """Hold the lock of a folder. Commands may inherit it: it then tells of one that outlived a killed run.
+
+    Gives: its file descriptor, or None on Windows, where there is no lock.
+    Raises: PipelineError: if another process holds it.
+    """
+    path = folder / LOCK_FILE
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield None
+        return
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PipelineError(
+                f"another run is at work in {folder} (process {path.read_text() or 'unknown'}); "
+                "wait for it or end it first"
+            ) from error
+        file.truncate(0)
+        yield file.fileno()

@@ -1,0 +1,64 @@
+"""Runs of several seeds and folds make one method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nnunetv2_lightm.benchmark.report.methods import find_methods, pool, reference_method, short_name
+
+from ..make_results import make_results, make_run
+
+
+def run_with(cases: dict, **fields):
+    table = {case: {"lung": {"DSC": dsc, "IoU": None if dsc is None else dsc / 2}} for case, dsc in cases.items()}
+    return replace(make_run("nnUNetTrainer", 0.9), evaluation={"classes": {"lung": {}}, "cases": table}, **fields)
+
+
+def test_seeds_are_averaged_case_by_case():
+    pooled = pool([run_with({"a": 0.8, "b": 0.4}), run_with({"a": 0.6, "b": 0.2}, seed=1)])
+    assert pooled.cases == ("a", "b")
+    np.testing.assert_allclose(pooled.scores["DSC"][:, 0], [0.7, 0.3])
+    np.testing.assert_allclose(pooled.scores["IoU"][:, 0], [0.35, 0.15])
+
+
+def test_folds_are_put_together_in_natural_order():
+    pooled = pool([run_with({"case_10": 0.8}), run_with({"case_9": 0.4}, fold=1)])
+    assert pooled.cases == ("case_9", "case_10")
+    assert pooled.average("DSC") == pytest.approx(0.6)
+
+
+def test_a_score_that_is_not_counted_does_not_count():
+    pooled = pool([run_with({"a": None, "b": None}), run_with({"a": 0.6, "b": None}, seed=1)])
+    assert pooled.scores["DSC"][0, 0] == 0.6
+    assert math.isnan(pooled.scores["DSC"][1, 0])
+
+
+def test_unfinished_runs_do_not_count():
+    runs = (run_with({"a": 0.8}), run_with({"a": 0.2}, seed=1, complete=False))
+    (method,) = find_methods(make_results(runs=runs))
+    assert method.seeds == [0]
+    assert method.averages_by_seed("DSC") == pytest.approx([0.8])
+    assert method.evaluation.average("DSC") == pytest.approx(0.8)
+
+
+def test_each_seed_alone():
+    runs = (run_with({"a": 0.5}, seed=1), run_with({"a": 0.8}), run_with({"b": 0.4}, fold=1))
+    (method,) = find_methods(make_results(runs=runs))
+    assert method.averages_by_seed("DSC") == pytest.approx([0.6, 0.5])
+
+
+def test_stock_nnunet_is_the_reference_wherever_it_stands():
+    methods = find_methods(make_results(("nnUNetTrainerLightMUNet", "nnUNetTrainer")))
+    assert reference_method(methods).trainer == "nnUNetTrainer"
+    assert reference_method(methods[:1]).trainer == "nnUNetTrainerLightMUNet"
+    assert reference_method([]) is None
+
+
+def test_short_names():
+    assert short_name("nnUNetTrainerUNETR") == "UNETR"
+    assert short_name("nnUNetTrainer") == "nnUNetTrainer"
+    assert short_name("MyTrainer") == "MyTrainer"

@@ -1,0 +1,298 @@
+"""`nnUNetv2_lightm benchmark` with stand-ins for the commands that take long: what runs, resumes, fails, is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_lightm.benchmark.results import load_results
+from nnunetv2_lightm.commands import benchmark as command
+from nnunetv2_lightm.commands.benchmark import main
+from nnunetv2_lightm.runs.process import CommandFailed
+
+from .conftest import DATASET
+from .stand_ins import complete_training
+
+TRAINERS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
+RUNS = tuple(f"{trainer}_2epochs_3iters_seed0" for trainer in TRAINERS)
+AFTER_TRAINING = ("nnUNetv2_predict {}", "nnUNetv2_lightm evaluate")
+
+
+def arguments(root, *more, budget=("--budget", "2epochs_3iters")):
+    trainers = ("-tr", *TRAINERS) if "-tr" not in more else ()
+    return ["-d", "950", "-c", "2d", *trainers, "-o", str(root / "study"), *budget, "-device", "cpu", *more]
+
+
+def after_training(run):
+    return [line.format(run) for line in AFTER_TRAINING]
+
+
+def all_of(run):
+    return [f"nnUNetv2_train {run}", *after_training(run)]
+
+
+def preparation():
+    return [*(f"nnUNetv2_lightm {trainer} complexity" for trainer in TRAINERS), f"python {' '.join(TRAINERS)}"]
+
+
+def test_everything_runs_once_and_is_reported(commands, nnunet, capsys):
+    assert main(arguments(nnunet)) == 0
+    assert commands.called == [*preparation(), *all_of(RUNS[0]), *all_of(RUNS[1])]
+    output = capsys.readouterr().out
+    assert "[6/6] LightMUNet_seed0_fold0 evaluate" in output
+    folder = nnunet / "study"
+    results = load_results(folder / "results.json")
+    assert commands.reported == [([results], folder, f"{DATASET}, 2d: 2epochs_3iters each")]
+    assert (results.dataset, results.configuration, results.plans) == (DATASET, "2d", "nnUNetPlans")
+    assert (results.patch_size, results.batch_size, results.spacing_mm) == ((32, 32), 2, (1.0, 1.0))
+    assert (results.equal, results.budget, results.scored_on) == ("iterations", "2epochs_3iters", "test")
+    assert results.machine == {"processor": "P"}
+    cost = {"train_seconds": 2.0, "validation_seconds": 1.0, "epoch_seconds": 3.0}
+    assert results.calibration == dict.fromkeys(TRAINERS, cost)
+    measured = {"forward_seconds": 0.1, "step_seconds": 0.3, "forward_mib": 2.0, "step_mib": None}
+    assert results.complexity["nnUNetTrainer"] == {"parameters": 5, "macs": 64, **measured}
+    runs = [(run.trainer, run.name, run.complete) for run in results.runs]
+    assert runs == [(trainer, name, True) for trainer, name in zip(TRAINERS, RUNS)]
+    run = results.runs[1]
+    assert (run.fold, run.seed, run.iterations_per_epoch, run.validation_iterations_per_epoch) == (0, 0, 3, 1)
+    assert (run.epochs[0].pseudo_dice, run.epochs[0].seconds) == ((0.75,), 2.5)
+    # squares of 6 in squares of 8
+    assert run.evaluation["cases"]["x"]["square"]["DSC"] == pytest.approx(2 * 36 / (36 + 64))
+    assert run.images == nnunet / "nnUNet_raw" / DATASET / "imagesTs"
+    assert run.references == nnunet / "nnUNet_raw" / DATASET / "labelsTs"
+    assert sorted(path.name for path in run.predictions.iterdir()) == ["dataset.json", "x.png", "y.png"]
+    for name in RUNS:
+        assert "log of nnUNetv2_train\nlog of nnUNetv2_predict\n" in (folder / "logs" / f"{name}_fold0.log").read_text()
+
+    commands.called.clear()
+    assert main(arguments(nnunet)) == 0
+    assert commands.called == []
+    assert capsys.readouterr().out.count("complete already") == 9
+
+
+def test_without_test_split_the_validation_counts(commands, nnunet):
+    (nnunet / "nnUNet_raw" / DATASET / "labelsTs").rename(nnunet / "elsewhere")
+    assert main(arguments(nnunet)) == 0
+    assert not any("predict" in line for line in commands.called)
+    results = load_results(nnunet / "study" / "results.json")
+    assert results.scored_on == "validation"
+    run = results.runs[0]
+    assert list(run.evaluation["cases"]) == ["c"]
+    assert run.predictions == commands.fold(RUNS[0]) / "validation"
+    assert run.references == nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
+    assert run.images == nnunet / "nnUNet_raw" / DATASET / "imagesTr"
+
+
+def test_wall_clock_becomes_iterations_by_the_costs(commands, nnunet, capsys):
+    assert main(arguments(nnunet, budget=("--wall-clock", "10min"))) == 0
+    results = load_results(nnunet / "study" / "results.json")
+    assert (results.equal, results.budget) == ("seconds", 600.0)
+    run = results.runs[0]
+    # 24 epochs of 10 x 2 s, 2 x 1 s and 3 s are 600 s
+    assert run.name == "nnUNetTrainer_24epochs_10iters_seed0"
+    assert (run.iterations_per_epoch, run.validation_iterations_per_epoch) == (10, 2)
+    assert "0 of 2 runs are complete; training the others takes about 20m00s" in capsys.readouterr().out
+
+
+def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
+    assert main(arguments(nnunet)) == 0
+    measured = json.loads((nnunet / "study" / "calibration.json").read_text())
+    measured["trainers"][TRAINERS[0]]["turns"] = [{"train_seconds": 4, "validation_seconds": 2, "epoch_seconds": 6}]
+    (nnunet / "study" / "calibration.json").write_text(json.dumps(measured))
+    commands.called.clear()
+    other = arguments(nnunet, "-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"))
+    assert main(other) == 0
+    assert load_results(nnunet / "other" / "results.json").calibration[TRAINERS[0]]["train_seconds"] == 4
+
+    capsys.readouterr()
+    file = nnunet / "study" / "results.json"
+    file.write_text(file.read_text().replace('"configuration": "2d"', '"configuration": "3d_fullres"'))
+    assert main(arguments(nnunet, "-o", str(nnunet / "third"), "--calibration-of", str(nnunet / "study"))) == 1
+    assert f"{file} is of configuration '3d_fullres'" in capsys.readouterr().err
+    assert not (nnunet / "third").exists()
+
+
+def test_time_for_no_iteration_is_refused_before_any_training(commands, nnunet, capsys):
+    assert main(arguments(nnunet, budget=("--wall-clock", "5s"))) == 1
+    assert "nnUNetTrainer: 5 s are less than one epoch" in capsys.readouterr().err
+    assert commands.called == preparation()
+
+
+def test_budget_without_iterations_is_the_trainers_own(commands, nnunet):
+    assert main(arguments(nnunet, budget=("--budget", "2epochs"))) == 0
+    run = load_results(nnunet / "study" / "results.json").runs[0]
+    assert run.name == "nnUNetTrainer_2epochs_seed0"
+    assert (run.iterations_per_epoch, run.validation_iterations_per_epoch) == (250, 50)
+
+
+def test_surface_scores_are_an_option(commands, nnunet):
+    assert main(arguments(nnunet)) == 0
+    commands.called.clear()
+    assert main(arguments(nnunet, "--surface", "--nsd-tolerance-mm", "1")) == 0
+    assert commands.called == ["nnUNetv2_lightm evaluate"] * 2, "nothing else depends on it"
+    run = load_results(nnunet / "study" / "results.json").runs[0]
+    # In each dimension 2 pixels, less than the distance of the corners.
+    assert 2 <= run.evaluation["cases"]["x"]["square"]["HD95_mm"] <= 8**0.5
+    assert 0 <= run.evaluation["cases"]["x"]["square"]["NSD"] < 1
+    with pytest.raises(SystemExit):
+        main(arguments(nnunet, "--nsd-tolerance-mm", "1"))
+
+
+def test_folds_and_seeds(commands, nnunet):
+    assert main(arguments(nnunet, "--folds", "0", "1", "--seeds", "4", "5")) == 0
+    runs = load_results(nnunet / "study" / "results.json").runs
+    assert [(run.seed, run.fold) for run in runs[::2]] == [(4, 0), (4, 1), (5, 0), (5, 1)]
+    assert runs[-1].name == "nnUNetTrainerLightMUNet_2epochs_3iters_seed5"
+
+
+def test_training_of_others_is_adopted(commands, nnunet):
+    complete_training(commands.fold(RUNS[0]))
+    before = (commands.fold(RUNS[0]) / "checkpoint_final.pth").read_bytes()
+    assert main(arguments(nnunet)) == 0
+    assert commands.called == [*preparation(), *after_training(RUNS[0]), *all_of(RUNS[1])]
+    assert (commands.fold(RUNS[0]) / "checkpoint_final.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(("missing", "option"), [("validation/summary.json", "--val"), ("checkpoint_final.pth", "--c")])
+def test_begun_training_of_others_goes_on(commands, nnunet, missing, option):
+    fold = commands.fold(RUNS[0])
+    complete_training(fold)
+    (fold / "checkpoint_best.pth").write_bytes((fold / "checkpoint_final.pth").read_bytes())
+    (fold / missing).unlink()
+    assert main(arguments(nnunet)) == 0
+    assert f"nnUNetv2_train {RUNS[0]} {option}" in commands.called
+
+
+def test_other_checkpoint_is_predicted_again(commands, nnunet):
+    assert main(arguments(nnunet)) == 0
+    commands.called.clear()
+    complete_training(commands.fold(RUNS[1]))
+    assert main(arguments(nnunet)) == 0
+    assert commands.called[0] == f"nnUNetv2_predict {RUNS[1]}"
+
+
+def test_more_trainers_and_seeds_keep_what_is_there(commands, nnunet):
+    assert main(arguments(nnunet)) == 0
+    commands.called.clear()
+    assert main(arguments(nnunet, "-tr", *TRAINERS, "nnUNetTrainerSegResNet", "--seeds", "0", "1")) == 0
+    trained = [line.split()[1] for line in commands.called if "train " in line]
+    assert trained == [
+        "nnUNetTrainerSegResNet_2epochs_3iters_seed0",
+        *(f"{trainer}_2epochs_3iters_seed1" for trainer in (*TRAINERS, "nnUNetTrainerSegResNet")),
+    ]
+
+
+def test_failed_run_stops_no_other_and_is_tried_again(commands, nnunet, capsys):
+    def diverge(trainer):
+        if trainer == RUNS[0]:
+            print("the loss is nan")
+            raise CommandFailed("exit code 1. The end of the log: the loss is nan")
+
+    commands.before_training_ends = diverge
+    assert main(arguments(nnunet)) == 1
+    assert "the loss is nan" in capsys.readouterr().out
+    first, second = load_results(nnunet / "study" / "results.json").runs
+    assert not first.complete and first.evaluation is None and "the loss is nan" in first.failure
+    assert len(first.epochs) == 1
+    assert second.complete and second.failure is None
+    assert len(commands.reported) == 1
+
+    commands.called.clear()
+    assert main(arguments(nnunet)) == 0
+    assert commands.called == [f"nnUNetv2_train {RUNS[0]} --c", *after_training(RUNS[0])]
+    first = load_results(nnunet / "study" / "results.json").runs[0]
+    assert first.complete and first.failure is None
+    assert [epoch.epoch for epoch in first.epochs] == [0, 1]
+
+
+def test_failed_preparation_ends_it_before_any_training(commands, nnunet, monkeypatch):
+    def fail(arguments):
+        raise CommandFailed("exit code 1: no memory")
+
+    monkeypatch.setattr(commands, "calibrate", fail)
+    assert main(arguments(nnunet)) == 1
+    assert not any("train " in line for line in commands.called)
+
+
+def test_results_are_there_in_the_middle(commands, nnunet):
+    seen = []
+    commands.before_training_ends = lambda trainer: seen.append(load_results(nnunet / "study" / "results.json"))
+    assert main(arguments(nnunet)) == 0
+    assert [[run.complete for run in results.runs] for results in seen] == [[False, False], [True, False]]
+
+
+def test_running_training_is_read_from_its_log(commands, nnunet, monkeypatch):
+    monkeypatch.setattr(command, "SECONDS_BETWEEN_RESULTS", 0)
+    epochs = []
+
+    def tick(trainer):
+        commands.on_tick("")
+        epochs.append([len(run.epochs) for run in load_results(nnunet / "study" / "results.json").runs])
+
+    commands.before_training_ends = tick
+    assert main(arguments(nnunet)) == 0
+    assert epochs == [[1, 0], [1, 1]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_goes_on_after_sigkill(commands, nnunet):
+    code = (
+        f"import sys, time; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from stand_ins import Commands; from nnunetv2_lightm.commands.benchmark import main\n"
+        f"stop = lambda trainer: time.sleep(60 * (trainer == {RUNS[1]!r}))\n"
+        f"Commands(Path({str(nnunet)!r}), stop).install(); main({arguments(nnunet)!r})"
+    )
+    checkpoint = commands.fold(RUNS[1]) / "checkpoint_latest.pth"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert process.poll() is None and checkpoint.exists()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [run.complete for run in load_results(nnunet / "study" / "results.json").runs] == [True, False]
+    assert main(arguments(nnunet)) == 0
+    assert commands.called == [f"nnUNetv2_train {RUNS[1]} --c", *after_training(RUNS[1])]
+
+
+def test_second_command_in_the_same_folder_is_refused(commands, nnunet):
+    codes = []
+    commands.before_training_ends = lambda trainer: codes.append(main(arguments(nnunet)))
+    assert main(arguments(nnunet)) == 0
+    assert codes == [1, 1]
+    # The commands' standard error is their log.
+    assert "another run is at work" in (nnunet / "study" / "logs" / f"{RUNS[0]}_fold0.log").read_text()
+
+
+def test_folder_of_another_comparison_is_refused(commands, nnunet, capsys):
+    assert main(arguments(nnunet)) == 0
+    assert main(arguments(nnunet, budget=("--budget", "3epochs"))) == 1
+    error = capsys.readouterr().err
+    assert "results.json is of another comparison, with budget '2epochs_3iters' instead of '3epochs'" in error
+    (nnunet / "study" / "results.json").write_text(json.dumps({"format": 7}))
+    assert main(arguments(nnunet)) == 1
+    assert "results.json: format 7" in capsys.readouterr().err
+    (nnunet / "study" / "results.json").unlink()
+    assert main(arguments(nnunet)) == 1
+    assert "holds other things" in capsys.readouterr().err
+
+
+def test_faults_are_said_before_any_work(commands, nnunet, capsys):
+    assert main(arguments(nnunet, "--folds", "7")) == 1
+    assert main(arguments(nnunet, "-tr", "nnUNetTrainerLightMUnet")) == 1
+    assert main(arguments(nnunet, budget=("--wall-clock", "60m"))) == 1
+    error = capsys.readouterr().err
+    assert "no fold 7" in error and "did you mean 'nnUNetTrainerLightMUNet'" in error and "60min" in error
+    assert commands.called == [] and not (nnunet / "study").exists()
+    with pytest.raises(SystemExit):
+        main(arguments(nnunet, "--slurm", "time=5"))
+    with pytest.raises(SystemExit):
+        main(arguments(nnunet, "--wall-clock", "1h"))

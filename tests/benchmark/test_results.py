@@ -1,0 +1,67 @@
+"""results.json: what is written is read, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_lightm.benchmark.results import ResultsError, load_results, write_results
+
+from .make_results import make_results, make_run
+
+
+def test_what_is_written_is_read(tmp_path):
+    run = make_run("nnUNetTrainer", 0.9)
+    results = make_results(runs=(replace(run, predictions=Path("/data/predictions")),))
+    write_results(results, tmp_path / "results.json")
+    assert load_results(tmp_path / "results.json") == results
+
+
+def test_a_class_without_voxels_is_null_in_the_file_and_nan_again(tmp_path):
+    run = make_run("nnUNetTrainer", 0.9)
+    epoch = replace(run.epochs[0], pseudo_dice=(0.5, math.nan))
+    write_results(make_results(runs=(replace(run, epochs=(epoch,)),)), tmp_path / "results.json")
+    assert "NaN" not in (tmp_path / "results.json").read_text()
+    (loaded,) = load_results(tmp_path / "results.json").runs
+    assert loaded.epochs[0].pseudo_dice[0] == 0.5 and math.isnan(loaded.epochs[0].pseudo_dice[1])
+
+
+def test_results_and_their_folders_may_move_together(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    run = replace(make_run("nnUNetTrainer", 0.9), predictions=old / "predictions", images=old / "comparison" / "images")
+    (old / "comparison").mkdir(parents=True)
+    write_results(make_results(runs=(run,)), old / "comparison" / "results.json")
+    old.rename(new)
+    (loaded,) = load_results(new / "comparison" / "results.json").runs
+    assert (loaded.predictions, loaded.images) == (new / "predictions", new / "comparison" / "images")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda content: content.update(format=2), "format 2"),
+        (lambda content: content.pop("calibration"), "lacks calibration"),
+        (lambda content: content["runs"][1].pop("epochs"), "run 1: lacks epochs"),
+        (lambda content: content["runs"][0]["epochs"][0].pop("val_loss"), "run 0: lacks val_loss"),
+        (lambda content: content.update(equal="luck"), "luck"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, change, complaint):
+    path = tmp_path / "results.json"
+    write_results(make_results(), path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match=complaint) as raised:
+        load_results(path)
+    assert str(path) in str(raised.value)
+
+
+def test_torn_file_is_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"format": 1, "ti')
+    with pytest.raises(ResultsError, match=r"results\.json"):
+        load_results(tmp_path / "results.json")

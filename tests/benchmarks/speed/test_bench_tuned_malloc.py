@@ -1,0 +1,37 @@
+"""What the README says about malloc is what tuned_malloc.py sets and has measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import report
+import tuned_malloc
+from harness.results import RESULTS, Row
+
+README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Rows by name."""
+    rows = [Row.from_json(row) for group in report.load(RESULTS) for row in group["rows"]]
+    return {row.name: row for row in rows}
+
+
+def test_readme_names_the_variables():
+    (line,) = [line for line in README.splitlines() if line.startswith("export MALLOC_")]
+    assert dict(word.split("=", 1) for word in line.split()[1:]) == tuned_malloc.VARIABLES
+
+
+def test_readme_has_the_measured_figures(published):
+    default, tuned = published["training_3d_64"], published["training_3d_64_tuned"]
+    ours, our_default = tuned.ours.median, default.ours.median
+    theirs, their_default = tuned.beside.median, default.beside.median
+    said = (
+        f"A training step of LightMUNet at 64x64x64 takes {ours / our_default:.2f} of its time then, one of nnU-Net's "
+        f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms after {1000 * our_default:.0f}, "
+        f"{theirs:.2f} s after {their_default:.2f};"
+    )
+    assert said in re.sub(r"\s+", " ", README)

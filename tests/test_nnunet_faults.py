@@ -1,0 +1,166 @@
+"""nnunet_faults.py: what is wrong with plans and dataset.json, and which files of a case are missing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from nnunetv2_lightm.nnunet_faults import (
+    faults_of_dataset_json,
+    faults_of_plans,
+    is_whole_checkpoint,
+    missing_files,
+    plan_again,
+    preprocessed_cases,
+)
+
+PLANS = {
+    "dataset_name": "Dataset801_LiTS",
+    "plans_name": "nnUNetPlans",
+    "foreground_intensity_properties_per_channel": {"0": {"mean": 1.0, "std": 2.0}},
+    "configurations": {
+        "3d_fullres": {
+            "data_identifier": "nnUNetPlans_3d_fullres",
+            "patch_size": [8, 16, 16],
+            "batch_size": 2,
+            "batch_dice": True,
+            "architecture": {"arch_kwargs": {"strides": [[1, 1, 1], [2, 2, 2]]}},
+        },
+        "3d_large": {"inherits_from": "3d_fullres", "batch_size": 4},
+    },
+}
+OLD_FORM = {
+    "UNet_class_name": "PlainConvUNet",
+    "UNet_base_num_features": 32,
+    "unet_max_num_features": 320,
+    "num_pool_per_axis": [1, 1, 1],
+    "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2]],
+    "conv_kernel_sizes": [[3, 3, 3], [3, 3, 3]],
+    "n_conv_per_stage_encoder": [2, 2],
+    "n_conv_per_stage_decoder": [2],
+}
+
+
+def without(*path: str) -> dict:
+    plans = copy.deepcopy(PLANS)
+    parent = plans
+    for key in path[:-1]:
+        parent = parent[key]
+    del parent[path[-1]]
+    return plans
+
+
+def with_configuration(**values: object) -> dict:
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["3d_fullres"].update(values)
+    return plans
+
+
+def in_old_form(*left_out: str) -> dict:
+    plans = without("configurations", "3d_fullres", "architecture")
+    entries = {key: value for key, value in OLD_FORM.items() if key not in left_out}
+    plans["configurations"]["3d_fullres"].update(entries)
+    return plans
+
+
+@pytest.mark.parametrize("configuration", PLANS["configurations"])
+@pytest.mark.parametrize("plans", [PLANS, in_old_form()], ids=["today", "old form"])
+def test_good_plans(plans, configuration):
+    assert faults_of_plans(plans, configuration) == []
+
+
+CONFIGURATION = ("configurations", "3d_fullres")
+STRIDES = (*CONFIGURATION, "architecture", "arch_kwargs", "strides")
+INTENSITIES = "foreground_intensity_properties_per_channel"
+
+
+@pytest.mark.parametrize(
+    ("plans", "said"),
+    [
+        ({"plans_per_stage": {}, "num_stages": 1}, "plans of nnU-Net v1"),
+        (without("plans_name"), "lack plans_name"),
+        (without("configurations"), "lack configurations"),
+        (without("configurations", "3d_fullres"), "no configuration '3d_fullres', only 3d_large"),
+        (without(*CONFIGURATION, "patch_size"), "lacks patch_size"),
+        (without(*CONFIGURATION, "architecture"), "lacks architecture"),
+        (in_old_form("conv_kernel_sizes"), "lacks architecture (in the old form: conv_kernel_sizes)"),
+        (without(*STRIDES), "lacks architecture.arch_kwargs.strides"),
+        (with_configuration(patch_size=[0, 16, 16]), "patch_size is [0, 16, 16]"),
+        (with_configuration(patch_size=[7.5, 16, 16]), "patch_size is [7.5, 16, 16]"),
+        (with_configuration(patch_size=[16]), "patch_size is [16]"),
+        (with_configuration(batch_size=0), "batch_size is 0"),
+        (PLANS | {INTENSITIES: {"1": {"mean": float("nan")}}}, "intensities of channel 1 are NaN"),
+        (PLANS | {INTENSITIES: {"0": {"max": float("inf")}}}, "intensities of channel 0 are NaN or infinite"),
+    ],
+)
+def test_faults_of_plans(plans, said):
+    (fault,) = faults_of_plans(plans, "3d_fullres")
+    assert said in fault
+
+
+def test_what_is_inherited_counts():
+    (fault,) = faults_of_plans(without(*CONFIGURATION, "patch_size"), "3d_large")
+    assert "lacks patch_size" in fault
+
+
+@pytest.mark.parametrize("missing", ["labels", "file_ending", "channel_names"])
+def test_faults_of_dataset_json(missing):
+    whole = {"labels": {}, "file_ending": ".nii.gz", "channel_names": {}}
+    assert faults_of_dataset_json(whole) == []
+    assert faults_of_dataset_json({"labels": {}, "file_ending": ".nii.gz", "modality": {}}) == [], "nnU-Net v1's name"
+    assert faults_of_dataset_json({key: whole[key] for key in whole if key != missing}) == [f"it lacks {missing}"]
+
+
+LAYOUTS = {
+    "b2nd": [".b2nd", "_seg.b2nd", ".pkl"],
+    "npz": [".npz", ".pkl"],
+    "npy": [".npy", "_seg.npy", ".pkl"],
+}
+
+
+@pytest.mark.parametrize(("layout", "lost"), [(layout, ending) for layout in LAYOUTS for ending in LAYOUTS[layout]])
+def test_missing_files(tmp_path, layout, lost):
+    folder, labels, stage = tmp_path / "data", tmp_path / "gt", tmp_path / "stage"
+    folder.mkdir()
+    labels.mkdir()
+    for case in ("a", "b"):
+        for ending in LAYOUTS[layout]:
+            (folder / (case + ending)).touch()
+        (labels / f"{case}.png").touch()
+    arguments = {"ground_truth": (labels, ".png")}
+    assert missing_files(folder, ["a", "b"], **arguments) == []
+    (folder / f"b{lost}").unlink()
+    expected = folder / ("b.npz" if lost.endswith(".npy") else f"b{lost}")
+    assert missing_files(folder, ["a", "b"], **arguments) == [expected]
+    assert missing_files(folder, ["a"], **arguments) == []
+    (labels / "a.png").unlink()
+    ending = ".b2nd" if layout == "b2nd" else ".npz"
+    from_stage = missing_files(folder, ["a"], **arguments, previous_stage=stage)
+    assert from_stage == [labels / "a.png", stage / f"a{ending}"]
+
+
+def test_preprocessed_cases(tmp_path):
+    for name in ("b.b2nd", "b_seg.b2nd", "b.pkl", "a.b2nd"):
+        (tmp_path / name).touch()
+    assert preprocessed_cases(tmp_path) == ["a", "b"]
+    (tmp_path / "old").mkdir()
+    for name in ("c.npz", "c.npy", "c_seg.npy", "c.pkl"):
+        (tmp_path / "old" / name).touch()
+    assert preprocessed_cases(tmp_path / "old") == ["c"]
+
+
+@pytest.mark.parametrize(("dataset", "number"), [("Dataset004_Hippocampus", "4"), ("Dataset801_LiTS", "801")])
+def test_plan_again(dataset, number):
+    assert plan_again(dataset) == f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
+
+
+def test_checkpoints_that_are_cut_off_or_damaged(tmp_path):
+    file = tmp_path / "checkpoint_final.pth"
+    torch.save({"network_weights": {"a": torch.arange(1000.0)}}, file)
+    whole = file.read_bytes()
+    assert is_whole_checkpoint(file)
+    for damaged in (whole[:-10], whole[:100], b"", whole[:2000] + b"\x55" + whole[2001:]):
+        file.write_bytes(damaged)
+        assert not is_whole_checkpoint(file)
