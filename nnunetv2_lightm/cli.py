@@ -36,7 +36,7 @@ COMMANDS = {
         "train, predict and evaluate several trainers alike, and report",
     ),
     "benchmark-report": (
-        "benchmark.report.document",
+        "commands.benchmark_report",
         "write report.md and report.html about one or several comparisons",
     ),
     "import-released": (

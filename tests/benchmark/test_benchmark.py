@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_lightm.benchmark import comparison
 from nnunetv2_lightm.benchmark.results import load_results
-from nnunetv2_lightm.commands import benchmark as command
 from nnunetv2_lightm.commands.benchmark import main
 from nnunetv2_lightm.runs.process import CommandFailed
 
@@ -229,7 +229,7 @@ def test_results_are_there_in_the_middle(commands, nnunet):
 
 
 def test_running_training_is_read_from_its_log(commands, nnunet, monkeypatch):
-    monkeypatch.setattr(command, "SECONDS_BETWEEN_RESULTS", 0)
+    monkeypatch.setattr(comparison, "SECONDS_BETWEEN_RESULTS", 0)
     epochs = []
 
     def tick(trainer):

@@ -7,11 +7,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from ...evaluation.scores import EvaluationError
 from ...runs.pipeline import Pipeline, PipelineError
 from ...runs.process import INTERRUPTED, CommandFailed, sigterm_interrupts
 from ...runs.progress import Progress
-from .report import write_report
 from .steps import TRAINER, DemoSettings, demo_environment, demo_steps
 
 
@@ -23,6 +21,8 @@ def run_demo(settings: DemoSettings) -> None:
         CommandFailed: if a step fails.
         EvaluationError: if the results cannot be read.
     """
+    from .report import write_report  # it loads torch and matplotlib, which `--help` need not wait for
+
     environment = demo_environment(settings.folder)
     steps = demo_steps(settings)
     software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         num_cases=arguments.num_cases,
         shape=tuple(arguments.shape),
     )
+    from ...evaluation.scores import EvaluationError
+
     try:
         with sigterm_interrupts():
             run_demo(settings)
