@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ._cli import make_parser, run
 from ._convert import ConversionOptions, DatasetKind, convert
-from ._files import FoundCases, SourceCase, list_files, relative_names, take_over
+from ._files import FoundCases, SourceCase, list_files, relative_names, require_utf8, take_over
 from ._geometry import adopt_geometry, resample_to_shape
 from ._nifti import check_ct, check_label, read_volume, write_volume
 from ._parallel import CaseOutcome
@@ -33,6 +33,7 @@ def convert_lits(
     split: Ratio | None = (7, 1, 2),
     seed: int = 12345,
     resize: tuple[int, int, int] | None = None,
+    spacings: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     link: bool = False,
     strict: bool = False,
@@ -45,8 +46,9 @@ def convert_lits(
     Read are the challenge's names `volume-N.nii[.gz]`, `segmentation-N.nii[.gz]` and `test-volume-N.nii[.gz]` in any
     nesting, and `imagesTr`, `labelsTr`, `imagesTs` with `liver_N.nii[.gz]`. Image and label whose geometries differ by
     rounding (a quarter of the shortest voxel edge at most) are repaired, the image's geometry wins; those that really
-    differ are refused, as are unpaired, truncated and double files, NaN, and labels other than 0, 1, 2. A refused case
-    stops no other one.
+    differ are refused, as are unpaired, truncated and double files, NaN, and labels other than 0, 1, 2. Headers that
+    contradict themselves are repaired where it is clear how. A geometry that looks like none (1 mm, from 0 on) is
+    noted; `spacings` repairs it. A refused case stops no other one.
 
     With more than one worker, call this below `if __name__ == "__main__":`, as the workers import the main module.
 
@@ -57,6 +59,8 @@ def convert_lits(
         split: Train, validation, test; None puts all labelled cases into imagesTr.
         seed: Of the split.
         resize: Voxels, (z, y, x), e.g. (128, 128, 128) for the paper's input; the physical extent stays.
+        spacings: CSV with the spacing of cases whose files have lost it, a line each: case, z, y, x in mm. A case is
+            named by its identifier (`LiTS_028`), its image (`volume-28`) or its number (`28`).
         workers: Processes; the cores, 8 at most, by default.
         link: Make symbolic links to files that need no change, instead of copies.
         strict: Fail if any case is refused, before anything is written.
@@ -67,7 +71,18 @@ def convert_lits(
         ConversionError: if nothing can be converted; nothing is written then.
     """
     options = ConversionOptions(
-        dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
+        dataset_id,
+        dataset_name,
+        split,
+        seed,
+        resize,
+        workers,
+        link,
+        strict,
+        overwrite,
+        dry_run,
+        show_progress,
+        spacings=None if spacings is None else Path(spacings),
     )
     return convert(KIND, Path(source), options)
 
@@ -84,6 +99,7 @@ def find_cases(source: Path) -> FoundCases:
         if match is None or role is None:
             found.ignored.append(file)
             continue
+        require_utf8(file)
         files[role == "test-volume", int(match["number"])][role].append(file)
 
     for (is_test, number), by_role in sorted(files.items()):
@@ -117,19 +133,21 @@ def convert_case(
     Raises:
         CaseRefused: if it cannot be converted.
     """
-    image, repairs = read_volume(case.image)
-    image, changes, notes = check_ct(image, case.image.name)
-    repairs += changes
+    volume = read_volume(case.image, case.spacing_mm)
+    image, changes, notes = check_ct(volume.image, case.image.name)
+    repairs, notes = volume.repairs + changes, volume.notes + notes
     label = None
     if case.labels:
-        label, changes = read_volume(case.labels[0])
-        repairs += changes
-        label, changes, present = check_label(label, case.labels[0].name, tuple(LABELS.values()))
-        repairs += changes
+        volume = read_volume(case.labels[0], case.spacing_mm)
+        label, changes, present = check_label(volume.image, case.labels[0].name, tuple(LABELS.values()))
+        repairs += volume.repairs + changes
+        notes += volume.notes
         if (repair := adopt_geometry(label, image)) is not None:
             repairs.append(repair)
         if not present & {LABELS["liver"], LABELS["tumor"]}:
             notes.append(f"{case.labels[0].name} has no liver")
+        if LABELS["background"] not in present:
+            notes.append(f"{case.labels[0].name} has no background; was the label lost?")
 
     if image_target is None:
         return CaseOutcome(repairs, notes)

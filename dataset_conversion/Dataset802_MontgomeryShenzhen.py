@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from ._cli import make_parser, run
 from ._convert import ConversionOptions, DatasetKind, convert
 from ._errors import CaseRefused
-from ._files import FoundCases, SourceCase, list_files, relative_names, take_over
+from ._files import FoundCases, SourceCase, list_files, relative_names, require_utf8, take_over
 from ._geometry import resample_to_shape
 from ._parallel import CaseOutcome
 from ._png import GrayImage, read_gray_png, read_mask_png, write_gray_png
@@ -83,6 +83,7 @@ def find_cases(source: Path) -> FoundCases:
         if role is None or file.suffix.lower() != ".png":
             found.ignored.append(file)
             continue
+        require_utf8(file)
         name = file.stem if role == "image" else re.sub("_mask$", "", file.stem, flags=re.IGNORECASE)
         files[name][role].append(file)
 
@@ -128,6 +129,8 @@ def convert_case(
     if image.pixels.min() == image.pixels.max():
         image.notes.append(f"{case.image.name} is constant ({image.pixels.flat[0]})")
     mask = _merge([read_mask_png(file) for file in case.labels], case) if case.labels else None
+    if mask is not None and mask.orientation != image.orientation:
+        _check_orientations(image, mask)
     if mask is not None and mask.pixels.shape != image.pixels.shape:
         sizes = f"image {image.pixels.shape}, mask {mask.pixels.shape} (height, width)"
         if shape is None:
@@ -151,12 +154,25 @@ def convert_case(
     return CaseOutcome([text for gray in both for text in gray.repairs], [text for gray in both for text in gray.notes])
 
 
+def _check_orientations(image: GrayImage, mask: GrayImage) -> None:
+    """Raises CaseRefused unless the sizes prove that both lie alike once each is turned upright."""
+    if image.stored_shape == mask.stored_shape or image.pixels.shape != mask.pixels.shape:
+        raise CaseRefused(
+            f"image and mask ask viewers to turn them differently (EXIF orientation {image.orientation} and "
+            f"{mask.orientation}, 1 is upright), and their sizes do not tell how the mask lies. Save both upright, "
+            "without that tag"
+        )
+
+
 def _merge(masks: list[GrayImage], case: SourceCase) -> GrayImage:
     """One mask of all, which are one or the two halves."""
     shapes = {mask.pixels.shape for mask in masks}
     if len(shapes) > 1:
         raise CaseRefused(f"the halves of the mask differ in size: {', '.join(map(str, sorted(shapes)))}")
+    if len({(mask.orientation, mask.stored_shape) for mask in masks}) > 1:
+        raise CaseRefused("the halves of the mask ask viewers to turn them differently (EXIF orientation)")
     merged = GrayImage(np.maximum.reduce([mask.pixels for mask in masks]))
+    merged.orientation, merged.stored_shape = masks[0].orientation, masks[0].stored_shape
     merged.is_plain = len(masks) == 1 and masks[0].is_plain and merged.pixels.dtype == np.uint8
     merged.repairs = [text for mask in masks for text in mask.repairs]
     merged.notes = [text for mask in masks for text in mask.notes]

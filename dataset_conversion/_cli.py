@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..images.names import refusal_of_command_line
 from ._errors import ConversionError
 from ._report import ConversionReport
 from ._split import parse_ratio
@@ -68,8 +69,18 @@ def make_parser(
         nargs=len(axes),
         metavar=axes,
         help=f"resample to this many voxels, in numpy's and nnU-Net's order ({', '.join(axes).lower()}): images "
-        "linear, labels nearest; the physical extent stays",
+        "by the mean of what a voxel covers where they shrink and linear where they grow, labels nearest; the physical "
+        "extent stays",
     )
+    if len(axes) == 3:
+        parser.add_argument(
+            "--spacings",
+            type=Path,
+            metavar="FILE",
+            help="CSV with the spacing of cases whose files have lost it (1 mm along each axis, from 0 on; noted in "
+            "the summary) or contradict themselves: a line CASE,Z,Y,X in mm each, such as 28,1.6,0.74,0.74. Image and "
+            "label are repaired",
+        )
     parser.add_argument(
         "--workers",
         type=_positive,
@@ -103,6 +114,9 @@ def run(
 
     Returns: The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after a SIGTERM.
     """
+    if (refusal := refusal_of_command_line(sys.argv[1:] if argv is None else argv)) is not None:
+        print(f"{parser.prog}: {refusal}", file=sys.stderr)
+        return 1
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     if arguments["resize"] is not None:
         arguments["resize"] = tuple(arguments["resize"])

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import ConversionError
-from ._files import FoundCases, SourceCase, relative_names
+from ._files import FoundCases, SourceCase, relative_names, require_utf8
 from ._parallel import CaseOutcome, default_workers, process_cases
 from ._raw_dataset import NnUNetFolders, RawDataset, dataset_folder_name, write_json
 from ._report import CaseReport, ConversionReport, refusals
+from ._spacings import read_spacings, with_spacings
 from ._split import Ratio, part_sizes, split_cases
 from ._transaction import DatasetTransaction
 
@@ -42,7 +43,7 @@ class DatasetKind:
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """How to convert; see `_cli.add_shared_options` for what each means."""
+    """How to convert; the converters' docstrings and `_cli.make_parser` say what each means."""
 
     dataset_id: int
     dataset_name: str
@@ -55,6 +56,7 @@ class ConversionOptions:
     overwrite: bool
     dry_run: bool
     show_progress: bool
+    spacings: Path | None = None
 
 
 def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> ConversionReport:
@@ -66,6 +68,7 @@ def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> Conv
     """
     _check_options(options)
     source = source.absolute()
+    require_utf8(source)
     folders = NnUNetFolders.from_environment()
     dataset = dataset_folder_name(options.dataset_id, options.dataset_name)
     if options.dry_run:
@@ -112,6 +115,14 @@ def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundC
     if options.split is not None:
         part_sizes(labelled, options.split)
     _stop_if_refused(found.refused, options)
+    if options.spacings is not None:
+        found.cases, unknown = with_spacings(found.cases, read_spacings(options.spacings))
+        if unknown:
+            example = found.cases[0]
+            raise ConversionError(
+                f"{options.spacings} names what is no case of {source}: {', '.join(unknown)}. A case is named as "
+                f"{example.case}, as {example.image.name} or by its number"
+            )
     return found
 
 
@@ -182,6 +193,7 @@ def _options_json(options: ConversionOptions) -> dict[str, Any]:
         "split": "none" if options.split is None else ":".join(f"{weight:g}" for weight in options.split),
         "seed": options.seed,
         "resize": None if options.resize is None else list(options.resize),
+        "spacings": None if options.spacings is None else str(options.spacings),
         "link": options.link,
     }
 

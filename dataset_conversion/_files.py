@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..images.names import printable, refusal_of_name
 from ._errors import ConversionError
 from ._report import CaseReport
 
@@ -21,12 +22,14 @@ class SourceCase:
         source: Where it comes from, for the stratified split.
         image: The image.
         labels: No file, one, or several that make up one label.
+        spacing_mm: (z, y, x), where the user gives it instead of the file.
     """
 
     case: str
     source: str
     image: Path
     labels: tuple[Path, ...]
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 @dataclass
@@ -46,10 +49,10 @@ def list_files(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         what = "is a file; unpack it and give the folder" if source.is_file() else "does not exist"
-        raise ConversionError(f"{source} {what}")
+        raise ConversionError(f"{printable(source)} {what}")
 
     def stop(error: OSError) -> None:
-        raise ConversionError(f"cannot read the folder {error.filename}: {error.strerror}")
+        raise ConversionError(f"cannot read the folder {printable(error.filename)}: {error.strerror}")
 
     files, seen = [], set()
     for folder, subfolders, names in os.walk(source, followlinks=True, onerror=stop):
@@ -65,7 +68,17 @@ def list_files(source: Path) -> list[Path]:
 
 def relative_names(files: Iterable[Path], source: Path) -> list[str]:
     """How the report names files of a source."""
-    return [file.relative_to(source).as_posix() for file in files]
+    return [printable(file.relative_to(source).as_posix()) for file in files]
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a file with a name that the libraries that read images cannot open, before any work is done.
+
+    Raises:
+        ConversionError: naming the path.
+    """
+    if (refusal := refusal_of_name(path)) is not None:
+        raise ConversionError(refusal)
 
 
 def take_over(file: Path, target: Path, *, link: bool) -> None:

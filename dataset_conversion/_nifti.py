@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import shutil
-import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
+from ..images.check import DEFAULT_GEOMETRY
+from ..images.faults import ImageFault
+from ..images.geometry import Grid, largest_shift_mm, rounding_mm
+from ..images.nifti import read_header
+from ..images.nifti_geometry import NiftiGeometry, read_geometry
+from ..images.values import check_values, exactly
 from ._errors import CaseRefused
-from ._geometry import largest_shift_mm, rounding_mm
 
 _INT16 = np.iinfo(np.int16)
-_CHUNK_VOXELS = 1 << 20
+# A spacing that the user gives and the header's own agree up to this share.
+_SPACING_SHARE = 0.01
 
 
-def read_volume(file: Path) -> tuple[sitk.Image, list[str]]:
+@dataclass
+class Volume:
+    """A volume of one channel.
+
+    Attributes:
+        image: The voxels, in the geometry that was decided on.
+        repairs: What was repaired to read it.
+        notes: What is odd.
+    """
+
+    image: sitk.Image
+    repairs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_volume(file: Path, spacing_mm: tuple[float, float, float] | None = None) -> Volume:
     """Read a 3D volume.
 
-    Returns: The volume, and what had to be mended to read it.
+    Args:
+        file: NIfTI.
+        spacing_mm: (z, y, x), of a volume whose header has a default instead, or two that contradict each other.
     Raises:
-        CaseRefused: if the file is empty, truncated, corrupt, has NaN or infinite values, or is no volume of one
-            channel.
+        CaseRefused: if the file is empty, truncated, corrupt, has NaN or infinite values or geometry, is no volume of
+            one channel, if its header has two spacings, or another one than `spacing_mm`.
     """
-    _check_bytes(file)
-    repairs = []
     try:
-        volume = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        if "orthonormal" not in reason:
-            raise CaseRefused(f"{file.name} cannot be read: {reason}") from error
-        volume, repair = _read_orthonormalised(file)
-        repairs.append(repair)
-    if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
-        raise CaseRefused(
-            f"{file.name} is no volume of one channel: size {volume.GetSize()}, "
-            f"{volume.GetNumberOfComponentsPerPixel()} channel(s)"
+        header = read_header(file)
+        if len(header.shape) != 3:
+            raise ImageFault(file, f"is no volume of one channel: size {header.shape}")
+        check_values(header)
+        geometry = read_geometry(header)
+    except ImageFault as fault:
+        raise CaseRefused(f"{file.name} {fault.reason}") from fault
+    volume, is_placed = _read_voxels(file)
+    grid = _decide(file.name, geometry, spacing_mm, volume)
+    if volume.repairs or not is_placed:
+        _set_geometry(file.name, volume, grid)
+    if grid.is_default:
+        volume.notes.append(
+            f"{file.name} {DEFAULT_GEOMETRY}; nnU-Net will plan with it. If the true spacing is known (LiTS 28 to 47 "
+            "are 3D-IRCADb 1 to 20), give it by --spacings FILE"
         )
-    return volume, repairs
+    return volume
 
 
 def write_volume(volume: sitk.Image, file: Path) -> None:
@@ -55,8 +76,8 @@ def write_volume(volume: sitk.Image, file: Path) -> None:
     """
     try:
         sitk.WriteImage(volume, str(file), useCompression=True)
-        _check_bytes(file)
-    except (RuntimeError, CaseRefused) as error:
+        check_values(read_header(file))
+    except (RuntimeError, ImageFault) as error:
         file.unlink(missing_ok=True)
         reason = str(error).strip().splitlines()[-1]
         free_mib = shutil.disk_usage(file.parent).free / 2**20
@@ -72,13 +93,13 @@ def check_ct(image: sitk.Image, name: str) -> tuple[sitk.Image, list[str], list[
     """
     values = sitk.GetArrayViewFromImage(image)
     lowest, highest = values.min(), values.max()
-    notes = [f"{name} is constant ({lowest:g})"] if lowest == highest else []
+    notes = [f"{name} is constant ({exactly(lowest)})"] if lowest == highest else []
     if values.dtype in (np.int16, np.float32):
         return image, [], notes
     integral = np.issubdtype(values.dtype, np.integer) or np.array_equal(values, np.rint(values))
     if integral and _INT16.min <= lowest and highest <= _INT16.max:
         return sitk.Cast(image, sitk.sitkInt16), [f"{name}: {values.dtype} stored as int16"], notes
-    if max(abs(float(lowest)), abs(float(highest))) > float(np.finfo(np.float32).max):
+    if not max(abs(float(lowest)), abs(float(highest))) <= float(np.finfo(np.float32).max):
         raise CaseRefused(f"{name} has values from {lowest:g} to {highest:g}, which float32 cannot hold")
     return sitk.Cast(image, sitk.sitkFloat32), [f"{name}: {values.dtype} stored as float32"], notes
 
@@ -94,68 +115,77 @@ def check_label(label: sitk.Image, name: str, allowed: tuple[int, ...]) -> tuple
     is_float = np.issubdtype(values.dtype, np.floating)
     if is_float and not np.array_equal(values, np.rint(values)):
         example = values[values != np.rint(values)][0]
-        raise CaseRefused(f"{name} has values that are no integers, such as {example:g}: was it interpolated?")
+        raise CaseRefused(f"{name} has values that are no integers, such as {exactly(example)}: was it interpolated?")
     present = {value for value in allowed if np.any(values == value)}
-    if values.min() < min(allowed) or values.max() > max(allowed):
-        strange = [f"{value:g}" for value in np.unique(values) if value not in allowed]
+    if not (min(allowed) <= values.min() and values.max() <= max(allowed)):
+        strange = [exactly(value) for value in np.unique(values) if value not in allowed]
         shown = ", ".join(strange[:10]) + (", ..." if len(strange) > 10 else "")
         raise CaseRefused(f"{name} has the values {shown}; allowed are {', '.join(map(str, allowed))}")
     repairs = [f"{name}: {values.dtype} stored as uint8"] if is_float else []
     return sitk.Cast(label, sitk.sitkUInt8), repairs, present
 
 
-def _check_bytes(file: Path) -> None:
-    """Look for what SimpleITK passes over without a word: it fills what a truncated file lacks, and puts 0 for NaN."""
+def _read_voxels(file: Path) -> tuple[Volume, bool]:
+    """The volume, and whether ITK has given it the geometry of the header."""
     try:
-        if file.stat().st_size == 0:
-            raise CaseRefused(f"{file.name} is empty")
-        nifti = nibabel.load(file)
-        dtype, needed = nifti.get_data_dtype(), math.prod(nifti.shape)
-        if needed == 0:
-            raise CaseRefused(f"{file.name} has no voxels: shape {nifti.shape}")
-        found = not_finite = 0
-        # Reading to the end also checks a gzip's checksum.
-        with gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb") as stream:
-            stream.read(nifti.dataobj.offset)
-            while chunk := stream.read(_CHUNK_VOXELS * dtype.itemsize):
-                whole = len(chunk) // dtype.itemsize
-                if dtype.kind == "f":
-                    values = np.frombuffer(chunk, dtype, count=max(0, min(whole, needed - found)))
-                    not_finite += int(np.count_nonzero(~np.isfinite(values)))
-                found += whole
-    except EOFError as error:
-        raise CaseRefused(f"{file.name} is truncated: its compressed stream ends early") from error
-    except (OSError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise CaseRefused(f"{file.name} cannot be read: {error}") from error
-    if found < needed:
-        raise CaseRefused(f"{file.name} is truncated: {found} voxels of {needed}")
-    if not_finite:
-        raise CaseRefused(f"{file.name} has {not_finite} NaN or infinite value(s)")
+        return Volume(sitk.ReadImage(str(file))), True
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        if "orthonormal" not in reason:
+            raise CaseRefused(f"{file.name} cannot be read: {reason}") from error
+    # ITK gives up such a file for its direction matrix alone.
+    values = np.asanyarray(nibabel.load(file).dataobj)
+    values = values.reshape(values.shape[:3]).T
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")))
+    return Volume(image), False
 
 
-def _read_orthonormalised(file: Path) -> tuple[sitk.Image, str]:
-    """Read a volume whose direction matrix ITK rejects, and put the nearest orthonormal one in its place."""
-    nifti = nibabel.load(file)
-    dtype = nifti.get_data_dtype()
-    if len(nifti.shape) != 3 or dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise CaseRefused(f"{file.name}: its axes are not at right angles, and it is no volume of one channel")
-    given = np.diag([-1, -1, 1, 1]) @ nifti.affine  # NIfTI's world is RAS, ITK's is LPS.
-    spacing_mm = np.linalg.norm(given[:3, :3], axis=0)
-    if not np.isfinite(given).all() or spacing_mm.min() == 0:
-        raise CaseRefused(f"{file.name}: its direction matrix is degenerate: {given[:3, :3].tolist()}")
-    left, _, right = np.linalg.svd(given[:3, :3] / spacing_mm)
-    direction = left @ right
-    mended = given.copy()
-    mended[:3, :3] = direction * spacing_mm
-    shift_mm, limit_mm = largest_shift_mm(given, mended, nifti.shape), rounding_mm(spacing_mm)
-    if shift_mm > limit_mm:
+def _decide(name: str, geometry: NiftiGeometry, spacing_mm: tuple[float, float, float] | None, volume: Volume) -> Grid:
+    """The geometry to take, of what the header says and the user knows."""
+    grid = geometry.grid
+    if geometry.contradiction:
+        volume.repairs.append(f"{name} {geometry.contradiction}; taken is its {geometry.taken}")
+    if spacing_mm is None:
+        if geometry.is_ambiguous:
+            raise CaseRefused(f"{name} {geometry.contradiction}. Which is right? Tell it by --spacings FILE")
+        return grid
+    given = spacing_mm[::-1]
+    if np.allclose(grid.spacing_mm, given, rtol=_SPACING_SHARE, atol=0):
+        return grid
+    if not (grid.is_default or geometry.is_ambiguous or np.array_equal(grid.spacing_mm, (1, 1, 1))):
         raise CaseRefused(
-            f"{file.name}: its axes are not at right angles; straightening them would move voxels by up to "
+            f"{name} has the spacing {_mm(grid.spacing_mm)}, --spacings says {_mm(given)}: which is right?"
+        )
+    volume.repairs.append(f"{name}: spacing {_mm(grid.spacing_mm)} replaced by {_mm(given)}, of --spacings")
+    matrix = grid.voxel_to_mm.copy()
+    matrix[:3, :3] = grid.direction * given
+    return Grid(grid.size, matrix)
+
+
+def _set_geometry(name: str, volume: Volume, grid: Grid) -> None:
+    """Give the image this geometry, with the nearest axes at right angles, which ITK needs.
+
+    Raises:
+        CaseRefused: if straightening them moves voxels by more than rounding.
+    """
+    left, _, right = np.linalg.svd(grid.direction)
+    direction = left @ right
+    straight = grid.voxel_to_mm.copy()
+    straight[:3, :3] = direction * grid.spacing_mm
+    shift_mm, limit_mm = largest_shift_mm(grid.voxel_to_mm, straight, grid.size), rounding_mm(grid.spacing_mm)
+    if not shift_mm <= limit_mm:
+        raise CaseRefused(
+            f"{name}: its axes are not at right angles; straightening them would move voxels by up to "
             f"{shift_mm:.4g} mm, more than rounding ({limit_mm:.4g} mm)"
         )
-    values = np.asanyarray(nifti.dataobj).T
-    volume = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")))
-    volume.SetSpacing(spacing_mm.tolist())
-    volume.SetOrigin(given[:3, 3].tolist())
-    volume.SetDirection(direction.ravel().tolist())
-    return volume, f"{file.name}: axes straightened (voxels moved by at most {shift_mm:.4g} mm)"
+    if not np.allclose(straight, grid.voxel_to_mm, rtol=1e-5):
+        volume.repairs.append(f"{name}: axes straightened (voxels moved by at most {shift_mm:.4g} mm)")
+    values = sitk.GetArrayViewFromImage(volume.image)
+    volume.image = sitk.GetImageFromArray(values.reshape(grid.size[::-1]))
+    volume.image.SetSpacing(grid.spacing_mm)
+    volume.image.SetOrigin(grid.origin_mm)
+    volume.image.SetDirection(direction.ravel().tolist())
+
+
+def _mm(spacing_mm: tuple[float, ...]) -> str:
+    return "x".join(f"{length:.4g}" for length in reversed(spacing_mm)) + " mm (z, y, x)"

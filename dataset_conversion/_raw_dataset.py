@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import ConversionError
+from ._files import require_utf8
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class NnUNetFolders:
             missing = [name for name in names[:2] if not os.environ.get(name)]
             exports = "; ".join(f"export {name}=/path/to/{name}" for name in missing)
             raise ConversionError(f"{' and '.join(missing)} must be set, as for nnU-Net itself: {exports}")
+        for folder in (raw, preprocessed):
+            require_utf8(folder)
         if os.path.realpath(raw) == os.path.realpath(preprocessed):
             raise ConversionError(f"nnUNet_raw and nnUNet_preprocessed are the same folder, {raw}; give two")
         return cls(raw, preprocessed, results)

@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 from .commands.suggest import did_you_mean
+from .images.names import refusal_of_command_line
 
 PROGRAM = "nnUNetv2_lightm"
 COMMANDS = {
@@ -49,6 +50,8 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    if (refusal := refusal_of_command_line(sys.argv[1:] if argv is None else argv)) is not None:
+        return _fail(f"{PROGRAM}: {refusal}")
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command not in COMMANDS:

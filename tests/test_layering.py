@@ -19,26 +19,27 @@ ALLOWED_PARTS = {
     "files": set(),
     "nnunet": set(),
     "nnunet_faults": set(),
+    "images": set(),
     "ops": {"extras"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
-    "trainers": {"ops", "layers", "networks", "files", "nnunet_faults"},
+    "trainers": {"ops", "layers", "networks", "files", "nnunet_faults", "images"},
     "planning": {"files", "nnunet"},
     "measure": set(),
-    "evaluation": {"extras", "files"},
+    "evaluation": {"extras", "files", "images"},
     "runs": {"files", "nnunet_faults"},
     "released": {"trainers", "files"},
     "complexity": {"ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"},
     "benchmark": {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
     },
-    "dataset_conversion": set(),
+    "dataset_conversion": {"images"},
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
-        *("dataset_conversion", "files", "nnunet", "nnunet_faults"),
+        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults"),
     },
-    "cli": {"commands", ""},
+    "cli": {"commands", "images", ""},
 }
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {

@@ -1,4 +1,4 @@
-"""The converters need no torch and nothing of the rest of the package."""
+"""The converters need no torch, and of the rest of the package the room images alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ loaded = sys.modules.keys() - before
 own = {name for name in loaded if name.startswith("nnunetv2_lightm.")}
 print(
     sorted({"torch", "nnunetv2"} & loaded),
-    sorted(name for name in own if not name.startswith("nnunetv2_lightm.dataset_conversion")),
+    sorted(name for name in own if name.split(".")[1] not in ("dataset_conversion", "images")),
 )
 """
 

@@ -7,13 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_lightm.dataset_conversion._errors import CaseRefused
-from nnunetv2_lightm.dataset_conversion._geometry import (
-    adopt_geometry,
-    largest_shift_mm,
-    resample_to_shape,
-    rounding_mm,
-    voxel_to_mm,
-)
+from nnunetv2_lightm.dataset_conversion._geometry import adopt_geometry, grid_of, resample_to_shape
+from nnunetv2_lightm.images.geometry import largest_shift_mm, rounding_mm
 
 
 def volume(*, shape=(4, 5, 6), spacing=(0.5, 0.5, 2.0), origin=(1.0, 2.0, 3.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
@@ -32,12 +27,15 @@ def extent_mm(image: sitk.Image) -> np.ndarray:
 
 def test_voxel_to_mm_is_itks():
     image = volume(direction=(0, -1, 0, 1, 0, 0, 0, 0, 1))
-    assert voxel_to_mm(image) @ (3, 2, 1, 1) == pytest.approx((*image.TransformIndexToPhysicalPoint((3, 2, 1)), 1))
+    matrix = grid_of(image).voxel_to_mm
+    assert matrix @ (3, 2, 1, 1) == pytest.approx((*image.TransformIndexToPhysicalPoint((3, 2, 1)), 1))
 
 
 def test_shift_is_that_of_the_worst_corner():
     one, other = volume(), volume(spacing=(0.5, 0.5, 2.1))
-    assert largest_shift_mm(voxel_to_mm(one), voxel_to_mm(other), one.GetSize()) == pytest.approx(3 * 0.1)
+    assert largest_shift_mm(grid_of(one).voxel_to_mm, grid_of(other).voxel_to_mm, one.GetSize()) == pytest.approx(
+        3 * 0.1
+    )
     assert rounding_mm(one.GetSpacing()) == 0.125
 
 
@@ -45,7 +43,7 @@ def test_shift_is_that_of_the_worst_corner():
 def test_rounding_is_repaired_and_the_image_wins(change):
     image, label = volume(), volume(**change)
     assert "mm" in adopt_geometry(label, image)
-    assert np.array_equal(voxel_to_mm(label), voxel_to_mm(image))
+    assert np.array_equal(grid_of(label).voxel_to_mm, grid_of(image).voxel_to_mm)
 
 
 def test_equal_geometries_need_no_repair():
@@ -90,12 +88,43 @@ def test_resampling_to_the_same_shape_changes_nothing():
         assert np.array_equal(sitk.GetArrayFromImage(resample_to_shape(same, (4, 5, 6), is_label=is_label)), values)
 
 
-def test_linear_resampling_follows_a_ramp_and_rounds():
+def test_enlarging_is_linear_and_rounds():
     ramp = sitk.GetImageFromArray(np.tile(np.arange(-8, 8, dtype=np.int16) * 10, (2, 2, 1)))
-    resampled = sitk.GetArrayFromImage(resample_to_shape(ramp, (2, 2, 12), is_label=False))
-    old_index = (np.arange(12) + 0.5) * 16 / 12 - 0.5
-    # -78.33, -65, -51.67, ...: truncation would give -51.
+    resampled = sitk.GetArrayFromImage(resample_to_shape(ramp, (2, 2, 20), is_label=False))
+    old_index = ((np.arange(20) + 0.5) * 16 / 20 - 0.5).clip(0, 15)
+    # Truncation towards zero would be off for the negative ones.
     assert np.array_equal(resampled[0, 0], np.rint((old_index - 8) * 10))
+    assert resampled.dtype == np.int16
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3, 512), 2), ((2, 512, 3), 1), ((512, 2, 3), 0)])
+@pytest.mark.parametrize("new", [54, 100, 256])
+def test_stripes_finer_than_the_new_voxels_become_gray(shape, axis, new):
+    """Linear interpolation between two of 9.5 pixels shows them as coarser stripes that are not there."""
+    stripes = np.where(np.indices(shape)[axis] % 2, 1000, 0).astype(np.int16)
+    target = tuple(new if i == axis else length for i, length in enumerate(shape))
+    resampled = sitk.GetArrayFromImage(resample_to_shape(sitk.GetImageFromArray(stripes), target, is_label=False))
+    assert resampled.shape == target
+    # A voxel that covers n.5 stripes is off by at most half a stripe.
+    assert np.abs(resampled - 500).max() <= 500 / (shape[axis] / new)
+
+
+def test_shrinking_takes_the_mean_of_all_voxels_along_each_axis_that_shrinks():
+    values = np.random.default_rng(0).normal(0, 100, (12, 20, 30)).astype(np.float32)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 0.7, 2.0))
+    resampled = resample_to_shape(image, (6, 20, 10), is_label=False)
+    expected = values.reshape(6, 2, 20, 10, 3).mean(axis=(1, 4))
+    assert sitk.GetArrayFromImage(resampled) == pytest.approx(expected, abs=1e-3)
+    assert extent_mm(resampled) == pytest.approx(extent_mm(image))
+
+
+def test_one_axis_may_shrink_and_another_grow():
+    values = np.random.default_rng(0).normal(0, 100, (8, 8)).astype(np.float32)
+    resampled = sitk.GetArrayFromImage(resample_to_shape(sitk.GetImageFromArray(values), (4, 16), is_label=False))
+    halved = values.reshape(4, 2, 8).mean(axis=1)
+    expected = np.stack([np.interp((np.arange(16) + 0.5) / 2 - 0.5, np.arange(8), row) for row in halved])
+    assert resampled == pytest.approx(expected, abs=1e-3)
 
 
 def test_labels_keep_their_values():

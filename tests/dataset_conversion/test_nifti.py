@@ -14,13 +14,19 @@ from nnunetv2_lightm.dataset_conversion._errors import CaseRefused
 from nnunetv2_lightm.dataset_conversion._nifti import check_ct, check_label, read_volume
 
 
+def read(file):
+    """The image and its repairs."""
+    volume = read_volume(file)
+    return volume.image, volume.repairs
+
+
 @pytest.fixture(params=[".nii", ".nii.gz"])
 def file(request, tmp_path, lits):
     return lits.write(lits.image(1), f"volume-1{request.param}")
 
 
 def test_a_whole_volume_is_read(file, lits):
-    volume, repairs = read_volume(file)
+    volume, repairs = read(file)
     assert np.array_equal(sitk.GetArrayFromImage(volume), sitk.GetArrayFromImage(lits.image(1)))
     assert volume.GetSpacing() == pytest.approx(lits.image(1).GetSpacing())
     assert repairs == []
@@ -77,7 +83,7 @@ def test_an_uncompressed_file_named_gz_is_refused(lits):
 
 def test_a_fourth_axis_of_length_1_does_not_matter(lits):
     file = lits.write(sitk.JoinSeries([lits.image(1)]), "volume-1.nii.gz")
-    volume, _ = read_volume(file)
+    volume, _ = read(file)
     assert np.array_equal(sitk.GetArrayFromImage(volume), sitk.GetArrayFromImage(lits.image(1)))
     assert volume.GetDirection() == pytest.approx(lits.image(1).GetDirection())
 
@@ -94,6 +100,7 @@ def test_a_series_and_channels_are_refused(lits):
 def shear(file, share: float) -> None:
     """Rewrite a .nii so that only its sform counts, with x and y no longer at right angles."""
     content = bytearray(file.read_bytes())
+    struct.pack_into("<3f", content, 80, 0.7, 0.7 * np.hypot(1, share), 2.5)
     struct.pack_into("<2h", content, 252, 0, 1)
     rows = [[0.7, 0.7 * share, 0, -5], [0, 0.7, 0, 6], [0, 0, 2.5, 7]]
     struct.pack_into("<12f", content, 280, *np.ravel(rows))
@@ -105,7 +112,7 @@ def test_axes_off_right_angles_by_rounding_are_straightened(lits):
     shear(file, 1e-3)
     with pytest.raises(RuntimeError, match="orthonormal"):
         sitk.ReadImage(str(file))
-    volume, repairs = read_volume(file)
+    volume, repairs = read(file)
     assert "straightened" in repairs[0]
     assert np.array_equal(sitk.GetArrayFromImage(volume), sitk.GetArrayFromImage(lits.image(1)))
     # NIfTI's x and y point the other way than ITK's.
@@ -122,7 +129,7 @@ def test_foreign_byte_order_is_read(lits, tmp_path):
         image = nibabel.Nifti1Image(values, None, header)
         image.header.set_sform(affine, 1)
         nibabel.save(image, tmp_path / f"{name}.nii")
-        volume, repairs = read_volume(tmp_path / f"{name}.nii")
+        volume, repairs = read(tmp_path / f"{name}.nii")
         assert np.array_equal(sitk.GetArrayFromImage(volume).T, values)
         assert bool(repairs) == (name == "slanted")
 
@@ -178,7 +185,7 @@ def test_nan_and_inf_are_refused(lits, bad, dtype, ending):
 def test_bytes_behind_the_volume_do_not_matter(lits):
     file = lits.write(lits.image(1, dtype=np.float32), "volume-1.nii")
     file.write_bytes(file.read_bytes() + np.float32(np.nan).tobytes() * 10)
-    assert np.array_equal(sitk.GetArrayFromImage(read_volume(file)[0]), sitk.GetArrayFromImage(lits.image(1)))
+    assert np.array_equal(sitk.GetArrayFromImage(read(file)[0]), sitk.GetArrayFromImage(lits.image(1)))
 
 
 def test_a_constant_image_is_noted(lits):

@@ -1,0 +1,57 @@
+"""How much a file may ask for, from its size and its header alone, before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .faults import ImageFault
+
+# No byte of a deflate stream makes more than this many (zlib's technical notes: 1032:1).
+DEFLATE_RATIO = 1032
+MAX_HEADER_BYTES = 16 << 20
+
+
+def require_plausible_size(path: Path, needed_bytes: int, *, compressed: bool, what: str) -> None:
+    """Refuse a file that is too small for what its header describes.
+
+    Args:
+        path: The file.
+        needed_bytes: What the header describes, uncompressed.
+        compressed: Whether the file is a deflate stream.
+        what: What is described, for the message.
+    Raises:
+        ImageFault: if no file of this size can hold it.
+    """
+    size = path.stat().st_size
+    if size * (DEFLATE_RATIO if compressed else 1) < needed_bytes:
+        raise ImageFault(path, f"is truncated: its {size} bytes cannot hold {what}")
+
+
+def require_memory(path: Path, needed_bytes: int, *, what: str) -> None:
+    """Refuse what does not fit into the memory that is free.
+
+    Raises:
+        ImageFault: naming both sizes.
+    """
+    free = free_memory_bytes()
+    if free is not None and needed_bytes > free:
+        raise ImageFault(
+            path, f"is too large to read: {what} takes {needed_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        )
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that this process may still take, by Linux's account and its control group; None: unknown."""
+    bounds = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        bounds += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            # What the group holds in its file cache is given back when it is wanted.
+            usage = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+            bounds.append(int(limit) - int((group / "memory.current").read_text()) + int(usage["inactive_file"]))
+    except (FileNotFoundError, PermissionError):
+        pass  # not Linux, or no such account: the other bounds count
+    return max(0, min(bounds)) if bounds else None

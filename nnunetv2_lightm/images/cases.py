@@ -1,0 +1,177 @@
+"""The files of a case: which channels there are, whether any is missing, and whether they fit each other.
+
+nnU-Net takes whatever lies in a folder, in the order of the names: with `_0000` and `_0002` alone, the third channel is
+given to the network as its second one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .check import ImageFacts, check_image
+from .faults import ImageFault
+from .geometry import compare
+from .names import printable
+
+THREADS = 8
+
+
+@dataclass
+class CheckedCases:
+    """What was found in the files of many cases.
+
+    Attributes:
+        faults: Why they must not be used, in whole sentences.
+        notes: What is odd.
+        facts: Of each case's files that were not refused.
+    """
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, list[ImageFacts]] = field(default_factory=dict)
+
+
+def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:
+    """The cases of a folder with their files, as nnU-Net finds them.
+
+    Returns: Case to files, sorted; and faults of files that nnU-Net would take for something else.
+    """
+    cases: dict[str, list[Path]] = {}
+    faults = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.name.endswith(ending) or not path.is_file():
+            continue
+        match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending), re.DOTALL)
+        if path.name.startswith("."):
+            faults.append(f"{printable(path)} is hidden, and nnU-Net takes it for an image: remove it")
+        elif match is None:
+            stem = printable(path.name.removesuffix(ending))
+            faults.append(
+                f"{printable(path)} has no channel number, and nnU-Net cuts off what it takes for one: for the first "
+                f"channel, name it {stem}_0000{ending}"
+            )
+        else:
+            cases.setdefault(match[1], []).append(path)
+    return cases, faults
+
+
+def check_cases(
+    cases: Mapping[str, Sequence[Path]], channel_names: Mapping[str, str], ending: str, *, thorough: bool = True
+) -> CheckedCases:
+    """Check the channels of cases, then each file.
+
+    Args:
+        cases: Case to its files in the order of the channels.
+        channel_names: dataset.json's: number to name.
+        ending: dataset.json's `file_ending`.
+        thorough: As of `check_image`.
+    """
+    checked = CheckedCases()
+    sound = []
+    for case, files in cases.items():
+        fault = _fault_of_numbers(case, files, channel_names, ending)
+        if fault is None:
+            sound.append(case)
+        else:
+            checked.faults.append(fault)
+    with ThreadPoolExecutor(THREADS) as pool:
+        files = [path for case in sound for path in cases[case]]
+        results = dict(zip(files, pool.map(partial(_facts_or_fault, thorough=thorough), files)))
+    for case in sound:
+        of_case = [results[path] for path in cases[case]]
+        refused = [str(result) for result in of_case if isinstance(result, ImageFault)]
+        if refused:
+            checked.faults += refused
+            continue
+        checked.facts[case] = of_case
+        checked.notes += [f"{printable(facts.path)} {note}" for facts in of_case for note in facts.notes]
+        checked.faults += _faults_between(case, of_case, channel_names, ending)
+    return checked
+
+
+def listed(sentences: Sequence[str], at_most: int = 5) -> str:
+    """Sentences, a line each, the first few of them."""
+    rest = len(sentences) - at_most
+    return "".join(f"\n  {text}" for text in sentences[:at_most]) + (f"\n  and {rest} more" if rest > 0 else "")
+
+
+def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:
+    try:
+        return check_image(path, thorough=thorough)
+    except ImageFault as fault:
+        return fault
+
+
+def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[str, str], ending: str) -> str | None:
+    """Whether the numbers in the files' names are 0, 1, ... without a gap and in this order."""
+    numbers = [_number(path, ending) for path in files]
+    if None in numbers or numbers == list(range(len(files))):
+        return None
+    missing = sorted(set(range(max(numbers))) - set(numbers))
+    if not missing:
+        order = ", ".join(printable(path.name) for path in files)
+        return f"case {printable(case)}: its channels are in the wrong order: {order}"
+    names = _file_names(case, missing, channel_names, ending)
+    return f"case {printable(case)} lacks {names} in {printable(files[0].parent)}: {_present(files)}"
+
+
+def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str) -> list[str]:
+    """Whether the number of channels is that of dataset.json, and all files have one grid."""
+    files = [one.path for one in facts]
+    channels, expected = sum(one.channels for one in facts), len(channel_names)
+    if channels < expected:
+        names = _file_names(case, range(channels, expected), channel_names, ending)
+        return [f"case {printable(case)} lacks {names} in {printable(files[0].parent)}: {_present(files)}"]
+    if channels > expected:
+        wanted = ", ".join(map(str, channel_names.values()))
+        return [f"case {printable(case)} has {channels} channels, {expected} are needed ({wanted}): {_present(files)}"]
+    faults = []
+    for one in facts[1:]:
+        if one.shape != facts[0].shape:
+            faults.append(f"{printable(one.path)} has the shape {one.shape}, {printable(files[0])} {facts[0].shape}")
+        elif one.grid is not None and facts[0].grid is not None:
+            spacings = one.grid.spacing_mm, facts[0].grid.spacing_mm
+            if not np.allclose(*spacings):
+                ours, theirs = printable(one.path), printable(files[0])
+                faults.append(f"{ours} has the spacing {spacings[0]}, {theirs} {spacings[1]} (x, y, z)")
+    return faults
+
+
+def fault_of_label(image: ImageFacts, label: ImageFacts) -> str | None:
+    """Whether image and label have one grid, by the rule of the converters; None if they have."""
+    if image.shape != label.shape:
+        return f"{printable(label.path)} has the shape {label.shape}, its image {image.shape}"
+    if image.grid is None or label.grid is None:
+        return None
+    difference = compare(label.grid, image.grid)
+    if difference.is_rounding:
+        return None
+    return (
+        f"{printable(label.path)} lies up to {difference.shift_mm:.4g} mm away from its image: image "
+        f"{image.grid.describe()}; label {label.grid.describe()}"
+    )
+
+
+def _number(path: Path, ending: str) -> int | None:
+    match = re.search(r"_(\d{4})$", path.name.removesuffix(ending))
+    return int(match[1]) if match else None
+
+
+def _file_names(case: str, numbers: Iterable[int], channel_names: Mapping[str, str], ending: str) -> str:
+    """The files of channels, with what they show: `case_0001.nii.gz (T1)`."""
+    texts = []
+    for number in numbers:
+        name = channel_names.get(str(number))
+        texts.append(f"{printable(case)}_{number:04d}{ending}" + (f" ({name})" if name else ""))
+    return ", ".join(texts)
+
+
+def _present(files: Sequence[Path]) -> str:
+    return f"there {'is' if len(files) == 1 else 'are'} {', '.join(printable(path.name) for path in files)}"

@@ -1,0 +1,177 @@
+"""The check of one file, by its ending: what every command asks before it reads an image or a label."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from . import nifti, png
+from .faults import ImageFault
+from .geometry import Grid
+from .names import refusal_of_name
+from .nifti_geometry import read_geometry
+from .values import check_label_values, check_values, exactly
+
+# What SimpleITK alone reads; unlike NIfTI, these keep NaN when it does.
+ITK_ENDINGS = (".nrrd", ".mha", ".gipl")
+DEFAULT_GEOMETRY = (
+    "has a geometry that may be none: voxels of 1 mm along the axes, the first one at 0 mm, as software writes that "
+    "was told no spacing"
+)
+_CHANNELS = {png.GRAY: 1, png.RGB: 3, png.PALETTE: 3, png.RGB_ALPHA: 4}  # as scikit-image gives them to nnU-Net
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of a file that was not refused.
+
+    Attributes:
+        path: The file.
+        shape: Voxels, ([z,] y, x); empty where the format is not looked into.
+        channels: That nnU-Net makes of this file.
+        grid: Where the voxels lie; None for files that do not say, as PNG.
+        notes: What is odd; each reads on from the file's name.
+        values: Whole numbers that occur in a label, ascending.
+    """
+
+    path: Path
+    shape: tuple[int, ...] = ()
+    channels: int = 1
+    grid: Grid | None = None
+    notes: list[str] = field(default_factory=list)
+    values: tuple[int, ...] = ()
+
+
+def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
+    """Check an image: a name that opens, a whole file, finite values and geometry.
+
+    Args:
+        path: The file. Of formats other than NIfTI, PNG, NRRD, MetaImage and GIPL only that it is there.
+        thorough: False: of NIfTI files that hold integers, the length alone is compared, without decompressing them.
+    Raises:
+        ImageFault: if it must not be used.
+    """
+    _check_name(path)
+    ending = _ending(path)
+    if ending in nifti.ENDINGS:
+        file = nifti.read_header(path)
+        facts = _nifti_facts(file)
+        if thorough or file.dtype.kind == "f" or file.scaling is not None or not nifti.looks_whole(file):
+            check_values(file)
+        return facts
+    if ending == ".png":
+        return _png_facts(path)
+    if ending in ITK_ENDINGS:
+        facts, values = _itk_facts(path)
+        _require_finite(path, values)
+        return facts
+    return ImageFacts(path)
+
+
+def check_label(path: Path) -> ImageFacts:
+    """Check a label: as an image's file, and only whole numbers in it.
+
+    Raises:
+        ImageFault: if it must not be used.
+    """
+    _check_name(path)
+    ending = _ending(path)
+    if ending in nifti.ENDINGS:
+        file = nifti.read_header(path)
+        facts = _one_channel(_nifti_facts(file))
+        return _with_values(facts, check_label_values(file).distinct)
+    if ending == ".png":
+        facts = _one_channel(_png_facts(path))
+        with Image.open(path, formats=("PNG",)) as image:
+            return _with_values(facts, _distinct(path, np.asarray(image)))
+    if ending in ITK_ENDINGS:
+        facts, values = _itk_facts(path)
+        return _with_values(_one_channel(facts), _distinct(path, values))
+    return ImageFacts(path)
+
+
+def _one_channel(facts: ImageFacts) -> ImageFacts:
+    if facts.channels != 1:
+        raise ImageFault(facts.path, f"has {facts.channels} channels (colours?); a segmentation has one")
+    return facts
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return next((ending for ending in (".nii.gz", ".nii") if name.endswith(ending)), path.suffix.lower())
+
+
+def _check_name(path: Path) -> None:
+    if (refusal := refusal_of_name(path)) is not None:
+        raise ImageFault(path, f"cannot be read: {refusal}")
+
+
+def _nifti_facts(file: nifti.Nifti) -> ImageFacts:
+    geometry = read_geometry(file)
+    notes = []
+    if geometry.contradiction:
+        notes.append(f"{geometry.contradiction}; nnU-Net's readers take the one or the other. Make them agree")
+    if geometry.grid.is_default:
+        notes.append(DEFAULT_GEOMETRY)
+    shape, channels = file.shape[:3], math.prod(file.shape[3:])
+    return ImageFacts(file.path, tuple(reversed(shape)), channels, geometry.grid, notes)
+
+
+def _png_facts(path: Path) -> ImageFacts:
+    file = png.check_png(path)
+    if file.kind == png.GRAY_ALPHA:
+        raise ImageFault(path, "is gray with transparency, which nnU-Net cannot read; save it as gray")
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageFault(path, f"cannot be read as PNG: {error}") from error
+    notes = []
+    if file.orientation != 1:
+        notes.append(
+            f"asks to be turned (EXIF orientation {file.orientation}), and nnU-Net does not: viewers show it otherwise "
+            "than the network sees it. Save it upright, without that tag"
+        )
+    return ImageFacts(path, file.shape, _CHANNELS[file.kind], notes=notes)
+
+
+def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
+    dimension = image.GetDimension()
+    matrix = np.eye(dimension + 1)
+    matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()
+    matrix[:-1, -1] = image.GetOrigin()
+    if not np.isfinite(matrix).all():
+        raise ImageFault(path, "has a geometry that is not finite. Export it again, or set its header")
+    size = image.GetSize()
+    channels = size[3] if dimension == 4 else 1
+    grid = Grid(size, matrix) if dimension < 4 else None
+    notes = [DEFAULT_GEOMETRY] if grid is not None and grid.is_default else []
+    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), sitk.GetArrayViewFromImage(image)
+
+
+def _require_finite(path: Path, values: np.ndarray) -> None:
+    if values.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(values)))):
+        raise ImageFault(path, f"has {bad} NaN or infinite value(s)")
+
+
+def _distinct(path: Path, values: np.ndarray) -> tuple[int, ...]:
+    _require_finite(path, values)
+    distinct = np.unique(values)
+    if distinct.dtype.kind == "f" and (fractional := distinct[distinct != np.rint(distinct)]).size:
+        raise ImageFault(
+            path, f"has values that are no integers, such as {exactly(fractional[0])}: was it interpolated?"
+        )
+    return tuple(int(value) for value in distinct)
+
+
+def _with_values(facts: ImageFacts, values: tuple[int, ...]) -> ImageFacts:
+    return ImageFacts(facts.path, facts.shape, facts.channels, facts.grid, facts.notes, values)

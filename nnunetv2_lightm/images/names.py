@@ -1,0 +1,51 @@
+"""Names of files and folders that are not UTF-8, as old archives unpack them.
+
+Python keeps such bytes as lone surrogates. ITK and nanobind abort the process on them, and printing them raises.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A path as it can be printed and written as JSON; a byte that is not UTF-8 becomes \xfc."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether libraries in C++ can be given this path."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refusal_of_name(path: str | os.PathLike[str]) -> str | None:
+    """One sentence on a path that cannot be used; None if it can."""
+    if is_utf8(path):
+        return None
+    return (
+        f"the name of {printable(path)} is not UTF-8, and the libraries that read images cannot open it: rename it "
+        "(convmv -f latin1 -t utf8 -r --notest FOLDER renames a whole folder)"
+    )
+
+
+def refusal_of_names(paths: Iterable[str | os.PathLike[str]]) -> str | None:
+    """As `refusal_of_name`, of the first path that cannot be used."""
+    return next((refusal for path in paths if (refusal := refusal_of_name(path)) is not None), None)
+
+
+def refusal_of_command_line(arguments: Iterable[str]) -> str | None:
+    """One sentence on an argument, or one of nnU-Net's folders, that cannot be used; None if all can.
+
+    From here on nothing that is printed raises, whatever it holds.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test's stream may be none of Python's own
+            stream.reconfigure(errors="backslashreplace")
+    variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    return refusal_of_names([*arguments, *(value for name in variables if (value := os.environ.get(name)))])

@@ -1,0 +1,74 @@
+"""The values of a NIfTI file, looked at as they are stored: SimpleITK puts 0 for NaN and fills up what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .faults import ImageFault
+from .nifti import Nifti, chunks
+
+# A label has a few values; more than this are not collected.
+_MAX_DISTINCT = 1000
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """What occurs in a label file: whole numbers, ascending; the first thousand of them."""
+
+    distinct: tuple[int, ...]
+
+
+def check_values(nifti: Nifti) -> None:
+    """Read all voxels and see to it that each is a finite float32, in which nnU-Net computes.
+
+    Raises:
+        ImageFault: if the file is damaged, or has NaN, infinite or larger values.
+    """
+    bad = 0
+    for stored in chunks(nifti):
+        if stored.dtype.kind == "f" or nifti.scaling is not None:
+            bad += int(np.count_nonzero(~np.isfinite(_scaled(nifti, stored))))
+    if bad:
+        raise ImageFault(nifti.path, f"has {bad} NaN or infinite value(s), or values beyond float32's range")
+
+
+def check_label_values(nifti: Nifti) -> LabelValues:
+    """Read all voxels and see to it that each is a whole number.
+
+    Raises:
+        ImageFault: if the file is damaged, or has NaN, infinite or fractional values.
+    """
+    distinct: set[int] = set()
+    for stored in chunks(nifti):
+        values = np.unique(_scaled(nifti, stored) if nifti.scaling is not None else stored)
+        if values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                raise ImageFault(nifti.path, "has NaN or infinite values; a label has whole numbers")
+            if (fractional := values[values != np.rint(values)]).size:
+                raise ImageFault(
+                    nifti.path,
+                    f"has values that are no integers, such as {exactly(fractional[0])}: was it interpolated? Resample "
+                    "labels by nearest neighbour",
+                )
+        if len(distinct) < _MAX_DISTINCT:
+            distinct.update(int(value) for value in values[:_MAX_DISTINCT])
+    return LabelValues(tuple(sorted(distinct)))
+
+
+def exactly(value: float | np.generic) -> str:
+    """A value with all digits that distinguish it from its neighbours: 0.9999999 is not printed as 1."""
+    text = np.format_float_positional(value, trim="-") if 1e-4 <= abs(value) < 1e16 or value == 0 else f"{value}"
+    return text if isinstance(value, (float, np.floating)) else str(int(value))
+
+
+def _scaled(nifti: Nifti, stored: np.ndarray) -> np.ndarray:
+    """float32 for stored floats and scaled values, as far as it holds them; overflow gives infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if nifti.scaling is None:
+            return stored if stored.dtype.itemsize == 4 else stored.astype(np.float32)
+        slope, intercept = nifti.scaling
+        values = stored.astype(np.float64) * slope + intercept
+        # A label's 1 that is stored as 2 * 0.5 shall stay a whole number.
+        return values.astype(np.float32)
