@@ -1,4 +1,4 @@
-"""nnU-Net's files, and what is wrong with them: plans and dataset.json, the files of each case, checkpoints.
+"""What is wrong with nnU-Net's files: plans and dataset.json, the files of each case, checkpoints.
 
 Standard library only: the trainers ask before they begin, and the doctor also where torch or nnunetv2 is broken.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .nnunet import dataset_id
 
 # What a training reads of a plans file.
 PLANS_KEYS = ("dataset_name", "plans_name", "configurations")
@@ -32,9 +33,12 @@ INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intens
 
 
 def plan_again(dataset: str) -> str:
-    """The command that plans and preprocesses a data set (`Dataset801_LiTS`) again."""
-    number = re.match(r"Dataset0*(\d+)_", dataset)
-    return f"nnUNetv2_plan_and_preprocess -d {number[1] if number else 'ID'} --verify_dataset_integrity"
+    """The command that plans and preprocesses a data set again, given by its name (`Dataset801_LiTS`) or id."""
+    try:
+        number: int | str = int(dataset) if dataset.isdecimal() else dataset_id(dataset)
+    except ValueError:
+        number = "ID"
+    return f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
 
 
 def faults_of_plans(plans: dict[str, Any], configuration: str) -> list[str]:

@@ -18,7 +18,7 @@ ALLOWED_PARTS = {
     "extras": set(),
     "files": set(),
     "nnunet": set(),
-    "nnunet_faults": set(),
+    "nnunet_faults": {"nnunet"},
     "images": set(),
     "ops": {"extras"},
     "layers": {"ops"},

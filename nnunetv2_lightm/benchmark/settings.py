@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ..complexity.errors import PlansError
 from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
+from ..nnunet import NotFound, folder
 from ..nnunet_faults import missing_files, plan_again, preprocessed_cases
 from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
@@ -99,10 +99,10 @@ def nnunet_folder(variable: str) -> Path:
 
     Raises: SettingsError: if the variable is not set.
     """
-    value = os.environ.get(variable)
-    if not value:
-        raise SettingsError(f"{variable} is not set: export {variable}=FOLDER, as for every command of nnU-Net")
-    return Path(value).absolute()
+    try:
+        return folder(variable)
+    except NotFound as error:
+        raise SettingsError(str(error)) from error
 
 
 def parse_budget(text: str) -> str:
@@ -165,9 +165,7 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
     try:
         planned = read_configuration(dataset, configuration, plans)
     except (PlansError, OSError) as error:
-        number = dataset if dataset.isdigit() else "ID"
-        remedy = plan_again(dataset) if dataset.startswith("Dataset") else plan_again(f"Dataset{number}_")
-        raise SettingsError(f"{error}. To plan and preprocess: {remedy} -c {configuration}") from error
+        raise SettingsError(f"{error}. To plan and preprocess: {plan_again(dataset)} -c {configuration}") from error
     if planned.configuration.previous_stage_name is not None:
         raise SettingsError(
             f"{planned.plans_file}: {configuration} continues from {planned.configuration.previous_stage_name}, whose "

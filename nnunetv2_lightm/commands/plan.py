@@ -10,6 +10,7 @@ import re
 import sys
 from importlib import import_module
 
+from ..nnunet import dataset_id
 from ..planning import PLANS_NAME, STOCK_PLANS_NAME
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
 
 
 def _report(plans, plans_name: str) -> str:
-    dataset_id = int(plans.dataset_name[7:10])
+    number = dataset_id(plans.dataset_name)
     rows = [("CONFIGURATION", "PATCH", "BATCH", "GPU, GiB", "CPU, GiB")]
     for planned in plans.configurations:
         patch = "x".join(map(str, planned.patch_size))
@@ -45,9 +46,9 @@ def _report(plans, plans_name: str) -> str:
     missing = [name for name in names if name not in there]
     commands = []
     if missing:
-        commands.append(f"nnUNetv2_preprocess -d {dataset_id} -plans_name {plans_name} -c {' '.join(missing)}")
-    commands += [f"nnUNetv2_train {dataset_id} {names[-1]} 0 -p {plans_name}"]
-    commands += [f"nnUNetv2_train {dataset_id} {names[-1]} 0 -p {plans_name} -tr nnUNetTrainerLightMUNet"]
+        commands.append(f"nnUNetv2_preprocess -d {number} -plans_name {plans_name} -c {' '.join(missing)}")
+    commands += [f"nnUNetv2_train {number} {names[-1]} 0 -p {plans_name}"]
+    commands += [f"nnUNetv2_train {number} {names[-1]} 0 -p {plans_name} -tr nnUNetTrainerLightMUNet"]
     return "\n".join(
         [
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows),

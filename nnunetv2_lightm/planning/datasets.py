@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 
+from ..nnunet import NotFound, dataset_id, find_dataset, folder
 from . import PLANS_NAME
 from .memory import CPU_COMPILED, GPU
 from .planner import PlanningError, nnUNetPlannerLightMUNet
@@ -71,8 +70,11 @@ def plan_dataset(
     Raises:
         PlanningError: if the data set cannot be read, or nothing fits into the memory.
     """
-    raw, preprocessed = _folder("nnUNet_raw"), _folder("nnUNet_preprocessed")
-    name = find_dataset(dataset, raw)
+    try:
+        raw, preprocessed = folder("nnUNet_raw"), folder("nnUNet_preprocessed")
+        name = find_dataset(dataset, raw)
+    except NotFound as error:
+        raise PlanningError(str(error)) from error
     check_dataset_json(raw / name / "dataset.json")
     extractor = DatasetFingerprintExtractor(name, default_num_processes)
     _check_cases(extractor.dataset, raw / name)
@@ -81,7 +83,7 @@ def plan_dataset(
     except RuntimeError as error:
         raise PlanningError(
             f"{raw / name}: the fingerprint cannot be extracted: {error}; "
-            f"`nnUNetv2_extract_fingerprint -d {int(name[7:10])} --verify_dataset_integrity` tells more"
+            f"`nnUNetv2_extract_fingerprint -d {dataset_id(name)} --verify_dataset_integrity` tells more"
         ) from error
     planner = partial(nnUNetPlannerLightMUNet, batch_size=batch_size)
     plans, _ = plan_experiment_dataset(name, planner, gpu_memory_gb, overwrite_plans_name=plans_name)
@@ -94,25 +96,6 @@ def plan_dataset(
             if key in plans["configurations"]
         ),
     )
-
-
-def find_dataset(dataset: str, raw: Path) -> str:
-    """Name of a data set in nnUNet_raw, given by its id or name.
-
-    Raises:
-        PlanningError: if there is none, or more than one with that id.
-    """
-    names = sorted(path.name for path in raw.glob("Dataset*") if path.is_dir()) if raw.is_dir() else []
-    if re.fullmatch(r"\d+", dataset):
-        found = [name for name in names if name.startswith(f"Dataset{int(dataset):03d}_")]
-    else:
-        found = [name for name in names if name == dataset]
-    if len(found) > 1:
-        raise PlanningError(f"nnUNet_raw={raw} has {len(found)} data sets with the id {dataset}: {', '.join(found)}")
-    if not found:
-        there_are = f"there are: {', '.join(names)}" if names else "there is none at all"
-        raise PlanningError(f"no data set {dataset!r} in nnUNet_raw={raw}; {there_are}")
-    return found[0]
 
 
 def check_dataset_json(path: Path) -> None:
@@ -147,10 +130,3 @@ def _planned(name: str, configuration: Mapping, num_classes: int, folder: Path) 
     gpu, cpu = (model.gib(patch, strides, batch, num_classes) for model in (GPU, CPU_COMPILED))
     data = folder / configuration["data_identifier"]
     return Planned(name, patch, batch, gpu, cpu, data.is_dir() and any(data.glob("*.pkl")))
-
-
-def _folder(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value:
-        raise PlanningError(f"{variable} is not set; `nnUNetv2_lightm doctor` says how to set nnU-Net's folders")
-    return Path(value)

@@ -8,7 +8,7 @@ import math
 import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
-from nnunetv2_lightm.planning.datasets import find_dataset, plan_dataset
+from nnunetv2_lightm.planning.datasets import plan_dataset
 from nnunetv2_lightm.planning.memory import CPU_COMPILED, GPU
 from nnunetv2_lightm.planning.planner import PlanningError
 
@@ -19,7 +19,7 @@ DATA = ((1.0, 1.0, 1.0), (40, 48, 48))
 def test_id_or_name(make_dataset, folders, given):
     make_dataset(*DATA)
     make_dataset(*DATA, name="Dataset051_Other")
-    assert find_dataset(given, folders / "nnUNet_raw") == "Dataset005_Made"
+    assert plan_dataset(given).dataset_name == "Dataset005_Made"
 
 
 @pytest.mark.parametrize("given", ["6", "Dataset005", "Made", "-5", "../Dataset005_Made", ""])
@@ -30,7 +30,7 @@ def test_unknown_data_set(make_dataset, given):
 
 
 def test_no_data_set_at_all(folders):
-    with pytest.raises(PlanningError, match=r"nnUNet_raw=.*; there is none at all"):
+    with pytest.raises(PlanningError, match=r"nnUNet_raw; there is none at all"):
         plan_dataset("5")
     (folders / "nnUNet_raw").rmdir()
     with pytest.raises(PlanningError, match="there is none at all"):
@@ -40,7 +40,7 @@ def test_no_data_set_at_all(folders):
 def test_id_of_two_data_sets(make_dataset):
     make_dataset(*DATA)
     make_dataset(*DATA, name="Dataset005_Twin")
-    with pytest.raises(PlanningError, match="2 data sets with the id 5: Dataset005_Made, Dataset005_Twin"):
+    with pytest.raises(PlanningError, match="2 data sets with the id 5: Dataset005_Made, Dataset005_Twin; rename one"):
         plan_dataset("5")
     assert plan_dataset("Dataset005_Twin").dataset_name == "Dataset005_Twin"
 
@@ -49,7 +49,7 @@ def test_id_of_two_data_sets(make_dataset):
 def test_folders_have_to_be_set(make_dataset, monkeypatch, variable):
     make_dataset(*DATA)
     monkeypatch.delenv(variable)
-    with pytest.raises(PlanningError, match=f"{variable} is not set; `nnUNetv2_lightm doctor`"):
+    with pytest.raises(PlanningError, match=f"{variable} is not set: export {variable}=FOLDER"):
         plan_dataset("5")
 
 

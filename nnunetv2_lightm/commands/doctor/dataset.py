@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...nnunet import datasets_named
 from ...nnunet_faults import (
     faults_of_dataset_json,
     faults_of_plans,
@@ -35,7 +36,7 @@ def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
         plans_name: Name of the plans file without ending, ``nnUNetPlans`` unless the user planned otherwise.
     """
     folders = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
-    names = _names(name_or_id, folders.values())
+    names = datasets_named(name_or_id, folders.values())
     if len(names) != 1:
         return [_not_one(name_or_id, names, folders)]
     (dataset,) = names
@@ -47,13 +48,6 @@ def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
     if "nnUNet_results" in folders:
         findings += _checkpoints(folders["nnUNet_results"] / dataset)
     return findings
-
-
-def _names(name_or_id: str, folders: Iterable[Path]) -> list[str]:
-    """The data sets of that name or id in any of the folders, as nnU-Net looks for them."""
-    prefix = f"Dataset{int(name_or_id):03d}_" if name_or_id.isdigit() else name_or_id
-    found = {path.name for folder in folders for path in folder.glob(f"{prefix}*") if path.is_dir()}
-    return sorted(found) if name_or_id.isdigit() else sorted(found & {name_or_id})
 
 
 def _not_one(name_or_id: str, names: list[str], folders: dict[str, Path]) -> Finding:
