@@ -19,13 +19,14 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test compat sanitize lint bench clean
+.PHONY: help install demo test compat sanitize docs lint bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
+	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make lint   check style"
 	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
@@ -52,6 +53,13 @@ compat: $(STAMP)
 sanitize: $(STAMP)
 	PYTHON=$(BIN)/python tests/sanitizers.sh
 
+# Strict: a broken link or docstring fails. Without a network; the search works from disk.
+docs: EXTRAS := test,docs
+docs: $(STAMP)
+	@$(BIN)/python -c 'import furo' 2>/dev/null || $(BIN)/python -m pip install --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,5 +72,5 @@ bench: $(STAMP)
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/speed/all.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find nnunetv2_lightm dataset_conversion tests -name __pycache__ -type d -prune -exec rm -rf {} +

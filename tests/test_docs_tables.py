@@ -12,7 +12,7 @@ import pytest
 from .markdown_tables import tables
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[[^`]*\])?`")
 
 
@@ -23,13 +23,13 @@ def functions_of(file: Path) -> set[str]:
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT / "docs").as_posix())
 def test_tests_that_a_document_names_exist(document):
     named = TEST.findall(document.read_text(encoding="utf-8"))
     assert [f"{file}::{name}" for file, name in named if name not in functions_of(ROOT / file)] == []
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT / "docs").as_posix())
 def test_each_row_of_a_table_with_tests_names_one(document):
     for header, rows in tables(document.read_text(encoding="utf-8")):
         if "test" in header:

@@ -1,4 +1,4 @@
-"""What the README says about malloc is what tuned_malloc.py sets and has measured."""
+"""What the settings page says about malloc is what tuned_malloc.py sets and has measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import report
 import tuned_malloc
 from harness.results import RESULTS, Row
 
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+SETTINGS = (Path(__file__).resolve().parents[3] / "docs" / "guides" / "settings.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def published():
     return {row.name: row for row in rows}
 
 
-def test_readme_names_the_variables():
-    (line,) = [line for line in README.splitlines() if line.startswith("export MALLOC_")]
+def test_settings_page_names_the_variables():
+    (line,) = [line for line in SETTINGS.splitlines() if line.startswith("export MALLOC_")]
     assert dict(word.split("=", 1) for word in line.split()[1:]) == tuned_malloc.VARIABLES
 
 
-def test_readme_has_the_measured_figures(published):
+def test_settings_page_has_the_measured_figures(published):
     default, tuned = published["training_3d_64"], published["training_3d_64_tuned"]
     ours, our_default = tuned.ours.median, default.ours.median
     theirs, their_default = tuned.beside.median, default.beside.median
@@ -34,4 +34,4 @@ def test_readme_has_the_measured_figures(published):
         f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms after {1000 * our_default:.0f}, "
         f"{theirs:.2f} s after {their_default:.2f};"
     )
-    assert said in re.sub(r"\s+", " ", README)
+    assert said in re.sub(r"\s+", " ", SETTINGS)
