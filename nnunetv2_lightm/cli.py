@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 from .commands.suggest import did_you_mean
+from .escaping import escape_terminal
 from .images.names import refusal_of_command_line
 
 PROGRAM = "nnUNetv2_lightm"
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
+    print(escape_terminal(message), file=sys.stderr)
     return 1
 
 

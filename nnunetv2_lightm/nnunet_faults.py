@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .escaping import shell_line
 from .nnunet import dataset_id
 
 # What a training reads of a plans file.
@@ -32,17 +33,25 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, 
 INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
 
 
-def plan_again(dataset: str) -> str:
-    """The command that plans and preprocesses a data set again, given by its name (`Dataset801_LiTS`) or id."""
+def plan_again(dataset: str, *configurations: str) -> str:
+    """The command that plans and preprocesses a data set again, all of it or some configurations.
+
+    Args:
+        dataset: Its name (`Dataset801_LiTS`) or id.
+        configurations: E.g. "3d_fullres".
+    """
     try:
         number: int | str = int(dataset) if dataset.isdecimal() else dataset_id(dataset)
     except ValueError:
         number = "ID"
-    return f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
+    command = ("nnUNetv2_plan_and_preprocess", "-d", number, "--verify_dataset_integrity")
+    return shell_line(*command, *(("-c", *configurations) if configurations else ()))
 
 
-def faults_of_plans(plans: dict[str, Any], configuration: str) -> list[str]:
+def faults_of_plans(plans: Any, configuration: str) -> list[str]:
     """Why a configuration of the plans cannot be trained; empty if it can."""
+    if not isinstance(plans, dict) or not isinstance(plans.get("configurations", {}), dict):
+        return [f"they are a {type(plans).__name__}; expected a mapping with the configurations"]
     if "plans_per_stage" in plans:
         return ["they are plans of nnU-Net v1"]
     if missing := [key for key in PLANS_KEYS if key not in plans]:
@@ -65,12 +74,48 @@ def faults_of_plans(plans: dict[str, Any], configuration: str) -> list[str]:
     return faults
 
 
-def faults_of_dataset_json(dataset_json: dict[str, Any]) -> list[str]:
+def faults_of_dataset_json(dataset_json: Any) -> list[str]:
     """Why a training cannot use dataset.json; empty if it can."""
+    if not isinstance(dataset_json, dict):
+        return [f"it is a {type(dataset_json).__name__}; expected a mapping"]
     missing = [key for key in DATASET_KEYS if key not in dataset_json]
     if not {"channel_names", "modality"} & dataset_json.keys():
         missing.append("channel_names")
-    return [f"it lacks {', '.join(missing)}"] if missing else []
+    if missing:
+        return [f"it lacks {', '.join(missing)}"]
+    return faults_of_labels(dataset_json["labels"]) + faults_of_file_ending(dataset_json["file_ending"])
+
+
+def faults_of_labels(labels: Any) -> list[str]:
+    """What is wrong with dataset.json's `labels`: each name has a whole number from 0, or a list of such."""
+    if not isinstance(labels, dict) or not labels:
+        return [f"labels is {labels!r:.60}; expected a mapping of names to whole numbers"]
+    return [
+        f"labels: {name!r} is {value!r:.60}; expected a whole number from 0, or a list of such"
+        for name, value in labels.items()
+        if not _are_label_values(value if isinstance(value, (list, tuple)) else [value])
+    ]
+
+
+def faults_of_file_ending(ending: Any) -> list[str]:
+    """What is wrong with dataset.json's `file_ending`, which becomes a part of file names."""
+    if isinstance(ending, str) and re.fullmatch(r"\.[^/\\\0]{1,30}", ending):
+        return []
+    return [f"file_ending is {ending!r:.60}; expected one such as '.nii.gz'"]
+
+
+def faults_of_splits(splits: Any) -> list[str]:
+    """What is wrong with splits_final.json: a list, for each fold the cases of `train` and `val`."""
+    if not isinstance(splits, list):
+        return [f"it is a {type(splits).__name__}; expected a list of folds"]
+    return [
+        f"fold {fold}: {part} is {split.get(part)!r:.60}; expected a list of cases"
+        if isinstance(split, dict)
+        else f"fold {fold} is {split!r:.60}; expected train and val"
+        for fold, split in enumerate(splits)
+        for part in ("train", "val")
+        if not (isinstance(split, dict) and _are_texts(split.get(part)))
+    ]
 
 
 def resolved_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
@@ -129,6 +174,14 @@ def is_whole_checkpoint(path: Path) -> bool:
         return False
 
 
+def _are_label_values(values: Sequence[Any]) -> bool:
+    return bool(values) and all(type(value) is int and 0 <= value < 2**31 for value in values)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
 def _names(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()
 
@@ -145,11 +198,16 @@ def _missing_keys(configuration: dict[str, Any]) -> list[str]:
     return [f"the configuration lacks {', '.join(missing)}"] if missing else []
 
 
+def _is_size(value: Any) -> bool:
+    """nnU-Net's planner may write a whole number as 128.0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1 and value >= 1
+
+
 def _unfit_sizes(configuration: dict[str, Any]) -> list[str]:
     faults = []
     patch_size, batch_size = configuration.get("patch_size", (1, 1)), configuration.get("batch_size", 1)
-    if len(patch_size) not in (2, 3) or any(int(size) != size or size < 1 for size in patch_size):
-        faults.append(f"patch_size is {list(patch_size)}; 2 or 3 whole numbers of voxels are needed")
-    if int(batch_size) != batch_size or batch_size < 1:
-        faults.append(f"batch_size is {batch_size}; at least 1 is needed")
+    if not isinstance(patch_size, (list, tuple)) or len(patch_size) not in (2, 3) or not all(map(_is_size, patch_size)):
+        faults.append(f"patch_size is {patch_size!r:.60}; 2 or 3 whole numbers of voxels are needed")
+    if not _is_size(batch_size):
+        faults.append(f"batch_size is {batch_size!r:.60}; at least 1 is needed")
     return faults

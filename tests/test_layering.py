@@ -16,9 +16,11 @@ MAX_LINES = 350
 ALLOWED_PARTS = {
     "": {"ops", "networks"},
     "extras": set(),
+    "escaping": set(),
+    "json_input": set(),
     "files": set(),
     "nnunet": set(),
-    "nnunet_faults": {"nnunet"},
+    "nnunet_faults": {"nnunet", "escaping"},
     "images": set(),
     "ops": {"extras"},
     "layers": {"ops"},
@@ -26,20 +28,24 @@ ALLOWED_PARTS = {
     "trainers": {"ops", "layers", "networks", "files", "nnunet_faults", "images"},
     "planning": {"files", "nnunet"},
     "measure": set(),
-    "evaluation": {"extras", "files", "images"},
-    "runs": {"files", "nnunet_faults"},
+    "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
+    "runs": {"files", "escaping", "nnunet_faults"},
     "released": {"trainers", "files"},
-    "complexity": {"ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"},
+    "complexity": {
+        *("ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"),
+        *("escaping", "json_input", "nnunet_faults"),
+    },
     "benchmark": {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
+        *("escaping", "json_input"),
     },
     "dataset_conversion": {"images"},
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
-        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults"),
+        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults", "escaping"),
     },
-    "cli": {"commands", "images", ""},
+    "cli": {"commands", "images", "escaping", ""},
 }
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {

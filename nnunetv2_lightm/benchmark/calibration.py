@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from ..escaping import to_json
 from ..files import write_text
+from ..json_input import Amount, ClassName, Content, Count, JsonInputError, Length, Positive, Text, check, read_json
 from .results import ResultsError
 
 # Between these the number of epochs is chosen: enough for a curve, and few enough not to spend the time on validation.
@@ -75,22 +79,44 @@ class Calibration:
     trainers: dict[str, TrainerCalibration] = field(default_factory=dict)
 
 
+class _TurnContent(Content):
+    train_seconds: Length
+    validation_seconds: Length
+    epoch_seconds: Amount
+
+
+class _TrainerContent(Content):
+    iterations_per_epoch: Positive
+    validation_iterations_per_epoch: Count
+    turns: Annotated[list[_TurnContent], Field(min_length=1, max_length=10**4)]
+
+
+class _CalibrationContent(Content):
+    device: Literal["cpu", "cuda", "mps"]
+    machine: dict[Text, Text]
+    trainers: dict[ClassName, _TrainerContent]
+
+
 def load_calibration(path: Path) -> Calibration:
-    """Raises: ResultsError: if the file cannot be read; it names it."""
+    """Raises: ResultsError: if the file cannot be read or holds something else; it names the file and the key."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        trainers = {
-            name: TrainerCalibration(**{**found, "turns": [Turn(**turn) for turn in found["turns"]]})
-            for name, found in content["trainers"].items()
-        }
-        return Calibration(content["device"], content["machine"], trainers)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{path}: no calibration ({error!r}); remove it to measure anew") from error
+        found = check(read_json(path), _CalibrationContent, path)
+    except JsonInputError as error:
+        raise ResultsError(f"{path}: no calibration ({error}); remove it to measure anew") from error
+    trainers = {
+        name: TrainerCalibration(
+            trainer.iterations_per_epoch,
+            trainer.validation_iterations_per_epoch,
+            [Turn(**dict(turn)) for turn in trainer.turns],
+        )
+        for name, trainer in found.trainers.items()
+    }
+    return Calibration(found.device, found.machine, trainers)
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write the file in one step."""
-    write_text(path, json.dumps(asdict(calibration), indent=2, allow_nan=False) + "\n")
+    write_text(path, to_json(asdict(calibration)))
 
 
 def validation_iterations(iterations: int) -> int:

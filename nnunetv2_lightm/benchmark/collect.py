@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..complexity.plans import PlannedConfiguration
+from ..json_input import Amount, Content, Count, JsonInputError, check, read_json
 from ..measure.machine import machine
 from ..runs.training_log import EpochRecord, read_training_log
 from .calibration import load_calibration
 from .results import BenchmarkResults, ResultsError, Run
 from .settings import Settings
+from .sharing import without_home
 from .tasks import PlannedRun, complexity_file
+
+
+class _Counted(Content):
+    true_parameters: Count
+    true_macs_sample: Amount
+    true_scan_flops_sample: Amount
+    forward_seconds: Amount | None = None
+    training_seconds: Amount | None = None
+    forward_transient_mib: Amount | None = None
+    training_transient_mib: Amount | None = None
+
+
+class _ComplexityFile(Content):
+    trainers: Annotated[list[_Counted], Field(min_length=1, max_length=1)]
 
 
 def collect(
@@ -74,7 +92,7 @@ def _collect_run(settings: Settings, run: PlannedRun, complete: bool, failure: s
         predictions=run.predictions(settings),
         references=settings.raw / "labelsTs" if test else settings.preprocessed / "gt_segmentations",
         images=settings.raw / ("imagesTs" if test else "imagesTr"),
-        failure=failure,
+        failure=failure and without_home(failure),
     )
 
 
@@ -88,19 +106,22 @@ def _finished_epochs(fold_folder: Path) -> tuple[EpochRecord, ...]:
 
 def _read_complexity(file: Path) -> dict[str, float | None]:
     """Of what `nnUNetv2_lightm complexity` writes for one trainer; two FLOPs of a scan are worth a MAC."""
-    (found,) = _read_json(file)["trainers"]
+    try:
+        (found,) = check(_read_json(file), _ComplexityFile, file).trainers
+    except JsonInputError as error:
+        raise ResultsError(f"{error}; remove it and it is made again") from error
     return {
-        "parameters": found["true_parameters"],
-        "macs": found["true_macs_sample"] + found["true_scan_flops_sample"] / 2,
-        "forward_seconds": found.get("forward_seconds"),
-        "step_seconds": found.get("training_seconds"),
-        "forward_mib": found.get("forward_transient_mib"),
-        "step_mib": found.get("training_transient_mib"),
+        "parameters": found.true_parameters,
+        "macs": found.true_macs_sample + found.true_scan_flops_sample / 2,
+        "forward_seconds": found.forward_seconds,
+        "step_seconds": found.training_seconds,
+        "forward_mib": found.forward_transient_mib,
+        "step_mib": found.training_transient_mib,
     }
 
 
-def _read_json(file: Path) -> dict:
+def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{file}: cannot be read: {error}; remove it and it is made again") from error
+        return read_json(file)
+    except JsonInputError as error:
+        raise ResultsError(f"{error}; remove it and it is made again") from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..escaping import escape_terminal
 from ..extras import import_extra
 from ..runs.pipeline import Step
 from ..runs.process import CommandFailed
@@ -117,7 +118,7 @@ class SlurmLauncher:
                     if failure is not None:
                         failures[name] = failure
                     state = "complete" if failure is None else f"FAILED: {failure}"
-                    print(f"[{total - len(waiting)}/{total}] {name}: {state}", flush=True)
+                    print(escape_terminal(f"[{total - len(waiting)}/{total}] {name}: {state}"), flush=True)
                     on_change(task, failure is None, failure)
             on_tick()
         return failures

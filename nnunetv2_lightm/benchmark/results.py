@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..escaping import to_json
+from ..evaluation.json_files import evaluation_from_json
+from ..evaluation.scores import EvaluationError, foreground_classes
 from ..files import write_text
+from ..json_input import Content, JsonInputError, check, read_json
 from ..runs.training_log import EpochRecord
+from .results_content import ITERATIONS, SECONDS, EpochContent, ResultsContent, RunContent
+
+__all__ = ["ITERATIONS", "SECONDS", "BenchmarkResults", "ResultsError", "Run", "load_results", "write_results"]
 
 FORMAT = 1
-ITERATIONS, SECONDS = "iterations", "seconds"
 FOLDERS = ("predictions", "references", "images")  # of a run
 
 
@@ -105,38 +111,45 @@ class BenchmarkResults:
 
 
 def load_results(path: Path) -> BenchmarkResults:
-    """Read a results file. Folders in it that are not absolute are relative to its own.
+    """Read a results file, which may be anyone's. Folders in it that are not absolute are relative to its own.
 
-    Raises: ResultsError: if it cannot be read, is of another format, or lacks a field.
+    Raises: ResultsError: if it cannot be read, is of another format, or does not hold what it should; naming the key.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ResultsError(f"{path}: format {found}; this version reads the results.json of format {FORMAT}")
-    _need_fields(content, BenchmarkResults, str(path))
-    if content["equal"] not in (ITERATIONS, SECONDS):
-        raise ResultsError(f'{path}: "equal" is {content["equal"]!r}; expected "{ITERATIONS}" or "{SECONDS}"')
-    tuples = {name: tuple(content[name]) for name in ("patch_size", "spacing_mm")}
-    runs = tuple(_load_run(run, f"{path}, run {i}", path.parent) for i, run in enumerate(content["runs"]))
-    return BenchmarkResults(**{**_known(content, BenchmarkResults), **tuples, "runs": runs})
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = repr(content.get("format")) if isinstance(content, dict) else type(content).__name__
+            raise ResultsError(f"{path}: format {found}; this version reads the results.json of format {FORMAT}")
+        return _from_content(content, path)
+    except (JsonInputError, EvaluationError) as error:
+        raise ResultsError(f"{error}; `nnUNetv2_lightm benchmark` writes such files") from error
+
+
+def _from_content(content: dict, path: Path) -> BenchmarkResults:
+    found = check(content, ResultsContent, path)
+    classes = list(foreground_classes(found.labels)[0])
+    runs = tuple(_load_run(run, f"{path}, run {i}", path.parent, classes) for i, run in enumerate(found.runs))
+    tuples = {name: tuple(getattr(found, name)) for name in ("patch_size", "spacing_mm")}
+    costs = {name: _plain_costs(getattr(found, name)) for name in ("calibration", "complexity")}
+    return BenchmarkResults(**{**dict(found), **tuples, **costs, "runs": runs})
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
     """Write a results file in one step. Folders in it are relative to its own: they may move together."""
     runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
     content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
-    write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_json(_plain(content)))
 
 
-def _load_run(run: Mapping, place: str, folder: Path) -> Run:
-    _need_fields(run, Run, place)
-    for epoch in run["epochs"]:
-        _need_fields(epoch, EpochRecord, place)
-    paths = {name: None if run[name] is None else Path(os.path.normpath(folder / run[name])) for name in FOLDERS}
-    return Run(**{**_known(run, Run), **paths, "epochs": tuple(_load_epoch(epoch) for epoch in run["epochs"])})
+def _load_run(content: object, place: str, folder: Path, classes: Sequence[str]) -> Run:
+    found = check(content, RunContent, place)
+    if found.evaluation is not None:
+        evaluated = evaluation_from_json(found.evaluation, f"{place}: evaluation")
+        if list(evaluated.classes) != classes:
+            raise ResultsError(f"{place}: evaluation.classes are {list(evaluated.classes)}; the labels name {classes}")
+    paths = {name: getattr(found, name) for name in FOLDERS}
+    paths = {name: None if path is None else Path(os.path.normpath(folder / path)) for name, path in paths.items()}
+    return Run(**{**dict(found), **paths, "epochs": tuple(map(_load_epoch, found.epochs))})
 
 
 def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
@@ -144,24 +157,18 @@ def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
     return {name: None if path is None else os.path.relpath(path, start) for name, path in folders.items()}
 
 
-def _load_epoch(epoch: Mapping) -> EpochRecord:
-    numbers = {name: _or_nan(epoch[name]) for name in ("train_loss", "val_loss", "seconds")}
-    return EpochRecord(epoch=epoch["epoch"], pseudo_dice=tuple(map(_or_nan, epoch["pseudo_dice"])), **numbers)
+def _load_epoch(epoch: EpochContent) -> EpochRecord:
+    numbers = {name: _or_nan(getattr(epoch, name)) for name in ("train_loss", "val_loss", "seconds")}
+    return EpochRecord(epoch=epoch.epoch, pseudo_dice=tuple(map(_or_nan, epoch.pseudo_dice)), **numbers)
 
 
-def _need_fields(content: object, kind: type, place: str) -> None:
-    names = [field.name for field in fields(kind) if field.default is MISSING]
-    missing = [name for name in names if not isinstance(content, Mapping) or name not in content]
-    if missing:
-        raise ResultsError(f"{place}: lacks {', '.join(missing)}; `nnUNetv2_lightm benchmark` writes them")
-
-
-def _known(content: Mapping, kind: type) -> dict:
-    return {field.name: content[field.name] for field in fields(kind) if field.name in content}
+def _plain_costs(costs: Mapping[str, Content]) -> dict[str, dict]:
+    """The numbers that the file has."""
+    return {trainer: cost.model_dump(exclude_unset=True) for trainer, cost in costs.items()}
 
 
 def _or_nan(number: float | None) -> float:
-    return float("nan") if number is None else float(number)
+    return math.nan if number is None else number
 
 
 def _plain(value: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +12,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ..complexity.errors import PlansError
 from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
+from ..json_input import JsonInputError, read_json
 from ..nnunet import NotFound, folder
-from ..nnunet_faults import missing_files, plan_again, preprocessed_cases
+from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
 from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
 from .calibration import Calibration, load_calibration
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
+from .results_content import BUDGET
 
-BUDGET = re.compile(r"(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?")
 WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
 NNUNET_FOLDS = 5  # where there is no splits_final.json, nnU-Net makes as many
@@ -165,7 +165,7 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
     try:
         planned = read_configuration(dataset, configuration, plans)
     except (PlansError, OSError) as error:
-        raise SettingsError(f"{error}. To plan and preprocess: {plan_again(dataset)} -c {configuration}") from error
+        raise SettingsError(f"{error}. To plan and preprocess: {plan_again(dataset, configuration)}") from error
     if planned.configuration.previous_stage_name is not None:
         raise SettingsError(
             f"{planned.plans_file}: {configuration} continues from {planned.configuration.previous_stage_name}, whose "
@@ -179,13 +179,13 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
 def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
     folder = planned.plans_file.parent
     data = folder / planned.configuration.data_identifier
-    remedy = f"{plan_again(planned.dataset)} -c {planned.name}"
+    remedy = plan_again(planned.dataset, planned.name)
     if not data.is_dir() or not (cases := preprocessed_cases(data)):
         raise SettingsError(f"{data} holds no preprocessed cases. Make them: {remedy}")
     splits_file = folder / "splits_final.json"
     num_folds = NNUNET_FOLDS
     if splits_file.exists():
-        splits = json.loads(splits_file.read_text(encoding="utf-8"))
+        splits = _read_splits(splits_file)
         num_folds = len(splits)
         if fold < num_folds:
             cases = sorted({*splits[fold]["train"], *splits[fold]["val"]})
@@ -195,6 +195,16 @@ def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
     if missing := missing_files(data, cases, ground_truth=ground_truth):
         shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
         raise SettingsError(f"{len(missing)} files of fold {fold} are missing: {shown}. Make them: {remedy}")
+
+
+def _read_splits(file: Path) -> list[dict[str, list[str]]]:
+    try:
+        splits = read_json(file)
+    except JsonInputError as error:
+        raise SettingsError(f"{error}. Remove it: nnU-Net makes a new one") from error
+    if faults := faults_of_splits(splits):
+        raise SettingsError(f"{file}: {faults[0]}. Correct it, or remove it: nnU-Net makes a new one")
+    return splits
 
 
 def check_folder(settings: Settings) -> None:

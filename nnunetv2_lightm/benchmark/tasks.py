@@ -19,7 +19,8 @@ from ..runs.nnunet_steps import (
 )
 from ..runs.pipeline import Pipeline, Step
 from .calibration import BudgetTooSmall, Calibration, largest_budget, validation_iterations
-from .settings import BUDGET, Settings, nnunet_folder
+from .results_content import BUDGET
+from .settings import Settings, nnunet_folder
 
 
 @dataclass(frozen=True)

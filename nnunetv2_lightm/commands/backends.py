@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from ..escaping import escape_terminal
+
 
 def main(argv: list[str]) -> int:
     """Print one line for each backend and device; the one that runs by default is marked with an asterisk.
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
     try:
         table = list(backend_table())
     except ValueError as error:
-        print(f"{ENVIRONMENT_VARIABLE}: {error}", file=sys.stderr)
+        print(f"{ENVIRONMENT_VARIABLE}: {escape_terminal(error)}", file=sys.stderr)
         return 1
     rows = [("", "BACKEND", "DEVICE", "USABLE", "WHAT IT IS, OR WHY NOT")]
     for backend in table:

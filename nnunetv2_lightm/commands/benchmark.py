@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..benchmark.sharing import shared_command
+from ..escaping import escape_terminal
 
 if TYPE_CHECKING:
     from ..benchmark.settings import Settings
@@ -55,16 +57,18 @@ def main(argv: list[str]) -> int:
         with sigterm_interrupts():
             complete = Comparison(settings, planned, launch).run()
     except expected as error:
-        print(f"\nbenchmark: {error}", file=sys.stderr)
+        print(f"\nbenchmark: {escape_terminal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         jobs = "; the jobs go on" if arguments.launcher == "slurm" else ""
         print(f"\nbenchmark: interrupted{jobs}; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     if not complete:
-        print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {settings.folder / 'logs'}")
+        logs = escape_terminal(settings.folder / "logs")
+        print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {logs}")
         return 1
-    print(f"\nresults:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, report.md beside it")
+    files = f"results:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, report.md beside it"
+    print(escape_terminal(f"\n{files}"))
     return 0
 
 
@@ -89,7 +93,7 @@ def _settings(
         device=arguments.device,
         evaluation=surface,
         title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
-        command=shlex.join(["nnUNetv2_lightm", "benchmark", *argv]),
+        command=shared_command(["nnUNetv2_lightm", "benchmark", *argv]),
         calibration_of=arguments.calibration_of and arguments.calibration_of.absolute(),
     )
 

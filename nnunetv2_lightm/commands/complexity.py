@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..escaping import escape_terminal
+
 FORMATS = ("markdown", "csv", "json")
 
 
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     try:
         report = _paper(arguments) if arguments.paper else _trainers(arguments)
     except ComplexityError as error:
-        print(f"complexity: {error}", file=sys.stderr)
+        print(f"complexity: {escape_terminal(error)}", file=sys.stderr)
         return 1
     if arguments.o is None:
         print(report, end="")

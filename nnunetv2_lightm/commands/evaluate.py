@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..escaping import escape_terminal
+
 DEFAULT_NSD_TOLERANCE_MM = 2.0
 
 
@@ -45,19 +47,18 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json:
             write_text(arguments.json, to_json(*evaluations, comparisons=comparisons))
     except (EvaluationError, ImportError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+        print(f"evaluate: {escape_terminal(error)}", file=sys.stderr)
         return 1
     if arguments.surface and not evaluations[0].spacing_known:
         remark = f"{dataset_json['file_ending']} files have no spacing: HD95 and the tolerance of NSD are in pixels"
-        print(f"evaluate: {remark}", file=sys.stderr)
+        print(f"evaluate: {escape_terminal(remark)}", file=sys.stderr)
     if not comparisons:
         print(markdown_table(evaluations[0]))
         return 0
     for folder, evaluation in zip((arguments.predictions, arguments.against), evaluations):
-        print(f"{folder}\n\n{markdown_table(evaluation)}\n")
-    print(
-        f"{arguments.predictions} less {arguments.against}, paired\n\n{comparison_table(comparisons, evaluations[0])}"
-    )
+        print(escape_terminal(f"{folder}\n\n{markdown_table(evaluation)}\n"))
+    what = escape_terminal(f"{arguments.predictions} less {arguments.against}, paired")
+    print(f"{what}\n\n{comparison_table(comparisons, evaluations[0])}")
     return 0
 
 

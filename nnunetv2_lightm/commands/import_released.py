@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..escaping import escape_terminal, shell_line
+
 PROGRAM = "nnUNetv2_lightm import-released"
 
 
@@ -19,17 +21,19 @@ def main(argv: list[str]) -> int:
     try:
         checkpoints = import_released(arguments.checkpoint, arguments.out, overwrite=arguments.overwrite)
     except CheckpointError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
         return 1
     first = checkpoints[0]
     parameters = sum(tensor.numel() for tensor in first.weights.values())
-    folds = " ".join(str(checkpoint.fold) for checkpoint in checkpoints)
+    folds = [checkpoint.fold for checkpoint in checkpoints]
+    model = ("-m", arguments.out, "-f", *folds)
     name = f"{first.trainer.__name__}__{first.plans.get('plans_name', 'nnUNetPlans')}__{first.configuration}"
+    what = f"{first.trainer.__name__}, {first.configuration}, fold {' '.join(map(str, folds))}"
     print(
-        f"{arguments.out}: {first.trainer.__name__}, {first.configuration}, fold {folds}, {parameters:,} parameters.\n"
-        "Predict:\n"
-        f"  nnUNetv2_predict_from_modelfolder -i IMAGES -o PREDICTIONS -m {arguments.out} -f {folds}\n"
-        f"In the data set's folder below nnUNet_results, named {name}, nnUNetv2_predict finds it too."
+        escape_terminal(f"{arguments.out}: {what}, {parameters:,} parameters.\nPredict:"),
+        f"  {shell_line('nnUNetv2_predict_from_modelfolder', '-i', 'IMAGES', '-o', 'PREDICTIONS', *model)}",
+        escape_terminal(f"In the data set's folder below nnUNet_results, named {name}, nnUNetv2_predict finds it too."),
+        sep="\n",
     )
     return 0
 

@@ -10,6 +10,7 @@ import re
 import sys
 from importlib import import_module
 
+from ..escaping import escape_terminal, shell_line
 from ..nnunet import dataset_id
 from ..planning import PLANS_NAME, STOCK_PLANS_NAME
 
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
                 plans_name=arguments.plans_name,
             )
     except planning.PlanningError as error:
-        print(f"plan: {error}", file=sys.stderr)
+        print(f"plan: {escape_terminal(error)}", file=sys.stderr)
         return 1
     print(_report(plans, arguments.plans_name))
     return 0
@@ -46,16 +47,16 @@ def _report(plans, plans_name: str) -> str:
     missing = [name for name in names if name not in there]
     commands = []
     if missing:
-        commands.append(f"nnUNetv2_preprocess -d {number} -plans_name {plans_name} -c {' '.join(missing)}")
-    commands += [f"nnUNetv2_train {number} {names[-1]} 0 -p {plans_name}"]
-    commands += [f"nnUNetv2_train {number} {names[-1]} 0 -p {plans_name} -tr nnUNetTrainerLightMUNet"]
+        commands.append(shell_line("nnUNetv2_preprocess", "-d", number, "-plans_name", plans_name, "-c", *missing))
+    train = shell_line("nnUNetv2_train", number, names[-1], 0, "-p", plans_name)
+    commands += [train, f"{train} -tr nnUNetTrainerLightMUNet"]
     return "\n".join(
         [
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows),
             "A training step's memory, estimated: on a GPU under autocast, never measured on one; on a CPU with the",
             "compiled layers, beside what the process takes anyway.",
             "",
-            f"{plans.file}",
+            escape_terminal(plans.file),
             *(["3d_cascade_fullres is in there too: 3d_fullres after 3d_lowres."] if "3d_lowres" in names else []),
             *([f"Already preprocessed: {', '.join(there)}."] if there else []),
             "",

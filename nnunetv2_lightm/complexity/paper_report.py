@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+from ..escaping import to_json
 from ..evaluation.tables import format_csv, format_markdown
 from .paper_convention import VERSION
 from .paper_study import OURS, CountedRow, CountedTable, Verdict, count_tables, judge_claims
@@ -87,7 +87,7 @@ def as_json(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
             for verdict in verdicts
         ],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(content)
 
 
 FORMS: dict[str, Callable[[list[CountedTable], list[Verdict]], str]] = {

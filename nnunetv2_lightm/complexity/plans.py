@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from ..json_input import JsonInputError, read_json
+from ..nnunet_faults import faults_of_dataset_json
 from ..trainers import search_trainer
 from .errors import PlansError
 
@@ -70,14 +71,25 @@ def read_configuration(dataset: str, configuration: str, plans_identifier: str) 
         raise PlansError(
             f"no plans {plans_file}; there are: {there}. `nnUNetv2_plan_experiment -d {dataset}` makes nnU-Net's"
         )
+    dataset_json, content = (_read(file) for file in (folder / "dataset.json", plans_file))
+    if faults := faults_of_dataset_json(dataset_json):
+        raise PlansError(f"{folder / 'dataset.json'}: {'; '.join(faults)}")
+    if not isinstance(content, dict) or not isinstance(content.get("configurations"), dict):
+        raise PlansError(f"{plans_file}: has no configurations; plan the data set again")
     plans = PlansManager(str(plans_file))
-    dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     if configuration not in plans.available_configurations:
         there = ", ".join(plans.available_configurations)
         raise PlansError(f"{plans_file}: no configuration {configuration!r}; there are: {there}")
     return PlannedConfiguration(
         name, configuration, plans_file, plans, plans.get_configuration(configuration), dataset_json
     )
+
+
+def _read(file: Path) -> object:
+    try:
+        return read_json(file)
+    except JsonInputError as error:
+        raise PlansError(str(error)) from error
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:

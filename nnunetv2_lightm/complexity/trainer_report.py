@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from ..escaping import escape_markdown, to_json
 from ..evaluation.tables import format_csv, format_markdown
 from ..measure.machine import processor, version
 from .counting import TrueCount, on_meta, true_count
@@ -79,13 +79,14 @@ def as_markdown(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> st
     """What it is, a row for each trainer, and what the numbers are."""
     patch = "x".join(map(str, planned.sample_shape[1:]))
     channels = f"input channels: {planned.sample_shape[0]}, output channels: {planned.num_outputs}"
-    title = f"{planned.dataset}, {planned.plans_file.stem}, {planned.name}: patch {patch}, {channels}"
+    names = ", ".join(map(escape_markdown, (planned.dataset, planned.plans_file.stem, planned.name)))
+    title = f"{names}: patch {patch}, {channels}"
     works = [work for work in WORKS if rows[0].measured]
     header = ["trainer", *TRUE_HEADER, *(f"{WORKS[work]}, {unit}" for work in works for unit in ("s", "MiB"))]
     table = [header]
     for row in rows:
         cells = [cell for work in works for cell in _measured_cells(row.measured[work])]
-        table.append([row.trainer, *true_cells(row.true), *cells])
+        table.append([escape_markdown(row.trainer), *true_cells(row.true), *cells])
     return "\n\n".join([title, format_markdown(table), _legend(rows)]) + "\n"
 
 
@@ -104,7 +105,7 @@ def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
             for row in rows
         ],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(content)
 
 
 FORMS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] = {
@@ -133,7 +134,8 @@ def _legend(rows: Sequence[TrainerRow]) -> str:
         for work, one in row.measured.items():
             if one.not_measured:
                 missing = "memory" if one.seconds else "time and memory"
-                lines.append(f"- **not measured**: {missing} of {row.trainer}, {WORKS[work]}: {one.not_measured}")
+                of = f"{escape_markdown(row.trainer)}, {WORKS[work]}: {escape_markdown(one.not_measured)}"
+                lines.append(f"- **not measured**: {missing} of {of}")
     return "\n".join(lines)
 
 

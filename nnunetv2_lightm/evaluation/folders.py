@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import warnings
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..json_input import JsonInputError, read_json
+from ..nnunet_faults import faults_of_file_ending, faults_of_labels
 from .scores import METRICS, Evaluation, EvaluationError, foreground_classes, score_case
 from .segmentations import choose_reader, has_spacing, pair_files, read_segmentation_and_spacing
 from .surface_scores import SURFACE_METRICS, require_monai, score_surfaces
@@ -106,9 +107,11 @@ def read_dataset_json(path: Path) -> dict:
     Raises: EvaluationError: if it is unreadable, or lacks `labels` or `file_ending`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: cannot be read: {error}") from error
+        content = read_json(path)
+    except JsonInputError as error:
+        raise EvaluationError(str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict) or "file_ending" not in content:
         raise EvaluationError(f'{path}: needs "labels" (name to value) and "file_ending", as nnU-Net v2 writes them')
+    if faults := faults_of_labels(content["labels"]) + faults_of_file_ending(content["file_ending"]):
+        raise EvaluationError(f"{path}: {'; '.join(faults[:3])}")
     return content

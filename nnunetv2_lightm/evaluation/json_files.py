@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from ..escaping import to_json as dump_json
+from ..json_input import Amount, Content, FileName, JsonInputError, Name, check, read_json
 from .bootstrap import MIN_CASES, RESAMPLES
 from .paired import Comparison
-from .scores import Evaluation, EvaluationError
+from .scores import METRICS, Evaluation, EvaluationError
 
 RULES = {
     "neither": "a class that neither the reference nor the prediction of a case has is not counted: null",
@@ -27,6 +29,21 @@ COMPARISON_RULES = {
     "p_value": "two-sided Wilcoxon signed-rank test, zeros dropped, 1 if all are; average: of the cases' means; not "
     "corrected for the number of classes and metrics",
 }
+
+FRACTIONS = {"DSC", "IoU", "NSD"}
+
+
+class _Surface(Content):
+    nsd_tolerance_mm: Amount
+    unit: Literal["mm", "pixel"] = "mm"
+
+
+class _EvaluationContent(Content):
+    classes: Annotated[dict[Name, Any], Field(min_length=1)]
+    cases: Annotated[
+        dict[FileName, dict[Name, dict[Literal["DSC", "IoU", "HD95_mm", "NSD"], Amount | None]]], Field(min_length=1)
+    ]
+    surface: _Surface | None = None
 
 
 def to_json(evaluation: Evaluation, against: Evaluation | None = None, comparisons: Sequence[Comparison] = ()) -> str:
@@ -45,34 +62,45 @@ def to_json(evaluation: Evaluation, against: Evaluation | None = None, compariso
             for comparison in comparisons
         }
         content["comparison_rules"] = COMPARISON_RULES
-    return json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
+    return dump_json(_without_nan(content))
 
 
-def evaluation_from_json(content: Mapping[str, Any]) -> Evaluation:
+def evaluation_from_json(content: object, place: object = "evaluation") -> Evaluation:
     """The evaluation of which `to_json` made this content (of "against": give that part).
 
-    Raises: EvaluationError: if it is none.
+    Args:
+        content: As JSON gives it.
+        place: Where it is from, for the message: a file, or more than that.
+    Raises: EvaluationError: if it is none; naming the place and the key.
     """
     try:
-        cases, classes = content["cases"], tuple(content["classes"])
-        metrics = list(next(iter(cases.values()))[classes[0]])
-        scores = {
-            metric: np.array([[cases[case][name][metric] for name in classes] for case in cases], dtype=float)
-            for metric in metrics
-        }
-        surface = content.get("surface") or {}
-        return Evaluation(
-            cases=tuple(cases),
-            classes=classes,
-            scores=scores,
-            nsd_tolerance_mm=surface.get("nsd_tolerance_mm"),
-            spacing_known=surface.get("unit", "mm") == "mm",
-        )
-    except (AttributeError, KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
-        raise EvaluationError(
-            f'no evaluation as `nnUNetv2_lightm evaluate --json` writes it: "cases" must hold, for each case and class '
-            f'of "classes", the same metrics ({type(error).__name__}: {error})'
-        ) from error
+        found = check(content, _EvaluationContent, place)
+    except JsonInputError as error:
+        raise EvaluationError(f"no evaluation as `nnUNetv2_lightm evaluate --json` writes it: {error}") from error
+    classes = tuple(found.classes)
+    metrics = list(next(iter(next(iter(found.cases.values())).values()), {}))
+    for case, of_classes in found.cases.items():
+        if set(of_classes) != set(classes) or any(list(scores) != metrics for scores in of_classes.values()):
+            raise EvaluationError(
+                f'{place}: cases.{case} must hold, for each class of "classes", the same metrics as the other cases'
+            )
+    scores = {
+        metric: np.array([[found.cases[case][name][metric] for name in classes] for case in found.cases], dtype=float)
+        for metric in metrics
+    }
+    for metric in METRICS:
+        if metric not in scores:
+            raise EvaluationError(f"{place}: lacks the metric {metric} in cases")
+    for metric in FRACTIONS & scores.keys():
+        if np.nanmax(scores[metric], initial=0) > 1:
+            raise EvaluationError(f"{place}: cases: {metric} of {np.nanmax(scores[metric]):g}; it is at most 1")
+    return Evaluation(
+        cases=tuple(found.cases),
+        classes=classes,
+        scores=scores,
+        nsd_tolerance_mm=found.surface and found.surface.nsd_tolerance_mm,
+        spacing_known=found.surface is None or found.surface.unit == "mm",
+    )
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -81,13 +109,10 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises: EvaluationError: if the file is missing, no JSON, or no evaluation.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: cannot be read: {error}") from error
-    try:
-        return evaluation_from_json(content)
-    except EvaluationError as error:
-        raise EvaluationError(f"{path}: {error}") from error
+        content = read_json(path)
+    except JsonInputError as error:
+        raise EvaluationError(str(error)) from error
+    return evaluation_from_json(content, path)
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:

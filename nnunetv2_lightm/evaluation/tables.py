@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..escaping import escape_csv, escape_markdown
 from .paired import Comparison
 from .scores import Evaluation
 
@@ -24,7 +25,7 @@ def markdown_table(evaluation: Evaluation) -> str:
             _mean_std(metric, evaluation.mean(metric)[i], evaluation.std(metric)[i], evaluation.interval(metric)[i])
             for metric in evaluation.scores
         ]
-        rows.append([name, *cells, str(evaluation.num_counted()[i])])
+        rows.append([escape_markdown(name), *cells, str(evaluation.num_counted()[i])])
     averages = [
         _mean_std(
             metric, evaluation.average(metric), evaluation.average_std(metric), evaluation.average_interval(metric)
@@ -45,7 +46,8 @@ def comparison_table(comparisons: Sequence[Comparison], evaluation: Evaluation) 
     rows = [["difference", "class", "mean", "95 % interval", "p", "cases"]]
     for comparison in comparisons:
         metric = comparison.metric
-        for name, paired in (*comparison.classes.items(), ("**average**", comparison.average)):
+        classes = [(escape_markdown(name), paired) for name, paired in comparison.classes.items()]
+        for name, paired in (*classes, ("**average**", comparison.average)):
             low, high = paired.interval
             interval = "-" if math.isnan(low) else f"[{_number(metric, low, '+')}, {_number(metric, high, '+')}]"
             mean = "-" if math.isnan(paired.mean) else _number(metric, paired.mean, "+")
@@ -63,7 +65,11 @@ def column_title(metric: str, evaluation: Evaluation) -> str:
 
 
 def format_markdown(rows: list[list[str]]) -> str:
-    """A Markdown table whose columns line up; the first row is the header, the first column is left-aligned."""
+    """A Markdown table whose columns line up; the first row is the header, the first column is left-aligned.
+
+    Args:
+        rows: Cells, as Markdown: names in them are escaped already.
+    """
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join(
@@ -83,9 +89,9 @@ def to_csv(evaluation: Evaluation) -> str:
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
-    """A line for each row; None gives an empty cell."""
+    """A line for each row; None gives an empty cell. No cell is a formula to a spreadsheet."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([*map(escape_csv, row)] for row in rows)
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from ..escaping import escape_terminal
 from .pipeline import Step
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -48,7 +49,7 @@ class Progress:
         """Say what has failed, at length."""
         if self._live:
             print()
-        print(message, flush=True)
+        print(escape_terminal(message), flush=True)
         self._forget()
 
     def _forget(self) -> None:
@@ -75,7 +76,9 @@ class Progress:
         self._printed = time.monotonic()
         if self._live:
             columns = shutil.get_terminal_size((100, 24)).columns - 1
-            line = "\r" + line[:columns].ljust(columns)
+            line = "\r" + escape_terminal(line)[:columns].ljust(columns)
+        else:
+            line = escape_terminal(line)
         print(line, end=end, flush=True)
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ...escaping import escape_mathtext
 from ...evaluation.scores import class_mask, foreground_classes, score_case
 from .figures import OverlayCase, best_slice, class_color, draw_classes, intensity_window, save_figure, take_slice
 
@@ -104,14 +105,12 @@ def _legend(classes: Mapping[str, tuple[int, ...]], shown: Mapping[str, tuple[in
     return [
         *handles,
         outline,
-        *(Patch(color=class_color(order.index(name)), label=_plain(f"ground truth: {name}")) for name in shown),
+        *(
+            Patch(color=class_color(order.index(name)), label=escape_mathtext(f"ground truth: {name}"))
+            for name in shown
+        ),
     ]
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(_plain(text), fontsize=9)
-
-
-def _plain(text: str) -> str:
-    """Names may hold what matplotlib takes for mathematics."""
-    return text.replace("$", r"\$")
+    axes.set_title(escape_mathtext(text), fontsize=9)

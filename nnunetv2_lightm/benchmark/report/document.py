@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...escaping import escape_markdown
 from ...files import write_text
 from ..results import BenchmarkResults
+from ..sharing import command_again, without_home
 from .curves import training_curves
 from .disagreements import disagreement_figure
 from .facts import conditions, cost_table, machine, not_complete, time_to_accuracy_table
 from .html_page import html_page
-from .markdown import code_block, escape, figure
+from .markdown import code_block, figure
 from .methods import Method, find_methods
 from .overlays import choose_cases, load_case
 from .overview import overview
+from .pictures import Pictures
 from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
 from .score_tables import results_tables
 
@@ -37,55 +40,73 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     """
     if not results:
         raise ValueError("write_report needs at least one comparison")
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(folder)
     styles = method_styles(list(dict.fromkeys(run.trainer for result in results for run in result.runs)))
-    parts = [f"# {escape(title)}"]
+    parts = [f"# {escape_markdown(title)}"]
     if len(results) > 1:
         parts.append(
-            "\n".join(f"{i}. [{escape(result.title)}](#comparison-{i})" for i, result in enumerate(results, start=1))
+            "\n".join(
+                f"{i}. [{escape_markdown(result.title)}](#comparison-{i})" for i, result in enumerate(results, start=1)
+            )
         )
         parts += filter(None, [overview(results)])
-    parts += [_section(i, result, styles, folder) for i, result in enumerate(results, start=1)]
+    earlier = _earlier(folder)
+    parts += [_section(i, result, styles, pictures, earlier) for i, result in enumerate(results, start=1)]
     parts += [
         "## This report again",
         "From the results.json of each comparison:",
         code_block("nnUNetv2_lightm benchmark-report RESULTS.json ... -o FOLDER"),
     ]
-    markdown = "\n\n".join(parts) + "\n"
-    page = html_page(markdown, title, folder)
+    markdown = without_home("\n\n".join(parts) + "\n")
+    page = html_page(markdown, without_home(title), pictures.read())
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", page)
 
 
-def _section(number: int, results: BenchmarkResults, styles: Mapping[str, Style], folder: Path) -> str:
+def _earlier(folder: Path) -> str:
+    """An earlier report in the folder."""
+    file = folder / "report.md"
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def _section(
+    number: int, results: BenchmarkResults, styles: Mapping[str, Style], pictures: Pictures, earlier: str
+) -> str:
     methods = find_methods(results)
     prefix = f"figures/comparison{number}"
     parts = [
         f'<a id="comparison-{number}"></a>',
-        f"## {escape(results.title)}",
+        f"## {escape_markdown(results.title)}",
         conditions(results, methods),
         not_complete(methods),
         "### Results",
         results_tables(results, methods),
-        *_cost_figure(results, methods, styles, folder, f"{prefix}_score_against_cost.png"),
+        *_cost_figure(results, methods, styles, pictures, f"{prefix}_score_against_cost.png"),
         "### What it costs",
         cost_table(results, methods),
         "### Training",
-        *_training(results, methods, styles, folder, prefix),
+        *_training(results, methods, styles, pictures, prefix),
         "### The same cases under all methods",
-        *_overlays(results, methods, folder, prefix),
+        *_overlays(results, methods, pictures, prefix, earlier),
         "### Machine and commands",
         machine(results),
-        "The comparison again:",
-        code_block(results.command),
+        *_command(results.command),
     ]
     return "\n\n".join(filter(None, parts))
 
 
+def _command(command: str) -> list[str]:
+    """How the comparison is made again. A command that is none of ours is shown, but not to be pasted."""
+    again = command_again(command)
+    if again is None:
+        return [f"The results name a command that is not `nnUNetv2_lightm benchmark`: {escape_markdown(command)}"]
+    return ["The comparison again:", code_block(again)]
+
+
 def _cost_figure(
-    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], folder: Path, path: str
+    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], pictures: Pictures, path: str
 ) -> list[str]:
-    axes = score_against_cost(results, methods, styles, folder / path)
+    axes = score_against_cost(results, methods, styles, pictures.new(path))
     if not axes:
         return []
     caption = (
@@ -99,15 +120,15 @@ def _cost_figure(
 
 
 def _training(
-    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], folder: Path, prefix: str
+    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], pictures: Pictures, prefix: str
 ) -> list[str]:
     curves = training_curves(results, methods)
     if not curves:
         return ["No run has a finished epoch."]
     training_path, dice_path = f"{prefix}_training.png", f"{prefix}_time_to_accuracy.png"
-    training_plots(curves, styles, folder / training_path)
-    dice_against_seconds(curves, styles, folder / dice_path)
-    uncalibrated = [escape(name) for name, curve in curves.items() if not curve.calibrated]
+    training_plots(curves, styles, pictures.new(training_path))
+    dice_against_seconds(curves, styles, pictures.new(dice_path))
+    uncalibrated = [escape_markdown(name) for name, curve in curves.items() if not curve.calibrated]
     seconds = (
         "Seconds are iterations, of training and validation, times the calibrated seconds of one, with what an epoch "
         "takes besides"
@@ -131,31 +152,48 @@ def _training(
     ]
 
 
-def _overlays(results: BenchmarkResults, methods: Sequence[Method], folder: Path, prefix: str) -> list[str]:
+def _overlays(
+    results: BenchmarkResults, methods: Sequence[Method], pictures: Pictures, prefix: str, earlier: str
+) -> list[str]:
     """Pictures of the chosen cases. Where the images are gone, one of the same case and scores that an earlier report
     in this folder shows stays."""
     if results.not_pictured:
-        return [f"Not pictured: {escape(results.not_pictured)}."]
-    earlier = folder / "report.md"
-    earlier_text = earlier.read_text(encoding="utf-8") if earlier.exists() else ""
+        return [f"Not pictured: {escape_markdown(results.not_pictured)}."]
     parts, missing = [], {}
     for pictured in choose_cases(methods):
         path = f"{prefix}_overlay_{pictured.rank}.png"
         caption = (
-            f"{escape(pictured.case)}, the {pictured.rank} case by DSC averaged over all methods "
+            f"{escape_markdown(pictured.case)}, the {pictured.rank} case by DSC averaged over all methods "
             f"({pictured.mean_dsc:.3f}); that rule alone chose it."
         )
         part = figure(path, f"Disagreements of each method with the ground truth, {pictured.rank} case", caption)
         loaded = load_case(results, methods, pictured.case)
         if loaded.predictions:
-            disagreement_figure(loaded.predictions, folder / path, labels=results.labels)
-        elif part in earlier_text and (folder / path).exists():
+            disagreement_figure(loaded.predictions, pictures.new(path), labels=results.labels)
+        elif part in earlier and pictures.take_over(path):
             parts.append(part)
             continue
         missing.update(loaded.missing)
         if loaded.predictions:
             parts.append(part)
     if missing:
-        notes = "\n".join(f"- {escape(name)}: {escape(what)}" for name, what in missing.items())
+        notes = "\n".join(
+            f"- {escape_markdown(name)}: {escape_markdown(_without_parents(what, results))}"
+            for name, what in missing.items()
+        )
         parts.append(f"Not pictured, because something is missing:\n\n{notes}")
     return parts or ["No case is scored by all methods yet."]
+
+
+def _without_parents(text: str, results: BenchmarkResults) -> str:
+    """Folders by their last two names: where they lie on this machine is nothing for a report."""
+    folders = {folder for run in results.runs for folder in (run.images, run.references, run.predictions) if folder}
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        text = text.replace(str(folder), str(Path("...", *folder.parts[-2:])))
+    return text
+
+
+def pictured_folders(results: Sequence[BenchmarkResults]) -> list[Path]:
+    """Where the images come from that a report shows."""
+    shown = (run.images for result in results if not result.not_pictured for run in result.runs if run.complete)
+    return sorted({folder for folder in shown if folder is not None and folder.is_dir()})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...escaping import escape_markdown
 from ...evaluation.tables import format_markdown
 from ..results import ITERATIONS, BenchmarkResults, Run
 from .curves import Curve, reached_levels
-from .markdown import MISSING, amount, escape
+from .markdown import MISSING, amount
 from .methods import Method
 
 _FAILURE_CHARACTERS = 500
@@ -16,7 +17,8 @@ _FAILURE_CHARACTERS = 500
 def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
     """The setting, and what was equal."""
     if results.equal == ITERATIONS:
-        equal = f"Equal **iterations**: every trainer had the budget {escape(results.budget)}, whatever time it takes."
+        budget = escape_markdown(results.budget)
+        equal = f"Equal **iterations**: every trainer had the budget {budget}, whatever time it takes."
     else:
         equal = (
             f"Equal **seconds**: every trainer had as many iterations as fit into {float(results.budget):,.0f} s by "
@@ -45,7 +47,7 @@ def not_complete(methods: Sequence[Method]) -> str:
     """Names every run that does not count; empty if all do."""
     left = [run for method in methods for run in method.runs if run not in method.scored]
     lines = [line for run in left if run.epochs or run.failure for line in _state(run)]
-    waiting = [f"{escape(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
+    waiting = [f"{escape_markdown(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
     if waiting:
         lines.append(f"- no finished epoch: {'; '.join(waiting)}")
     if not lines:
@@ -73,7 +75,7 @@ def cost_table(results: BenchmarkResults, methods: Sequence[Method]) -> str:
         recorded = [sum(record.seconds for record in run.epochs) for run in method.runs if run.complete and run.epochs]
         rows.append(
             [
-                escape(method.name),
+                escape_markdown(method.name),
                 amount(calibrated.get("train_seconds")),
                 amount(calibrated.get("validation_seconds")),
                 amount(costs.get("forward_seconds")),
@@ -103,7 +105,7 @@ def time_to_accuracy_table(curves: Mapping[str, Curve]) -> str:
         cells = ["not reached" if seconds is None else f"{seconds:,.0f} s" for seconds in reached]
         known = curve.pseudo_dice[curve.pseudo_dice == curve.pseudo_dice]
         mark = "" if curve.calibrated else " (recorded seconds)"
-        rows.append([escape(name) + mark, *cells, f"{known.max():.3f}" if known.size else MISSING])
+        rows.append([escape_markdown(name) + mark, *cells, f"{known.max():.3f}" if known.size else MISSING])
     return format_markdown(rows)
 
 
@@ -117,15 +119,15 @@ def _state(run: Run) -> list[str]:
     state = f"{_num_epochs(run)} epochs trained" if run.epochs else "no finished epoch"
     if run.complete:
         state += ", complete but not evaluated"
-    lines = [f"- {escape(run.name)}, fold {run.fold}: {state}"]
+    lines = [f"- {escape_markdown(run.name)}, fold {run.fold}: {state}"]
     if run.failure:
-        lines.append(f"  - failed; its log ends: {escape(run.failure[-_FAILURE_CHARACTERS:])}")
+        lines.append(f"  - failed; its log ends: {escape_markdown(run.failure[-_FAILURE_CHARACTERS:])}")
     return lines
 
 
 def _listed(facts: Mapping[str, object]) -> str:
     """A list, which wraps on a phone where a table would not."""
-    return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts.items())
+    return "\n".join(f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in facts.items())
 
 
 def _flat(content: Mapping[str, object], above: str = "") -> list[tuple[str, object]]:

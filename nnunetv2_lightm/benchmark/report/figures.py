@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.ndimage import binary_dilation
 
+from ...escaping import escape_mathtext
 from ...evaluation.scores import EvaluationError, class_mask, foreground_classes, score_case
 from ...evaluation.segmentations import choose_reader, read_segmentation
 from ...runs.training_log import read_training_log
@@ -121,12 +122,14 @@ def overlay_figure(
         draw_classes(grid[row, 1], section.reference, classes, aspect)
         draw_classes(grid[row, 2], section.prediction, classes, aspect)
         dsc = score_case(case.prediction, case.reference, classes, ignored)[0]
-        scores = ", ".join(f"{name} {score:.3f}" for name, score in zip(classes, dsc, strict=True) if score == score)
-        grid[row, 0].set_title(section.case, fontsize=9)
+        scores = ", ".join(
+            f"{escape_mathtext(name)} {score:.3f}" for name, score in zip(classes, dsc, strict=True) if score == score
+        )
+        grid[row, 0].set_title(escape_mathtext(section.case), fontsize=9)
         grid[row, 1].set_title("ground truth", fontsize=9)
         grid[row, 2].set_title(f"prediction: DSC {scores}" if scores else "prediction", fontsize=9)
     figure.legend(
-        handles=[Patch(color=class_color(i), label=name) for i, name in enumerate(classes)],
+        handles=[Patch(color=class_color(i), label=escape_mathtext(name)) for i, name in enumerate(classes)],
         loc="outside lower center",
         ncols=min(len(classes), 6),
         frameon=False,
@@ -162,7 +165,7 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
         row[: len(record.pseudo_dice)] = record.pseudo_dice
     names = [*class_names, *(f"class {i + 1}" for i in range(len(class_names), num_classes))]
     for i in range(num_classes):
-        dice.plot(epochs, per_class[:, i], ".-", color=class_color(i), label=names[i])
+        dice.plot(epochs, per_class[:, i], ".-", color=class_color(i), label=escape_mathtext(names[i]))
     dice.set(xlabel="epoch", ylabel="pseudo Dice", ylim=(-0.02, 1.02), title="pseudo Dice on validation patches")
 
     for axes in (losses, dice):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
-import html
-from pathlib import Path
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from ...escaping import escape_html
 
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
@@ -42,6 +47,7 @@ th, td { padding: .4rem .65rem; border-bottom: 1px solid #ddd; white-space: nowr
 th { background: #eee; text-align: left; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 tr:last-child td { border-bottom: 0; }
 /* The names stay in sight while the numbers are scrolled. */
+.number { text-align: right; }
 th:first-child, td:first-child { position: sticky; left: 0; max-width: 50vw; white-space: normal; }
 td:first-child { background: #fff; }
 pre { overflow-x: auto; padding: .75rem; background: #f3f3f3; border: 1px solid #ccc; font-size: .85rem; }
@@ -51,26 +57,51 @@ summary { cursor: pointer; padding: .5rem 0; font-weight: bold; }
 """
 
 
-def html_page(markdown: str, title: str, folder: Path) -> str:
-    """Render a document.
+# A second wall behind the escaping of names: the browser runs no script and loads nothing.
+_POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
+# The tags and links that a report has; whatever else looks like one is text.
+_OWN_TAG = re.compile(
+    r'<a id="comparison-\d+">|</a>|</details>\n|<details>\n<summary>Each of the \d+ classes</summary>\n'
+)
+_OWN_LINK = re.compile(r"#comparison-\d+")
+
+
+def html_page(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str:
+    """Render a report.
 
     Args:
-        markdown: CommonMark with tables. Names in it are escaped already: the few HTML tags that it holds are kept.
+        markdown: CommonMark with tables. Names in it are escaped already; the few HTML tags of a report are kept.
         title: Of the page, as text.
-        folder: That the images in it are relative to; they are PNG files.
+        pictures: The PNG files that the report made, by the path that the Markdown has. No other file is read.
     """
     # "commonmark" keeps tags, which collapse the long tables and mark where the contents lead.
     parser = MarkdownIt("commonmark", {"xhtmlOut": False}).enable("table")
     parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", _table_close)
     tokens = parser.parse(markdown)
-    for token in tokens:
-        for child in token.children or ():
-            if child.type == "image":
-                content = base64.b64encode((folder / child.attrs["src"]).read_bytes()).decode("ascii")
-                child.attrs["src"] = f"data:image/png;base64,{content}"
+    _keep_what_is_ours(tokens, pictures)
     body = parser.renderer.render(tokens, parser.options, {})
-    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    style = f"\n{_STYLE}\n"
+    style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = _POLICY.format(style_hash=style_hash)
+    return _PAGE.format(policy=policy, title=escape_html(title), style=_STYLE, body=body)
+
+
+def _keep_what_is_ours(tokens: Iterable[Token], pictures: Mapping[str, bytes]) -> None:
+    for token in tokens:
+        if token.type in ("html_block", "html_inline") and not _OWN_TAG.fullmatch(token.content):
+            token.type = "text"
+        elif token.type == "link_open" and not _OWN_LINK.fullmatch(token.attrs["href"]):
+            del token.attrs["href"]
+        elif token.type == "image":
+            if token.attrs["src"] in pictures:
+                content = base64.b64encode(pictures[token.attrs["src"]]).decode("ascii")
+                token.attrs["src"] = f"data:image/png;base64,{content}"
+            else:
+                token.type = "text"
+        elif token.type in ("th_open", "td_open") and token.attrs.pop("style", None) == "text-align:right":
+            token.attrs["class"] = "number"  # the policy allows no style of an element
+        _keep_what_is_ours(token.children or (), pictures)
 
 
 def _table_open(*_) -> str:

@@ -1,4 +1,4 @@
-"""Pieces of a Markdown document; whatever is a name goes through :func:`escape`."""
+"""Pieces of a Markdown document; whatever is a name goes through :func:`...escaping.escape_markdown` first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ...escaping import escape_terminal
+
 MISSING = "-"
-
-
-def escape(text: object) -> str:
-    """Text as it is read, on one line, whatever it holds."""
-    return re.sub(r"([\\`*_\[\]<>|~&#!$])", r"\\\1", " ".join(str(text).split()))
 
 
 def code_block(text: str, language: str = "sh") -> str:
     """A fenced block, with a fence longer than any run of backticks in the text."""
+    text = escape_terminal(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from ...escaping import escape_markdown
 from ...evaluation.bootstrap import mean_intervals
 from ...evaluation.tables import format_markdown
 from ..results import BenchmarkResults
-from .markdown import MISSING, bold_best, escape
+from .markdown import MISSING, bold_best
 from .methods import find_methods, short_name
 
 
@@ -20,7 +21,9 @@ def overview(comparisons: Sequence[BenchmarkResults]) -> str | None:
     if not trainers:
         return None
     rows = [["method", *(f"comparison {i}" for i in range(1, len(columns) + 1))]]
-    rows += [[escape(short_name(name)), *(column.get(name, MISSING) for column in columns)] for name in trainers]
+    rows += [
+        [escape_markdown(short_name(name)), *(column.get(name, MISSING) for column in columns)] for name in trainers
+    ]
     return (
         "Average DSC in %, in brackets its 95 % interval, of the methods that are scored in several comparisons; bold "
         f"is the best of all methods of a comparison:\n\n{format_markdown(rows)}"

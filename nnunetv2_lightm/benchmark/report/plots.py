@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ...escaping import escape_mathtext
 from ..results import BenchmarkResults
 from .curves import Curve
 from .figures import save_figure
@@ -173,7 +174,7 @@ def _panels(
             color=styles[name].color,
             linestyle=styles[name].dashes if lines else "none",
             marker=styles[name].marker,
-            label=name.replace("$", r"\$"),
+            label=escape_mathtext(name),
         )
         for name in names
     ]

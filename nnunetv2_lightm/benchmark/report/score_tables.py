@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...escaping import escape_markdown
 from ...evaluation.bootstrap import MIN_CASES, RESAMPLES, mean_intervals
 from ...evaluation.scores import METRICS
 from ...evaluation.tables import column_title, format_markdown
 from ..results import BenchmarkResults
-from .markdown import MISSING, bold_best, collapsed, escape, millimetres, percent
+from .markdown import MISSING, bold_best, collapsed, millimetres, percent
 from .methods import Method, reference_method
 from .significance import compare_with
 
@@ -46,7 +47,7 @@ def _headline(scored: Sequence[Method]) -> str:
     by_score = sorted(scored, key=lambda method: _sortable(method.evaluation.average("DSC")), reverse=True)
     best, reference = by_score[0], reference_method(scored)
     shown = [best, *([reference] if reference is not best else by_score[1:2])]
-    ranking = [f"{escape(method.name)} with {percent(method.evaluation.average('DSC'))} %" for method in shown]
+    ranking = [f"{escape_markdown(method.name)} with {percent(method.evaluation.average('DSC'))} %" for method in shown]
     worth = "; the tests below say what the difference is worth" if len(shown) > 1 else ""
     return f"Highest average DSC: {', before '.join(ranking)}{worth}."
 
@@ -57,7 +58,7 @@ def _main_table(
     several = any(len(method.seeds) > 1 for method in scored)
     averaged = [metric for metric in scored[0].evaluation.scores if all(metric in m.evaluation.scores for m in scored)]
     header = ["method", "Params (M)", "MACs (G)"]
-    header += [f"{escape(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
+    header += [f"{escape_markdown(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
     header += [f"average {column_title(metric, scored[0].evaluation)}" for metric in averaged]
     header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
     columns = [
@@ -79,16 +80,16 @@ def _main_table(
         sizes = [_scaled(costs.get("parameters"), 1e6), _scaled(costs.get("macs"), 1e9)]
         spread = [_spread(method.averages_by_seed("DSC"))] if several else []
         numbers = [str(len(method.seeds)), str(len(method.evaluation.cases))]
-        rows.append([escape(method.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
+        rows.append([escape_markdown(method.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
     return rows
 
 
 def _class_table(scored: Sequence[Method], classes: Sequence[str], metric: str, intervals: Mapping) -> list[list[str]]:
     """A row for each class and a column for each method, so that many classes stay legible."""
-    rows = [["class", *(escape(method.name) for method in scored)]]
+    rows = [["class", *(escape_markdown(method.name) for method in scored)]]
     for i, name in enumerate(classes):
         means = [method.evaluation.mean(metric)[i] for method in scored]
-        rows.append([escape(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
+        rows.append([escape_markdown(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
     return rows
 
 
@@ -119,16 +120,18 @@ def _tests(scored: Sequence[Method]) -> str:
     for found in comparisons:
         paired = found.difference
         if paired is None or not paired.cases:
-            rows.append([escape(found.method.name), *[MISSING] * 4, "0"])
+            rows.append([escape_markdown(found.method.name), *[MISSING] * 4, "0"])
             continue
         low, high = paired.interval
         interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
         p_values = [f"{p:.2g}" for p in (paired.p_value, found.p_holm)]
-        rows.append([escape(found.method.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)])
+        rows.append(
+            [escape_markdown(found.method.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)]
+        )
     correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
     return (
-        f"Each method minus {escape(reference.name)}, paired by case: mean difference with its bootstrap interval, and "
-        f"the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
+        f"Each method minus {escape_markdown(reference.name)}, paired by case: mean difference with its bootstrap "
+        f"interval, and the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
         + format_markdown(rows)
     )
 

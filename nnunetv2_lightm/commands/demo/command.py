@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from ...escaping import escape_terminal
 from ...runs.pipeline import Pipeline, PipelineError
 from ...runs.process import INTERRUPTED, CommandFailed, sigterm_interrupts
 from ...runs.progress import Progress
@@ -27,7 +28,8 @@ def run_demo(settings: DemoSettings) -> None:
     steps = demo_steps(settings)
     software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
     pipeline = Pipeline(settings.folder, steps, environment=environment, version=software)
-    print(f"The demo works in {settings.folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
+    folder = escape_terminal(settings.folder)
+    print(f"The demo works in {folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
     print("Interrupted, it goes on when it is started again.\n")
     progress = Progress(steps)
     pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
@@ -51,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         with sigterm_interrupts():
             run_demo(settings)
     except (PipelineError, CommandFailed, EvaluationError, OSError) as error:
-        print(f"\ndemo: {error}", file=sys.stderr)
+        print(f"\ndemo: {escape_terminal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ndemo: interrupted; the same command goes on from here", file=sys.stderr)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ...benchmark.report.figures import load_overlay_case, overlay_figure, training_curve
+from ...benchmark.report.markdown import code_block
 from ...evaluation.folders import evaluate_folder
 from ...evaluation.tables import format_markdown, markdown_table
 from ...files import write_text
@@ -64,7 +65,7 @@ def write_report(settings: DemoSettings, steps: Sequence[Step], seconds: Mapping
     write_text(
         folder / "REPORT.md",
         f"# Demo\n\n{tables}\n\n![Image, ground truth and prediction](segmentations.png)\n\n"
-        f"![Training curve](training_curve.png)\n\n```sh\n{script}```\n",
+        f"![Training curve](training_curve.png)\n\n{code_block(script.rstrip())}\n",
     )
     listed = [
         ("pictures", folder / "segmentations.png"),

@@ -12,6 +12,7 @@ from ...nnunet import datasets_named
 from ...nnunet_faults import (
     faults_of_dataset_json,
     faults_of_plans,
+    faults_of_splits,
     is_whole_checkpoint,
     missing_files,
     plan_again,
@@ -91,29 +92,33 @@ def _preprocessed(folder: Path, plans_name: str) -> list[Finding]:
         return [fail(subject, str(error), again)]
     if faults := faults_of_dataset_json(dataset_json):
         return [fail(subject, f"dataset.json: {'; '.join(faults)}", again)]
-    configurations = [*plans.get("configurations", {})] or [""]
+    configurations = ([*plans.get("configurations", {})] if isinstance(plans, dict) else []) or [""]
     ending = dataset_json["file_ending"]
     return [finding for name in configurations for finding in _configuration(folder, plans, name, ending)]
 
 
 def _configuration(folder: Path, plans: dict[str, Any], configuration: str, ending: str) -> list[Finding]:
-    subject, again = f"{folder.name} {configuration}".strip(), plan_again(folder.name)
+    subject = f"{folder.name} {configuration}".strip()
+    again = plan_again(folder.name, *filter(None, [configuration]))
     if faults := faults_of_plans(plans, configuration):
         return [fail(subject, f"plans: {'; '.join(faults)}", again)]
     settings = resolved_configuration(plans, configuration)
     data = folder / settings["data_identifier"]
     cases = preprocessed_cases(data) if data.is_dir() else []
     if not cases:
-        return [note(subject, f"planned, but not preprocessed ({data})", f"{again} -c {configuration}")]
+        return [note(subject, f"planned, but not preprocessed ({data})", again)]
     splits_file = folder / "splits_final.json"
     try:
         splits = _read(splits_file) if splits_file.exists() else []
     except _Unreadable as error:
         return [fail(subject, str(error), f"mend {splits_file} or remove it: nnU-Net makes a new one")]
+    if faults := faults_of_splits(splits):
+        message = f"{splits_file}: {'; '.join(faults[:SHOWN])}"
+        return [fail(subject, message, f"mend {splits_file} or remove it: nnU-Net makes a new one")]
     wanted = sorted({*cases, *(case for split in splits for part in ("train", "val") for case in split[part])})
     if missing := missing_files(data, wanted, ground_truth=(folder / "gt_segmentations", ending)):
         message = f"{len(missing)} files are missing: {_some(missing)}"
-        return [fail(subject, message, f"{again} -c {configuration}", f"or mend the split, {splits_file}")]
+        return [fail(subject, message, again, f"or mend the split, {splits_file}")]
     return [ok(subject, f"{len(cases)} cases, patch {settings['patch_size']}, batch size {settings['batch_size']}")]
 
 
@@ -135,7 +140,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise _Unreadable(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _Unreadable(f"{path} cannot be read: {error}") from error
 
 

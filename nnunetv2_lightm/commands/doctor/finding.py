@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from enum import Enum
+
+from ...escaping import escape_shell
+
+_PLAIN = re.compile(r"(\$HOME(?=[/\\]))?[\w@%+=:,./\\ -]*", re.ASCII)
 
 
 class Status(str, Enum):
@@ -42,7 +47,9 @@ def fail(subject: str, message: str, *remedy: str) -> Finding:
 
 def set_variable(name: str, value: object) -> str:
     """The shell line that sets an environment variable, for the shell that is usual on this system."""
-    return f'$env:{name} = "{value}"' if os.name == "nt" else f'export {name}="{value}"'
+    # In double quotes, which leave $HOME to the shell; whatever else has a meaning there is quoted.
+    quoted = f'"{value}"' if _PLAIN.fullmatch(str(value)) else escape_shell(value)
+    return f"$env:{name} = {quoted}" if os.name == "nt" else f"export {name}={quoted}"
 
 
 def unset_variable(name: str) -> str:

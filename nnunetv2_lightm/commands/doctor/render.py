@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from ...escaping import escape_terminal, to_json
 from .finding import Finding, Status
 
 COLOURS = {Status.OK: "\033[32m", Status.NOTE: "\033[33m", Status.FAIL: "\033[31m"}
@@ -18,11 +18,21 @@ RESET = "\033[0m"
 def as_json(findings: list[Finding]) -> str:
     """The verdict and all findings."""
     would_start = all(finding.status is not Status.FAIL for finding in findings)
-    return json.dumps({"training_would_start": would_start, "findings": [asdict(f) for f in findings]}, indent=2)
+    return to_json({"training_would_start": would_start, "findings": [asdict(f) for f in findings]}).rstrip("\n")
 
 
 def as_text(findings: list[Finding]) -> str:
     """One line a finding, then the verdict with what to mend."""
+    # Names of data sets, folders and errors of other plug-ins come from anywhere.
+    findings = [
+        replace(
+            finding,
+            subject=escape_terminal(finding.subject),
+            message=escape_terminal(finding.message),
+            remedy=tuple(map(escape_terminal, finding.remedy)),
+        )
+        for finding in findings
+    ]
     width = max(len(finding.subject) for finding in findings)
     lines = []
     for finding in findings:

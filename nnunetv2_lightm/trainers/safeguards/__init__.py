@@ -55,8 +55,8 @@ class Safeguards(nnUNetTrainer):
             if folder.is_dir() and any(folder.iterdir()):
                 raise
             raise FileNotFoundError(
-                f"{folder} holds no preprocessed cases. Make them: {plan_again(self.plans_manager.dataset_name)} "
-                f"-c {self.configuration_name}"
+                f"{folder} holds no preprocessed cases. Make them: "
+                f"{plan_again(self.plans_manager.dataset_name, self.configuration_name)}"
             ) from error
 
     def get_tr_and_val_datasets(self) -> tuple:

@@ -188,14 +188,14 @@ def test_many_classes_have_a_table_of_their_own():
 def test_names_stay_text(tmp_path):
     evil = "a|b *c* <script>x</script> `d` [e](f)\n# g $h$"
     results = make_results(("nnUNetTrainer", "nnUNetTrainer" + evil), classes=("left", evil), title=evil)
-    results = replace(results, command="echo ```\nls", machine={evil: {evil: evil}})
+    results = replace(results, command="nnUNetv2_lightm benchmark --title '```\n'", machine={evil: {evil: evil}})
     write_report([results], tmp_path, evil)
     page_text = (tmp_path / "report.html").read_text()
     page = Page(page_text)
     assert "script" not in page.tags and not page.links
     assert page_text.count("&lt;script&gt;x&lt;/script&gt;") > 5
     assert page.headings[0] == ("h1", " ".join(evil.split()))
-    assert '<code class="language-sh">echo ```\nls\n</code>' in page_text
+    assert "<code class=\"language-sh\">nnUNetv2_lightm benchmark --title $'```\\x0a'\n</code>" in page_text
     rows = re.findall(r"<tr>.*?</tr>", page_text, re.S)
     assert len({row.count("<t") for row in rows if "left" in row or "average DSC" in row}) <= 3
 

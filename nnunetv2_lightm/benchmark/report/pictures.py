@@ -1,0 +1,42 @@
+"""The pictures of a report: PNG files in ``figures/``, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+FOLDER = "figures"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class Pictures:
+    """Those that one report has made, or taken over from an earlier one in the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of the report; ``figures`` in it is made."""
+        self._folder = folder
+        self._paths: list[str] = []
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+
+    def new(self, path: str) -> Path:
+        """The file to write; path: relative to the report, with ``/``."""
+        self._paths.append(path)
+        return self._folder / path
+
+    def take_over(self, path: str) -> bool:
+        """Whether there is such a picture of an earlier report: a PNG in the folder itself, reached by no link."""
+        file = self._folder / path
+        if file.is_symlink() or not file.is_file() or file.resolve().parent != self._folder.resolve() / FOLDER:
+            return False
+        try:
+            with Image.open(file, formats=("PNG",)) as picture:
+                picture.verify()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return False
+        self._paths.append(path)
+        return True
+
+    def read(self) -> dict[str, bytes]:
+        """The content of each, by its path."""
+        return {path: (self._folder / path).read_bytes() for path in self._paths if (self._folder / path).is_file()}

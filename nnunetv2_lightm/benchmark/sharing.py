@@ -1,0 +1,46 @@
+"""What is left out of results and reports, because they are handed on: whose home folders they came from."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..escaping import escape_shell
+
+_USER = r"[^/\\\s'\":,;)]+"
+_HOMES = rf"/(?:home|Users)/{_USER}|/root|[A-Za-z]:\\Users\\{_USER}"
+_STUDY = re.compile(r"benchmarks/(?:\w+/)*\w+\.py")
+
+
+def without_home(text: str) -> str:
+    """Text with ``~`` for home folders, the user's and others' of the usual form."""
+    pattern = rf"(?<![\w/.~-])(?:{re.escape(str(Path.home()))}|{_HOMES})(?=$|[/\\\s'\":,;)])"
+    return re.sub(pattern, "~", text)
+
+
+def shared_command(words: Sequence[str]) -> str:
+    """A command as a line for a shell, with ``~`` for a home folder at the beginning of a word."""
+    return " ".join(map(_word, words))
+
+
+def command_again(command: str) -> str | None:
+    """The command of results.json as a line that can be pasted; None if it is no call of ``benchmark`` or of a study.
+
+    What the file has is not printed as it stands: it is taken apart into words, and these are quoted anew.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    ours = words[:2] == ["nnUNetv2_lightm", "benchmark"]
+    study = len(words) > 1 and words[0] == "python" and _STUDY.fullmatch(words[1])
+    return shared_command(words) if ours or study else None
+
+
+def _word(word: str) -> str:
+    shortened = without_home(word)
+    if shortened.startswith("~/"):  # in quotes a shell leaves ~ alone
+        return f"~/{escape_shell(shortened[2:])}" if shortened != "~/" else shortened
+    return escape_shell(word)
