@@ -89,10 +89,10 @@ def faults_of_dataset_json(dataset_json: Any) -> list[str]:
 
 def faults_of_labels(labels: Any) -> list[str]:
     """What is wrong with dataset.json's `labels`: each name has a whole number from 0, or a list of such."""
-    if not isinstance(labels, dict) or not labels:
+    if not isinstance(labels, dict):
         return [f"labels is {labels!r:.60}; expected a mapping of names to whole numbers"]
     return [
-        f"labels: {name!r} is {value!r:.60}; expected a whole number from 0, or a list of such"
+        f"labels: {name!r} is {value!r:.60}; dataset.json maps a name to a whole number from 0, or to a list of them"
         for name, value in labels.items()
         if not _are_label_values(value if isinstance(value, (list, tuple)) else [value])
     ]

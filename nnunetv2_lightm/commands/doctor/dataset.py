@@ -99,9 +99,9 @@ def _preprocessed(folder: Path, plans_name: str) -> list[Finding]:
 
 def _configuration(folder: Path, plans: dict[str, Any], configuration: str, ending: str) -> list[Finding]:
     subject = f"{folder.name} {configuration}".strip()
-    again = plan_again(folder.name, *filter(None, [configuration]))
     if faults := faults_of_plans(plans, configuration):
-        return [fail(subject, f"plans: {'; '.join(faults)}", again)]
+        return [fail(subject, f"plans: {'; '.join(faults)}", plan_again(folder.name))]
+    again = plan_again(folder.name, configuration)
     settings = resolved_configuration(plans, configuration)
     data = folder / settings["data_identifier"]
     cases = preprocessed_cases(data) if data.is_dir() else []
