@@ -67,7 +67,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         prog="nnUNetv2_lightm evaluate",
         description="DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, and "
         "in brackets the bootstrap 95 % interval of the mean (percentiles of 10,000 resamples; from three cases).",
-        epilog="A case in which neither the reference nor the prediction has a voxel of a class does not count for "
+        epilog="Files are refused that are damaged, hold anything but the labels' values, or lie on another grid than "
+        "their partner (size, or voxels more than a quarter of the shortest edge away); smaller differences that "
+        "nnU-Net's integrity check sees are reported. A case in which neither the reference nor the prediction has a "
+        "voxel of a class does not count for "
         "this class; if only one of them has, DSC, IoU and NSD are 0 and HD95 is the diagonal of the image. p is that "
         "of the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; 1 if there is no difference), "
         "not corrected for the number of classes and metrics.",

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..images.cases import listed
+from ..images.check import DEFAULT_GEOMETRY
+from ..images.names import printable
+from ..images.pairs import match
 from ..json_input import JsonInputError, read_json
 from ..nnunet_faults import faults_of_file_ending, faults_of_labels
 from .scores import METRICS, Evaluation, EvaluationError, foreground_classes, score_case
-from .segmentations import choose_reader, has_spacing, pair_files, read_segmentation_and_spacing
+from .segmentations import Segmentation, check_segmentation, choose_reader, has_spacing, pair_files, read_with_facts
 from .surface_scores import SURFACE_METRICS, require_monai, score_surfaces
 
 
@@ -45,7 +49,7 @@ def evaluate_folder(
             without a spacing, as PNG, all is in pixels. Needs MONAI.
         workers: Cases that are read at the same time; default: the number of cores, at most 4. HD95 and NSD take 15
             bytes (with MONAI 1.5: 200) for each voxel of a class's bounding box.
-    Raises: EvaluationError: if a file is missing, surplus, damaged, of another shape than its partner, or holds
+    Raises: EvaluationError: if a file is missing, surplus, damaged, on another grid than its partner, or holds
         values that no label names; or if the labels are no dataset.json's. ImportError: if MONAI is needed and missing.
     """
     if nsd_tolerance_mm is not None:
@@ -57,13 +61,22 @@ def evaluate_folder(
     # nnU-Net's readers print remarks, and standard output is for the table; MONAI warns of an argument of its own.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        check_segmentation(pairs[0][2])
         image_reader = choose_reader(pairs[0][2], file_ending, reader)
+        notes: dict[str, list[str]] = {}
 
         def score(pair: tuple[str, Path, Path]) -> np.ndarray:
             case, *files = pair
-            (prediction, _), (reference, spacing) = (
-                read_segmentation_and_spacing(file, image_reader, known_values=known) for file in files
-            )
+            read = [read_with_facts(file, image_reader, known_values=known) for file in files]
+            matched = match(*(segmentation.facts for segmentation in read))
+            if matched.fault is not None:
+                raise EvaluationError(f"case {case}: {matched.fault}")
+            notes[case] = [] if matched.note is None else [matched.note]
+            for one in read:
+                # Where distances do not count, two files of default geometry are as good as any.
+                passed = () if nsd_tolerance_mm is not None else (DEFAULT_GEOMETRY,)
+                notes[case] += [f"{printable(one.facts.path)} {note}" for note in one.facts.notes if note not in passed]
+            prediction, reference = (segmentation.voxels for segmentation in read)
             try:
                 scores = score_case(prediction, reference, classes, ignored)
             except EvaluationError as error:
@@ -71,12 +84,14 @@ def evaluate_folder(
             if nsd_tolerance_mm is None:
                 return scores
             surfaces = score_surfaces(
-                prediction, reference, classes, ignored, spacing_mm=spacing, tolerance_mm=nsd_tolerance_mm
+                prediction, reference, classes, ignored, spacing_mm=_spacing(read[1]), tolerance_mm=nsd_tolerance_mm
             )
             return np.concatenate([scores, surfaces])
 
         with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
             scores = np.stack(list(pool.map(score, pairs)))
+        if texts := [text for case in sorted(notes) for text in notes[case]]:
+            print(f"evaluate: {len(texts)} remark(s) on files:{listed(texts)}", file=sys.stderr)
     metrics = METRICS if nsd_tolerance_mm is None else (*METRICS, *SURFACE_METRICS)
     return Evaluation(
         cases=tuple(case for case, _, _ in pairs),
@@ -85,6 +100,23 @@ def evaluate_folder(
         nsd_tolerance_mm=nsd_tolerance_mm,
         spacing_known=has_spacing(image_reader),
     )
+
+
+def _spacing(reference: Segmentation) -> tuple[float, ...]:
+    """The reader's, unless the header has another one too.
+
+    Raises: EvaluationError: if it has; distances in mm would depend on the reader.
+    """
+    grid = reference.facts.grid
+    if grid is not None:
+        axes = len(reference.facts.shape)
+        theirs, ours = reference.spacing[-axes:], grid.spacing_mm[:axes][::-1]
+        if not np.allclose(theirs, ours, rtol=0.01):
+            raise EvaluationError(
+                f"{printable(reference.facts.path)} has a contradicting header: the spacing (z, y, x) is {theirs} mm "
+                f"or {ours} mm. Make them agree; without --surface it can be evaluated"
+            )
+    return reference.spacing
 
 
 def find_dataset_json(predictions: Path, references: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+from ..images.check import ImageFacts, check_label
+from ..images.faults import ImageFault
+from ..images.names import refusal_of_names
+from ..images.values import exactly
 from .scores import EvaluationError
 
 
@@ -37,6 +42,8 @@ def pair_files(
             for path in folder.iterdir()
             if path.name.endswith(file_ending) and not path.name.startswith(".")
         }
+        if (refusal := refusal_of_names(cases.values())) is not None:
+            raise EvaluationError(refusal)
         if not cases:
             raise EvaluationError(f"{kind}: no file ending in {file_ending} in {folder}")
         found.append(cases)
@@ -72,19 +79,44 @@ def choose_reader(example: Path, file_ending: str, reader: str | None = None) ->
 
 
 def read_segmentation(path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]) -> np.ndarray:
-    """The voxels of `read_segmentation_and_spacing` alone."""
-    return read_segmentation_and_spacing(path, reader, known_values=known_values)[0]
+    """The voxels of `read_with_facts` alone."""
+    return read_with_facts(path, reader, known_values=known_values).voxels
 
 
-def read_segmentation_and_spacing(
-    path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]
-) -> tuple[np.ndarray, tuple[float, ...]]:
+@dataclass(frozen=True)
+class Segmentation:
+    """One segmentation.
+
+    Attributes:
+        voxels: Label values, float32, (z, y, x); an image has one slice.
+        spacing: Of the voxels, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it, which makes one up in z
+            for a slice of its own.
+        facts: What is known of the file.
+    """
+
+    voxels: np.ndarray
+    spacing: tuple[float, ...]
+    facts: ImageFacts
+
+
+def check_segmentation(path: Path) -> ImageFacts:
+    """Look at the file's own bytes: nnU-Net's readers fill up a truncated one, and SimpleITK puts 0 for NaN.
+
+    Raises: EvaluationError: if the file is damaged, or holds anything but whole numbers in one channel.
+    """
+    try:
+        return check_label(path)
+    except ImageFault as fault:
+        raise EvaluationError(str(fault)) from fault
+
+
+def read_with_facts(path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]) -> Segmentation:
     """Read one segmentation.
 
-    Returns: Label values, float32, (z, y, x), an image has one slice; and the voxels' spacing, (z, y, x), in mm if
-        `has_spacing`. For a slice of its own nnU-Net's readers make up a spacing in z.
     Raises: EvaluationError: if the file is damaged, has several channels, or holds another value than the known ones.
     """
+    facts = check_segmentation(path)
+    _require_known(path, [value for value in facts.values if value not in known_values], known_values)
     try:
         channels, properties = reader.read_seg(str(path))
     except Exception as error:  # each reader raises errors of its own kind
@@ -92,11 +124,15 @@ def read_segmentation_and_spacing(
     if channels.shape[0] != 1:
         raise EvaluationError(f"{path}: has {channels.shape[0]} channels; a segmentation has one")
     segmentation = channels[0]
-    unknown = np.unique(segmentation[~np.isin(segmentation, known_values)])
-    if unknown.size:
-        shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if unknown.size > 5 else "")
+    if not facts.values:  # of a format that was not looked into
+        _require_known(path, np.unique(segmentation[~np.isin(segmentation, known_values)]), known_values)
+    return Segmentation(segmentation, tuple(float(length) for length in properties["spacing"]), facts)
+
+
+def _require_known(path: Path, unknown: Sequence[float], known_values: Sequence[int]) -> None:
+    if len(unknown):
+        shown = ", ".join(exactly(value) for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise EvaluationError(f"{path}: holds the values {shown}; the labels name only {list(known_values)}")
-    return segmentation, tuple(float(length) for length in properties["spacing"])
 
 
 def has_spacing(reader: BaseReaderWriter) -> bool:

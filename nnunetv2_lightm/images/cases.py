@@ -7,7 +7,7 @@ given to the network as its second one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,6 @@ import numpy as np
 
 from .check import ImageFacts, check_image
 from .faults import ImageFault
-from .geometry import compare
 from .names import printable
 
 THREADS = 8
@@ -29,13 +28,15 @@ class CheckedCases:
 
     Attributes:
         faults: Why they must not be used, in whole sentences.
-        notes: What is odd.
-        facts: Of each case's files that were not refused.
+        facts: Of each case's files, in the order of the channels, if none was refused.
     """
 
     faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     facts: dict[str, list[ImageFacts]] = field(default_factory=dict)
+
+    def all_facts(self) -> Iterator[ImageFacts]:
+        """Of all files that were not refused."""
+        return (facts for of_case in self.facts.values() for facts in of_case)
 
 
 def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:
@@ -91,7 +92,6 @@ def check_cases(
             checked.faults += refused
             continue
         checked.facts[case] = of_case
-        checked.notes += [f"{printable(facts.path)} {note}" for facts in of_case for note in facts.notes]
         checked.faults += _faults_between(case, of_case, channel_names, ending)
     return checked
 
@@ -142,21 +142,6 @@ def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mappi
                 ours, theirs = printable(one.path), printable(files[0])
                 faults.append(f"{ours} has the spacing {spacings[0]}, {theirs} {spacings[1]} (x, y, z)")
     return faults
-
-
-def fault_of_label(image: ImageFacts, label: ImageFacts) -> str | None:
-    """Whether image and label have one grid, by the rule of the converters; None if they have."""
-    if image.shape != label.shape:
-        return f"{printable(label.path)} has the shape {label.shape}, its image {image.shape}"
-    if image.grid is None or label.grid is None:
-        return None
-    difference = compare(label.grid, image.grid)
-    if difference.is_rounding:
-        return None
-    return (
-        f"{printable(label.path)} lies up to {difference.shift_mm:.4g} mm away from its image: image "
-        f"{image.grid.describe()}; label {label.grid.describe()}"
-    )
 
 
 def _number(path: Path, ending: str) -> int | None:

@@ -155,7 +155,7 @@ def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
     channels = size[3] if dimension == 4 else 1
     grid = Grid(size, matrix) if dimension < 4 else None
     notes = [DEFAULT_GEOMETRY] if grid is not None and grid.is_default else []
-    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), sitk.GetArrayViewFromImage(image)
+    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), sitk.GetArrayFromImage(image)
 
 
 def _require_finite(path: Path, values: np.ndarray) -> None:

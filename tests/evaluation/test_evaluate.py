@@ -193,8 +193,8 @@ def not_whole(predictions, references):
 @pytest.mark.parametrize(
     ("spoil", "file", "words"),
     [
-        (truncate, "predictions/case_1.nii.gz", "cannot be read"),
-        (truncate_first_reference, "labelsTs/case_0.nii.gz", "can read it"),
+        (truncate, "predictions/case_1.nii.gz", "is truncated"),
+        (truncate_first_reference, "labelsTs/case_0.nii.gz", "is empty"),
         (add_prediction, "predictions/case_9.nii.gz", "no reference"),
         (reshape, "predictions/case_1.nii.gz", "4 x 6 x 6"),
         (foreign_value, "labelsTs/case_1.nii.gz", "255"),

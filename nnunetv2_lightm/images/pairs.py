@@ -1,0 +1,52 @@
+"""Two files of one case, an image and its label or a prediction and its reference: do their voxels correspond?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .check import ImageFacts
+from .geometry import compare
+from .names import printable
+
+
+@dataclass(frozen=True)
+class Match:
+    """How two files fit each other; both None: nnU-Net's integrity check takes them for equal.
+
+    Attributes:
+        fault: Why their voxels do not correspond, in a sentence.
+        note: By how much they differ, though by rounding alone.
+    """
+
+    fault: str | None = None
+    note: str | None = None
+
+
+def match(first: ImageFacts, second: ImageFacts) -> Match:
+    """Compare shapes and geometries, by the rule of the converters; files without a geometry have only a shape."""
+    ours, theirs = printable(first.path), printable(second.path)
+    if first.shape != second.shape:
+        return Match(f"{ours} is {_shape(first)} voxels and {theirs} {_shape(second)}")
+    if first.grid is None or second.grid is None:
+        return Match()
+    difference = compare(first.grid, second.grid)
+    if not difference.is_rounding:
+        return Match(
+            f"{ours} lies up to {difference.shift_mm:.4g} mm away from {theirs}: {first.grid.describe()}; and "
+            f"{second.grid.describe()}. {_advice(first, second)}"
+        )
+    if not difference.equal:
+        return Match(note=f"{ours} and {theirs} differ in their geometry, by {difference.shift_mm:.2g} mm at most")
+    return Match()
+
+
+def _advice(first: ImageFacts, second: ImageFacts) -> str:
+    """Which header to copy: not the one that looks like none."""
+    right, wrong = (first, second) if second.grid.is_default and not first.grid.is_default else (second, first)
+    return f"If their voxels do correspond one to one, copy the header of {printable(right.path)} to the other one" + (
+        ", which seems to have lost its own" if wrong.grid.is_default else ""
+    )
+
+
+def _shape(facts: ImageFacts) -> str:
+    return " x ".join(map(str, facts.shape))
