@@ -19,11 +19,12 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test compat sanitize docs lint bench clean
+.PHONY: help install demo test test-fast compat sanitize docs lint bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
+	@echo "make test-fast  run those that take seconds: at most five minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make docs   build the documentation site into docs/_build/html"
@@ -46,6 +47,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+# What can break most, in minutes: nothing that trains, predicts, compiles or installs.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not end_to_end and not slow"
 
 compat: $(STAMP)
 	$(BIN)/python tests/end_to_end/compat.py $(COMPAT)
