@@ -5,6 +5,7 @@ from .attention import SelfAttention
 from .decoder import DecoderBlock, upsample
 from .depthwise import depthwise_conv
 from .mamba1 import Mamba1Block
+from .plain import constant_in_graphs, is_plain, stands_for
 from .rvm import RVMLayer
 from .ssm import SelectiveSSM
 from .vss import VSSModule
@@ -17,6 +18,9 @@ __all__ = [
     "SelectiveSSM",
     "SelfAttention",
     "VSSModule",
+    "constant_in_graphs",
     "depthwise_conv",
+    "is_plain",
+    "stands_for",
     "upsample",
 ]

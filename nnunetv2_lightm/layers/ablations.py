@@ -1,6 +1,6 @@
 """The RVM Layers of the ablation study, Table 3 of the paper: each differs from the paper's layer in one thing.
 
-None of them is the compiled operator's layer: they are put together from PyTorch's operators.
+None of them is of the class that the compiled operator stands for: they are put together from PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -38,25 +38,19 @@ class VoxelAttention(SelfAttention):
         return super().forward(x.flatten(1, -2)).view(x.shape)
 
 
-class _AblatedRVMLayer(RVMLayer):
-    def fused(self, device_type: str) -> bool:
-        """Never: the compiled operator is the paper's layer."""
-        return False
-
-
-class Conv3RVMLayer(_AblatedRVMLayer):
+class Conv3RVMLayer(RVMLayer):
     """``m = Conv3(LayerNorm(x)) + s * x``."""
 
     mixer = Conv3
 
 
-class SelfAttentionRVMLayer(_AblatedRVMLayer):
+class SelfAttentionRVMLayer(RVMLayer):
     """``m = SelfAttention(LayerNorm(x)) + s * x``."""
 
     mixer = VoxelAttention
 
 
-class _UnadjustedRVMLayer(_AblatedRVMLayer):
+class _UnadjustedRVMLayer(RVMLayer):
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, **vss: int) -> None:
         super().__init__(in_channels, out_channels, spatial_dims, **vss)
         self.scale = None

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..ops import depthwise_conv as fused_depthwise_conv
 from ..ops import fused_depthwise_usable
+from .plain import constant_in_graphs, is_plain, stands_for
 
 
 class _ChannelsLast:
@@ -16,9 +17,14 @@ class _ChannelsLast:
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if fused_depthwise_usable(x.device.type, self.in_channels):
+        if self.fused(x.device.type):
             return fused_depthwise_conv(x, self.weight, self.bias)
         return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+    @constant_in_graphs
+    def fused(self, device_type: str) -> bool:
+        """Whether the compiled operator runs this convolution on the device."""
+        return is_plain(self) and self.bias is not None and fused_depthwise_usable(device_type, self.in_channels)
 
 
 class DepthwiseConv2d(_ChannelsLast, nn.Conv2d):
@@ -27,6 +33,21 @@ class DepthwiseConv2d(_ChannelsLast, nn.Conv2d):
 
 class DepthwiseConv3d(_ChannelsLast, nn.Conv3d):
     """3x3x3 depthwise convolution; (batch, z, y, x, channels) in and out."""
+
+
+def _settings_are_known(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    """Those of :func:`depthwise_conv`: 3 taps an axis, zeros beyond the image, each channel on its own."""
+    ones = (1,) * len(conv.kernel_size)
+    return (
+        conv.kernel_size == (3,) * len(ones)
+        and conv.stride == conv.padding == conv.dilation == ones
+        and conv.padding_mode == "zeros"
+        and conv.groups == conv.in_channels == conv.out_channels
+    )
+
+
+for _conv in (DepthwiseConv2d, DepthwiseConv3d):
+    stands_for(_conv, ("weight", "bias"), settings=_settings_are_known)
 
 
 def depthwise_conv(channels: int, spatial_dims: int) -> nn.Module:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import fused_rvm_layer_usable, rvm_layer
+from ..ops import MAX_WINDOW, fused_rvm_layer_usable, rvm_layer
+from .plain import constant_in_graphs, is_plain, stands_for
 from .vss import VSSModule
 
 
@@ -19,7 +21,7 @@ class RVMLayer(nn.Module):
     linear layer with bias.
 
     On a CPU the whole layer is one compiled operator (:func:`nnunetv2_lightm.ops.rvm_layer`); where that does not run,
-    it is put together from PyTorch's.
+    or modules were changed (:mod:`.plain`), it is put together from PyTorch's.
 
     Args:
         in_channels: Channels of the input.
@@ -43,7 +45,7 @@ class RVMLayer(nn.Module):
 
         With ``pool``, window and stride on each axis, the output is max-pooled: (batch, *(spatial // pool), ...).
         """
-        if self.fused(x.device.type):
+        if _window_fits(pool) and self.fused(x.device.type):
             return rvm_layer(x, self._parameters_of_operator(), pool or [1] * (x.ndim - 2))
         m = self.mix(x)  # (1)
         out = self.projection(self.norm_out(m))  # (2)
@@ -53,11 +55,18 @@ class RVMLayer(nn.Module):
         """Equation (1); x: (batch, *spatial, in_channels) -> the same shape."""
         return self.vssm(self.norm_in(x)) + self.scale * x
 
+    @constant_in_graphs
     def fused(self, device_type: str) -> bool:
         """Whether the compiled operator runs this layer on the device."""
+        if not is_plain(self):
+            return False
         d_model, d_inner = self.vssm.out_proj.out_features, self.vssm.out_proj.in_features
-        single = len(self.vssm.ssms) == 1
-        return single and fused_rvm_layer_usable(device_type, d_model, d_inner, self.projection.out_features)
+        if not fused_rvm_layer_usable(device_type, d_model, d_inner, self.projection.out_features):
+            return False
+        vssm = self.vssm
+        with_bias = (vssm.dwconv, vssm.ssms[0].dt_proj, self.norm_in, vssm.norm, self.norm_out, self.projection)
+        without_bias = (vssm.in_proj, vssm.gate_proj, vssm.out_proj, vssm.ssms[0].x_proj)
+        return all(m.bias is not None for m in with_bias) and all(m.bias is None for m in without_bias)
 
     def _parameters_of_operator(self) -> list[Tensor]:
         """In the order of ``ops.rvm_layer.PARAMETERS``."""
@@ -68,6 +77,13 @@ class RVMLayer(nn.Module):
             *(ssm.A, ssm.D, vssm.norm.weight, vssm.norm.bias, vssm.out_proj.weight, self.scale),
             *(self.norm_out.weight, self.norm_out.bias, self.projection.weight, self.projection.bias),
         ]
+
+
+stands_for(RVMLayer, ("scale",), ("norm_in", "vssm", "norm_out", "projection"))
+
+
+def _window_fits(pool: Sequence[int] | None) -> bool:
+    return pool is None or prod(pool) <= MAX_WINDOW
 
 
 def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:

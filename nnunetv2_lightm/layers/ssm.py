@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import selective_scan
+from .plain import constant_in_graphs, is_plain, stands_for
 
 
 class SelectiveSSM(nn.Module):
@@ -53,6 +54,21 @@ class SelectiveSSM(nn.Module):
         u, z: (batch, length, d_inner) -> (batch, length, d_inner).
         """
         dt, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
-        delta = F.linear(dt, self.dt_proj.weight)
+        if self._bias_goes_to_the_scan():
+            delta, bias = F.linear(dt, self.dt_proj.weight), self.dt_proj.bias
+        else:
+            delta, bias = self.dt_proj(dt), None
         options = {"delta_softplus": True, "out_dtype": self.D.dtype}
-        return selective_scan(u, delta, self.A, B, C, self.D, z, self.dt_proj.bias, **options)
+        return selective_scan(u, delta, self.A, B, C, self.D, z, bias, **options)
+
+    @constant_in_graphs
+    def _bias_goes_to_the_scan(self) -> bool:
+        """Where dt_proj is a plain linear layer without hooks, the scan adds its bias in float32."""
+        return is_plain(self.dt_proj, called=False) and self.dt_proj.bias is not None
+
+
+def _settings_agree(ssm: SelectiveSSM) -> bool:
+    return ssm.D is not None and ssm.A_log is not None and ssm.A_log.shape[1] == ssm.d_state
+
+
+stands_for(SelectiveSSM, ("A_log", "D"), ("x_proj", "dt_proj"), _settings_agree)

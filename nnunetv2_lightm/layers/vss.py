@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .depthwise import depthwise_conv
+from .plain import stands_for
 from .ssm import SelectiveSSM
 
 # Axes to reverse and whether to exchange the two spatial axes, per scan order; VMamba's cross-scan has all four.
@@ -49,22 +50,24 @@ class VSSModule(nn.Module):
         self.gate_proj = nn.Linear(d_model, d_inner, bias=False)
         self.dwconv = depthwise_conv(d_inner, spatial_dims)
         dt_rank = math.ceil(d_model / 16)
-        self.ssms = nn.ModuleList(
-            SelectiveSSM(d_inner, d_state=d_state, dt_rank=dt_rank) for _ in range(scan_directions)
-        )
+        self.ssms = Scans(SelectiveSSM(d_inner, d_state=d_state, dt_rank=dt_rank) for _ in range(scan_directions))
         self.norm = nn.LayerNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, *spatial, d_model) -> the same shape."""
-        w1 = self.norm(self._scan(F.silu(self.dwconv(self.in_proj(x)))))
+        w1 = self.norm(self.ssms(F.silu(self.dwconv(self.in_proj(x)))))
         w2 = F.silu(self.gate_proj(x))
         return self.out_proj(w1 * w2)
 
-    def _scan(self, x: Tensor) -> Tensor:
-        """The sum of the scans over the orders; x: (batch, *spatial, d_inner)."""
+
+class Scans(nn.ModuleList):
+    """One SSM for each of the first scan orders."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of the scans over the orders; x: (batch, *spatial, d_inner) -> the same shape."""
         result = None
-        for ssm, order in zip(self.ssms, SCAN_ORDERS, strict=False):
+        for ssm, order in zip(self, SCAN_ORDERS, strict=False):
             grid = x.transpose(1, 2) if order["transpose"] else x
             tokens = grid.flatten(1, -2)
             y = ssm(tokens.flip(1)).flip(1) if order["reverse"] else ssm(tokens)
@@ -72,3 +75,7 @@ class VSSModule(nn.Module):
             y = y.transpose(1, 2) if order["transpose"] else y
             result = y if result is None else result + y
         return result
+
+
+stands_for(Scans, children=("0",))
+stands_for(VSSModule, children=("in_proj", "gate_proj", "dwconv", "ssms", "norm", "out_proj"))

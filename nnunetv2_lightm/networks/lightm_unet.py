@@ -16,8 +16,18 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..layers import ABLATIONS, DecoderBlock, RVMLayer, depthwise_conv, upsample
+from ..layers import (
+    ABLATIONS,
+    DecoderBlock,
+    RVMLayer,
+    constant_in_graphs,
+    depthwise_conv,
+    is_plain,
+    stands_for,
+    upsample,
+)
 from ..ops import depthwise_head, depthwise_stem, fused_depthwise_usable
+from ._image import require_image
 
 Strides = Sequence[Sequence[int]]
 
@@ -75,9 +85,10 @@ class LightMUNet(nn.Module):
         encoder_layer, bottleneck_layer = (partial(layer, spatial_dims=dims, **vss) for layer in ABLATIONS[ablation])
         widths = [features * 2**level for level in range(len(rvm_layers) + 1)]
         pooling = _pooling(strides, dims, len(rvm_layers))
+        self.input_channels, self.spatial_dims = input_channels, dims
 
         self.stem = Stem(input_channels, features, dims)
-        self.encoder = nn.ModuleList(
+        self.encoder = Encoder(
             EncoderBlock(width, count, stride, encoder_layer)
             for width, count, stride in zip(widths, rvm_layers, pooling, strict=False)
         )
@@ -87,13 +98,13 @@ class LightMUNet(nn.Module):
         self.decoder = Decoder(widths, num_classes, dims, deep_supervision)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial)."""
-        f = self.stem(image)  # F_S, section 2.1
-        sizes, skips = [], []
-        for block in self.encoder:
-            sizes.append(f.shape[1:-1])
-            f = block(f)  # F_D^l, section 2.2
-            skips.append(f)
+        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial).
+
+        Raises:
+            ValueError: if the image has other axes or channels, an empty axis, or no floating-point numbers.
+        """
+        require_image(image, self.input_channels, self.spatial_dims)
+        f, skips, sizes = self.encoder(self.stem(image))  # F_S, F_D^l: sections 2.1, 2.2
         return self.decoder(self.bottleneck(f), skips, sizes)  # sections 2.3, 2.4
 
 
@@ -111,12 +122,31 @@ class Stem(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, input_channels, *spatial) -> (batch, *spatial, features)."""
-        if not image.requires_grad and fused_depthwise_usable(image.device.type, self.pointwise.out_features):
-            return depthwise_stem(image, [*self.depthwise.parameters(), *self.pointwise.parameters()])
+        convolution, pointwise = self.depthwise, self.pointwise
+        if not image.requires_grad and self.fused(image.device.type):
+            return depthwise_stem(image, [convolution.weight, convolution.bias, pointwise.weight, pointwise.bias])
         # In float32 under autocast too, as that operator: one hot voxel of a z-scored image is as large as the root of
         # the number of voxels, and no norm comes before.
         with _without_autocast(image.device.type):
-            return self.depthwise(self.pointwise(image.movedim(1, -1).to(self.pointwise.weight.dtype)))
+            return convolution(pointwise(image.movedim(1, -1).to(convolution.weight.dtype)))
+
+    @constant_in_graphs
+    def fused(self, device_type: str) -> bool:
+        """Whether the compiled operator runs the stem on the device."""
+        return _is_plain_pair(self) and fused_depthwise_usable(device_type, self.pointwise.out_features)
+
+
+class Encoder(nn.ModuleList):
+    """Section 2.2: the Encoder Blocks."""
+
+    def forward(self, f: Tensor) -> tuple[Tensor, list[Tensor], list[Sequence[int]]]:
+        """f: F_S. Returns: the last map; F_D^1 ...; the spatial size before each block."""
+        sizes, skips = [], []
+        for block in self:
+            sizes.append(f.shape[1:-1])
+            f = block(f)
+            skips.append(f)
+        return f, skips, sizes
 
 
 class EncoderBlock(nn.Module):
@@ -127,15 +157,24 @@ class EncoderBlock(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"an Encoder Block has {num_layers} RVM layers; it needs at least 1, which widens the map")
-        self.layers = nn.ModuleList(layer(channels, channels) for _ in range(num_layers - 1))
+        self.layers = Layers(layer(channels, channels) for _ in range(num_layers - 1))
         self.layers.append(layer(channels, 2 * channels))
         self.stride = tuple(stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *spatial, channels) -> (batch, *(spatial / stride), 2 * channels)."""
-        for layer in self.layers[:-1]:
+        return self.layers(x, pool=[min(s, size) for s, size in zip(self.stride, x.shape[1:-1], strict=True)])
+
+
+class Layers(nn.ModuleList):
+    """RVM layers, one after the other."""
+
+    def forward(self, x: Tensor, pool: Sequence[int]) -> Tensor:
+        """x: (batch, *spatial, channels); what the last layer returns is max-pooled."""
+        *others, last = self
+        for layer in others:
             x = layer(x)
-        return self.layers[-1](x, pool=[min(s, size) for s, size in zip(self.stride, x.shape[1:-1], strict=True)])
+        return last(x, pool=pool)
 
 
 class Decoder(nn.Module):
@@ -149,23 +188,38 @@ class Decoder(nn.Module):
     def __init__(self, widths: Sequence[int], num_classes: int, spatial_dims: int, deep_supervision: bool) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
-        self.blocks = nn.ModuleList(DecoderBlock(width, spatial_dims) for width in reversed(widths[1:]))
+        self.blocks = DecoderBlocks(DecoderBlock(width, spatial_dims) for width in reversed(widths[1:]))
         # nnU-Net's name: with -pretrained_weights it leaves out the keys that contain ".seg_layers.". The first one is
         # the paper's head; without deep supervision the network is the paper's, parameter for parameter.
         levels = widths[:-1] if deep_supervision else widths[:1]
-        self.seg_layers = nn.ModuleList(Head(width, num_classes, spatial_dims) for width in levels)
+        self.seg_layers = Heads(Head(width, num_classes, spatial_dims) for width in levels)
         self.register_load_state_dict_pre_hook(_drop_unused_heads)
 
     def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> Tensor | list[Tensor]:
         """p: Bottleneck's map; skips: F_D^1 ...; sizes: spatial size before each Encoder Block."""
-        logits = []
-        for level, block in zip(reversed(range(len(self.blocks))), self.blocks, strict=True):
-            p = block(p, skips[level])
-            if level == 0 or self.deep_supervision:
-                logits.insert(0, self.seg_layers[level](p, sizes[level]))
-            if level > 0:
-                p = upsample(p, sizes[level])
+        maps = self.blocks(p, skips, sizes)
+        logits = self.seg_layers(maps if self.deep_supervision else maps[:1], sizes)
         return logits if self.deep_supervision else logits[0]
+
+
+class DecoderBlocks(nn.ModuleList):
+    """The Decoder Blocks, and the upsampling between them."""
+
+    def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> list[Tensor]:
+        """As :meth:`Decoder.forward`. Returns: each block's map, that of the highest resolution first."""
+        maps = []
+        for level, block in zip(reversed(range(len(self))), self, strict=True):
+            maps.insert(0, block(p, skips[level]))
+            p = upsample(maps[0], sizes[level]) if level else maps[0]
+        return maps
+
+
+class Heads(nn.ModuleList):
+    """The head of each resolution."""
+
+    def forward(self, maps: list[Tensor], sizes: list[Sequence[int]]) -> list[Tensor]:
+        """maps: of the blocks, from the highest resolution on. Returns: their logits."""
+        return [head(p, size) for head, p, size in zip(self, maps, sizes)]
 
 
 class Head(nn.Module):
@@ -178,9 +232,25 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """(batch, *spatial, channels) -> (batch, num_classes, *size), contiguous."""
-        if fused_depthwise_usable(x.device.type, self.depthwise.in_channels):
-            return depthwise_head(x, size, [*self.depthwise.parameters(), *self.pointwise.parameters()])
-        return self.pointwise(self.depthwise(upsample(x, size))).movedim(-1, 1).contiguous()
+        convolution, pointwise = self.depthwise, self.pointwise
+        if self.fused(x.device.type):
+            operands = [convolution.weight, convolution.bias, pointwise.weight, pointwise.bias]
+            return depthwise_head(x, size, operands)
+        return pointwise(convolution(upsample(x, size))).movedim(-1, 1).contiguous()
+
+    @constant_in_graphs
+    def fused(self, device_type: str) -> bool:
+        """Whether the compiled operator runs the head on the device."""
+        return _is_plain_pair(self) and fused_depthwise_usable(device_type, self.pointwise.in_features)
+
+
+for _pair in (Stem, Head):
+    stands_for(_pair, children=("pointwise", "depthwise"))
+
+
+def _is_plain_pair(module: Stem | Head) -> bool:
+    """Whether an operator may stand for a stem or head."""
+    return is_plain(module) and module.pointwise.bias is not None and module.depthwise.bias is not None
 
 
 def _dimensions(conv_op: type[nn.Module] | None, spatial_dims: int | None) -> int:

@@ -3,10 +3,11 @@
 from .backends import BackendStatus, backend_table, select_backend
 from .depthwise import depthwise_conv, depthwise_head, depthwise_op, depthwise_stem, fused_depthwise_usable
 from .reference import selective_scan_reference
-from .rvm_layer import fused_rvm_layer_usable, rvm_layer, rvm_layer_op
+from .rvm_layer import MAX_WINDOW, fused_rvm_layer_usable, rvm_layer, rvm_layer_op
 from .selective_scan import selective_scan
 
 __all__ = [
+    "MAX_WINDOW",
     "BackendStatus",
     "backend_table",
     "depthwise_conv",

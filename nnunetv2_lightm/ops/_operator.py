@@ -8,7 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .backends import load_backend
+from ._derivatives import gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
+from ._operands import Operands, checked_once
+from .backends import load_backend, select_backend
+from .reference import compute_dtype, selective_scan_reference
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+AXES = {
+    "u": ("batch", "length", "d_inner"),
+    "delta": ("batch", "length", "d_inner"),
+    "A": ("d_inner", "d_state"),
+    "B": ("batch", "length", "d_state"),
+    "C": ("batch", "length", "d_state"),
+    "D": ("d_inner",),
+    "z": ("batch", "length", "d_inner"),
+    "delta_bias": ("d_inner",),
+}
 
 
 @torch.library.custom_op("nnunetv2_lightm::selective_scan", mutates_args=())
@@ -27,17 +42,22 @@ def scan_op(
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state and the checkpoints from which the backward pass recomputes the states (empty if not kept)."""
-    dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
+    refuse_forward_mode("selective_scan")
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    check_scan(tensors, out_dtype, backend)
+    dtype = compute_dtype(*tensors)
     with torch.autocast(u.device.type, enabled=False):
-        inputs = [_to(t, dtype) for t in (u, delta, A, B, C, D, z, delta_bias)]
+        inputs = [_to(t, dtype) for t in tensors]
         y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus, keep_checkpoints)
     return y.to(out_dtype or u.dtype), last, checkpoints
 
 
 @scan_op.register_fake
 def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend, keep_checkpoints, out_dtype=None):
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    check_scan(tensors, out_dtype, None, stored=False)
     batch, length, d_inner = u.shape
-    dtype = compute_dtype(u, delta, A, B, C, D, z, delta_bias)
+    dtype = compute_dtype(*tensors)
     chunks = load_backend(backend).checkpoint_count(length)
     shape = (batch, chunks, A.shape[1], d_inner) if keep_checkpoints else (0,)
     y = torch.empty_like(u, dtype=out_dtype, memory_format=torch.contiguous_format)
@@ -61,7 +81,9 @@ def scan_backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u ... delta_bias in the dtypes of the inputs; an empty tensor stands for an absent input."""
+    refuse_forward_mode("selective_scan_backward")
     inputs = (u, delta, A, B, C, D, z, delta_bias)
+    _check_scan_backward((*inputs, grad_y, grad_last, checkpoints), backend)
     dtype = compute_dtype(*inputs)
     with torch.autocast(u.device.type, enabled=False):
         grads = load_backend(backend).backward(
@@ -74,15 +96,61 @@ def scan_backward_op(
 
 @scan_backward_op.register_fake
 def _(grad_y, grad_last, checkpoints, u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend):
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    _check_scan_backward((*inputs, grad_y, grad_last, checkpoints), backend, stored=False)
     return tuple(
-        u.new_empty(0) if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (u, delta, A, B, C, D, z, delta_bias)
+        u.new_empty(0) if t is None else torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs
     )
+
+
+@checked_once
+def check_scan(
+    tensors: tuple[Tensor | None, ...], out_dtype: torch.dtype | None, backend: str | None, *, stored: bool
+) -> None:
+    """The operands of a scan in the order of NAMES; backend: also whether it runs on them (None: not asked)."""
+    operands = Operands("selective_scan", dict(zip(NAMES, tensors, strict=True)), stored)
+    u, A = tensors[0], tensors[2]
+    if u.ndim != 3:
+        operands.refuse(f"`u` is {tuple(u.shape)}; expected three axes, (batch, length, d_inner)")
+    if A.ndim != 2:
+        operands.refuse(f"`A` is {tuple(A.shape)}; expected two axes, (d_inner, d_state)")
+    if A.shape[1] == 0:
+        operands.refuse(f"`A` is {tuple(A.shape)}; expected at least one state, (d_inner, d_state)")
+    operands.require_shapes(AXES, _sizes(u, A), "`u` and `A`")
+    operands.require_floats()
+    if out_dtype is not None and not out_dtype.is_floating_point:
+        operands.refuse(f"out_dtype is {out_dtype}; expected a real floating-point dtype")
+    if backend is not None:
+        load_backend(backend)
+        select_backend(u.device.type, backend, compute_dtype(*tensors))
+
+
+@checked_once
+def _check_scan_backward(tensors: tuple[Tensor | None, ...], backend: str, *, stored: bool) -> None:
+    """The operands of the scan, then what else the backward pass gets."""
+    check_scan(tensors[: len(NAMES)], None, backend if stored else None, stored=False)
+    names = (*NAMES, "grad_y", "grad_last", "checkpoints")
+    operands = Operands("selective_scan_backward", dict(zip(names, tensors, strict=True)), stored)
+    sizes = _sizes(tensors[0], tensors[2])
+    sizes["chunks"] = load_backend(backend).checkpoint_count(sizes["length"])
+    axes = {
+        "grad_y": AXES["u"],
+        "grad_last": ("batch", "d_inner", "d_state"),
+        "checkpoints": ("batch", "chunks", "d_state", "d_inner"),
+    }
+    operands.require_shapes(axes, sizes, "`u`, `A` and the backend")
+    operands.require_floats("grad_y", "grad_last")
+    operands.require_dtype("checkpoints", compute_dtype(*tensors[: len(NAMES)]))
+
+
+def _sizes(u: Tensor, A: Tensor) -> dict[str, int]:
+    return dict(zip(("batch", "length", "d_inner", "d_state"), (*u.shape, A.shape[1]), strict=True))
 
 
 def _setup_context(ctx, inputs, output):
     *tensors, delta_softplus, backend, keep_checkpoints, _ = inputs
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[2])
     ctx.delta_softplus, ctx.backend, ctx.has_checkpoints = delta_softplus, backend, keep_checkpoints
     ctx.save_for_backward(output[2], *tensors)
 
@@ -101,10 +169,25 @@ def _backward(ctx, grad_y, grad_last, grad_checkpoints):
 scan_op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """float64 if a tensor is float64, else float32."""
-    wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
-    return torch.float64 if wide else torch.float32
+def _setup_second(ctx, inputs, output):
+    grad_y, grad_last, _, *tensors, ctx.delta_softplus, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_y, grad_last, *tensors)
+
+
+def _backward_of_backward(ctx, *cotangents):
+    grad_y, grad_last, *tensors = ctx.saved_tensors
+
+    def scan(*values):
+        return selective_scan_reference(*values, ctx.delta_softplus, None if grad_y is None else grad_y.dtype)
+
+    grads, (second_y, second_last) = gradients_of_gradients(scan, tensors, (grad_y, grad_last), cotangents)
+    return second_y, second_last, None, *grads, None, None
+
+
+scan_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_second)
+register_vmap_by_loop(scan_op)
+register_vmap_by_loop(scan_backward_op)
 
 
 def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

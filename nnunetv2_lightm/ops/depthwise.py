@@ -8,9 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._operator import compute_dtype, to_contiguous
+from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
+from ._operands import Operands, checked_once
+from ._operator import to_contiguous
 from .backends import cpu_native, native_depthwise, select_backend
 from .backends.native_depthwise import HEAD, PLAIN, STEM
+from .backends.native_library import CHANNEL_MULTIPLE
+from .reference import compute_dtype, depthwise_conv_reference, depthwise_head_reference, depthwise_stem_reference
+
+NAMES = {PLAIN: "depthwise_conv", STEM: "depthwise_stem", HEAD: "depthwise_head"}
+PARAMETERS = ("weight", "bias", "point_weight", "point_bias")
 
 
 # torch.compile shall take the answer as a constant, not trace how it was found.
@@ -26,7 +33,8 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Depthwise convolution, 3 taps on each axis, zeros beyond the image.
 
     All three functions compute in float32 whatever autocast says (in float64 if an input is float64) and return x's
-    dtype.
+    dtype. They raise ValueError if an operand's shape, dtype, device or memory is not as described. Second derivatives,
+    forward-mode ones and the transforms of ``torch.func`` are computed by the reference.
 
     Args:
         x: (batch, *spatial, channels), 2D or 3D.
@@ -35,7 +43,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Returns: as x.
     """
-    return depthwise_op(PLAIN, x, list(x.shape[1:-1]), [weight, bias])
+    return _run(PLAIN, x, x.shape[1:-1], [weight, bias])
 
 
 def depthwise_stem(image: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -47,7 +55,7 @@ def depthwise_stem(image: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
     Returns: (batch, *spatial, channels).
     """
-    return depthwise_op(STEM, image, list(image.shape[2:]), list(parameters))
+    return _run(STEM, image, image.shape[2:], parameters)
 
 
 def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
@@ -60,12 +68,27 @@ def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor])
 
     Returns: Logits, (batch, num_classes, *size).
     """
-    return depthwise_op(HEAD, x, list(size), list(parameters))
+    return _run(HEAD, x, size, parameters)
+
+
+def _run(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
+    if composite_needed():
+        _check((x, *parameters), surroundings, tuple(size), stored=False)
+        return _composite(surroundings, x, size, parameters)
+    return depthwise_op(surroundings, x, list(size), list(parameters))
+
+
+def _composite(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
+    if surroundings == HEAD:
+        return depthwise_head_reference(x, size, *parameters)
+    return (depthwise_stem_reference if surroundings == STEM else depthwise_conv_reference)(x, *parameters)
 
 
 @torch.library.custom_op("nnunetv2_lightm::depthwise", mutates_args=())
 def depthwise_op(surroundings: int, x: Tensor, size: list[int], parameters: list[Tensor]) -> Tensor:
     """Any of the three; size: spatial, of the output."""
+    refuse_forward_mode("depthwise")
+    _check((x, *parameters), surroundings, tuple(size))
     dtype = compute_dtype(x, *parameters)
     out = native_depthwise.forward(
         surroundings, to_contiguous(x, dtype), size, [to_contiguous(p, dtype) for p in parameters]
@@ -75,6 +98,7 @@ def depthwise_op(surroundings: int, x: Tensor, size: list[int], parameters: list
 
 @depthwise_op.register_fake
 def _(surroundings, x, size, parameters):
+    _check((x, *parameters), surroundings, tuple(size), stored=False)
     return x.new_empty(native_depthwise.out_shape(surroundings, x, size, parameters))
 
 
@@ -83,6 +107,8 @@ def depthwise_backward_op(
     surroundings: int, grad_out: Tensor, x: Tensor, size: list[int], parameters: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of x (empty for an image) and of the parameters, in their dtypes."""
+    refuse_forward_mode("depthwise_backward")
+    _check_backward((x, *parameters, grad_out), surroundings, tuple(size))
     dtype = compute_dtype(x, *parameters)
     grad_x, grads = native_depthwise.backward(
         surroundings,
@@ -96,22 +122,112 @@ def depthwise_backward_op(
 
 @depthwise_backward_op.register_fake
 def _(surroundings, grad_out, x, size, parameters):
+    _check_backward((x, *parameters, grad_out), surroundings, tuple(size), stored=False)
     contiguous = {"memory_format": torch.contiguous_format}
     grad_x = x.new_empty(0) if surroundings == STEM else torch.empty_like(x, **contiguous)
     return grad_x, [torch.empty_like(p, **contiguous) for p in parameters]
 
 
+@checked_once
+def _check(tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], *, stored: bool) -> None:
+    """x, then the parameters; size: spatial, of the output."""
+    if surroundings not in NAMES:
+        raise ValueError(f"depthwise: surroundings is {surroundings}; expected one of {list(NAMES)}")
+    x, *parameters = tensors
+    names = PARAMETERS[:2] if surroundings == PLAIN else PARAMETERS
+    if len(parameters) != len(names):
+        given = f"{len(parameters)} parameters are given"
+        raise ValueError(f"{NAMES[surroundings]}: {given}; expected {len(names)}: {', '.join(names)}")
+    operands = Operands(NAMES[surroundings], dict(zip(("x", *names), tensors, strict=True)), stored)
+    operands.require_floats()
+    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
+    if reason is not None:
+        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
+    if x.ndim not in (4, 5):
+        operands.refuse(f"`x` is {tuple(x.shape)}; expected batch, channels and 2 or 3 spatial axes")
+    for name, parameter in zip(names, parameters, strict=True):
+        if name.endswith("weight") and parameter.ndim < 2:
+            operands.refuse(f"`{name}` is {tuple(parameter.shape)}; expected at least two axes")
+    _check_shapes(operands, surroundings, x, size, parameters)
+
+
+def _check_shapes(
+    operands: Operands, surroundings: int, x: Tensor, size: tuple[int, ...], parameters: Sequence[Tensor]
+) -> None:
+    dims = x.ndim - 2
+    sizes = {"channels": parameters[0].shape[0], "1": 1, "3": 3}
+    axes = {"weight": ("channels", "1", *("3",) * dims), "bias": ("channels",)}
+    if surroundings == STEM:
+        sizes["input_channels"] = x.shape[1]
+        axes |= {"point_weight": ("channels", "input_channels"), "point_bias": ("channels",)}
+    else:
+        sizes["channels"] = x.shape[-1]
+    if surroundings == HEAD:
+        sizes["num_classes"] = parameters[2].shape[0]
+        axes |= {"point_weight": ("num_classes", "channels"), "point_bias": ("num_classes",)}
+    operands.require_shapes(axes, sizes, "`x` and the others")
+    if sizes["channels"] < 1 or sizes["channels"] % CHANNEL_MULTIPLE:
+        operands.refuse(f"there are {sizes['channels']} channels; expected a multiple of {CHANNEL_MULTIPLE}")
+    for axis in {"input_channels", "num_classes"} & sizes.keys():
+        if sizes[axis] < 1:
+            operands.refuse(f"{axis} is {sizes[axis]}; expected at least 1")
+    spatial = tuple(x.shape[2:] if surroundings == STEM else x.shape[1:-1])
+    if surroundings != HEAD:
+        if size != spatial:
+            operands.refuse(f"size is {size}; expected {spatial}, the spatial axes of `x`")
+    elif len(size) != dims or (min(size) < 1 and min(spatial) > 0) or (min(spatial) < 1 and 0 not in size):
+        operands.refuse(f"size is {size}; expected {dims} positive numbers, and a map `x` of no axis of size 0")
+
+
+@checked_once
+def _check_backward(tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], *, stored: bool) -> None:
+    """x, the parameters, then the gradient of the output."""
+    *inputs, grad_out = tensors
+    _check(inputs, surroundings, size, stored=False)
+    names = ("x", *PARAMETERS[: len(inputs) - 1], "grad_out")
+    operands = Operands(f"{NAMES[surroundings]}_backward", dict(zip(names, tensors, strict=True)), stored)
+    operands.require_floats("grad_out")
+    x, *parameters = inputs
+    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
+    if reason is not None:
+        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
+    expected = native_depthwise.out_shape(surroundings, x, size, parameters)
+    if tuple(grad_out.shape) != expected:
+        operands.refuse(f"`grad_out` is {tuple(grad_out.shape)}; expected {expected}, the shape of the output")
+
+
 def _setup_context(ctx, inputs, output):
     ctx.surroundings, x, ctx.size, parameters = inputs
+    if ctx.surroundings == STEM and x.requires_grad:
+        raise RuntimeError("depthwise_stem computes no gradient of the image; detach it")
     ctx.save_for_backward(x, *parameters)
 
 
 def _backward(ctx, grad_out):
     x, *parameters = ctx.saved_tensors
-    if ctx.surroundings == STEM and ctx.needs_input_grad[1]:
-        raise RuntimeError("depthwise_stem computes no gradient of the image; detach it")
     grad_x, grads = depthwise_backward_op(ctx.surroundings, grad_out, x, ctx.size, parameters)
     return None, None if ctx.surroundings == STEM else grad_x, None, grads
 
 
 depthwise_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _setup_second(ctx, inputs, output):
+    ctx.surroundings, grad_out, x, ctx.size, parameters = inputs
+    ctx.save_for_backward(grad_out, x, *parameters)
+
+
+def _backward_of_backward(ctx, cotangent, cotangents):
+    grad_out, *inputs = ctx.saved_tensors
+
+    def convolution(x, *parameters):
+        return [_composite(ctx.surroundings, x, ctx.size, parameters)]
+
+    cotangents = [None if ctx.surroundings == STEM else cotangent, *cotangents]
+    grads, (second,) = gradients_of_gradients(convolution, inputs, [grad_out], cotangents)
+    return None, second, grads[0], None, grads[1:]
+
+
+depthwise_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_second)
+register_vmap_by_loop(depthwise_op)
+register_vmap_by_loop(depthwise_backward_op)

@@ -1,4 +1,4 @@
-"""The public selective scan: shape checks and the choice of a backend.
+"""The public selective scan: the choice of a backend.
 
 Glossary (Gu & Dao 2023; the names of Mamba's reference):
 
@@ -19,7 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._operator import compute_dtype, scan_op
+from ._derivatives import composite_needed
+from ._operator import check_scan, compute_dtype, scan_op
 from .backends import REFERENCE, select_backend
 from .reference import selective_scan_reference
 
@@ -43,6 +44,7 @@ def selective_scan(
 
     ``h_t = exp(delta_t A) * h_{t-1} + delta_t B_t u_t``; ``y_t = (C_t h_t + D u_t) * SiLU(z_t)``; h_0 = 0.
     Computes in float32 whatever autocast says (in float64 if an input is float64). Any strides, any length, also 0.
+    Second derivatives, forward-mode ones and the transforms of ``torch.func`` are computed by the reference, slowly.
 
     Args:
         u: Input sequence, (batch, length, d_inner).
@@ -66,42 +68,12 @@ def selective_scan(
         ValueError: if shapes, dtypes or devices disagree, or if there is no such backend.
         RuntimeError: if the requested backend cannot run on the device, or does not compute in float64.
     """
-    _check(u, delta, A, B, C, D, z, delta_bias)
-    name = select_backend(u.device.type, backend, compute_dtype(u, delta, A, B, C, D, z, delta_bias))
-    if name == REFERENCE:
-        y, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus, out_dtype)
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    name = select_backend(u.device.type, backend, compute_dtype(*tensors))
+    if name == REFERENCE or composite_needed():
+        check_scan(tensors, out_dtype, None, stored=False)
+        y, last = selective_scan_reference(*tensors, delta_softplus, out_dtype)
     else:
-        tensors = (u, delta, A, B, C, D, z, delta_bias)
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
         y, last, _ = scan_op(*tensors, delta_softplus, name, keep, out_dtype)
     return (y, last) if return_last_state else y
-
-
-def _check(u, delta, A, B, C, D, z, delta_bias) -> None:
-    if u.ndim != 3:
-        raise ValueError(f"`u` is {tuple(u.shape)}; expected three axes, (batch, length, d_inner)")
-    if A.ndim != 2:
-        raise ValueError(f"`A` is {tuple(A.shape)}; expected two axes, (d_inner, d_state)")
-    sizes = dict(zip(("batch", "length", "d_inner", "d_state"), (*u.shape, A.shape[1]), strict=True))
-    axes = {
-        "delta": (delta, ("batch", "length", "d_inner")),
-        "A": (A, ("d_inner", "d_state")),
-        "B": (B, ("batch", "length", "d_state")),
-        "C": (C, ("batch", "length", "d_state")),
-        "D": (D, ("d_inner",)),
-        "z": (z, ("batch", "length", "d_inner")),
-        "delta_bias": (delta_bias, ("d_inner",)),
-    }
-    for name, (tensor, names) in axes.items():
-        if tensor is None:
-            continue
-        expected = tuple(sizes[axis] for axis in names)
-        if tuple(tensor.shape) != expected:
-            raise ValueError(
-                f"`{name}` is {tuple(tensor.shape)}; expected ({', '.join(names)}) = {expected} from `u` and `A`"
-            )
-        if tensor.device != u.device:
-            raise ValueError(f"`{name}` is on {tensor.device}, `u` on {u.device}; move them to one device")
-    for name, tensor in {"u": u, **{name: t for name, (t, _) in axes.items()}}.items():
-        if tensor is not None and not tensor.is_floating_point():
-            raise ValueError(f"`{name}` is {tensor.dtype}; expected a real floating-point dtype")

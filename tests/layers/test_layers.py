@@ -85,7 +85,7 @@ def test_scan_directions_add_up(directions, spatial_dims):
         tokens = columns.reshape(batch, -1, 8)
         down = plain_ssm(tokens, vss.ssms[2]) + plain_ssm(tokens.flip(1), vss.ssms[3]).flip(1)
         expected = expected + down.reshape(columns.shape).transpose(1, 2)
-    torch.testing.assert_close(vss._scan(x), expected)
+    torch.testing.assert_close(vss.ssms(x), expected)
 
 
 @pytest.mark.parametrize(("directions", "spatial_dims"), [(3, 2), (0, 3), (4, 3)])

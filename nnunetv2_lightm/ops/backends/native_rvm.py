@@ -20,9 +20,12 @@ def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_
     return cpu_native.not_supported_reason(device_type)
 
 
-def checkpoint_count(x_shape: Sequence[int], parameters: Sequence[Tensor]) -> int:
-    """Number of checkpointed states for each entry of the batch; x_shape: (batch, *spatial, channels)."""
-    problem = _problem(x_shape, parameters, None, torch.float32)
+def checkpoint_count(spatial: Sequence[int], parameters: Sequence[Tensor]) -> int:
+    """Number of checkpointed states for each entry of the batch, of a map of this size."""
+    if 0 in spatial:
+        return 0
+    # Of the batch nothing is asked, so that it may be a symbol (torch.export, torch.compile); spatial sizes become ints.
+    problem = _problem((1, *spatial, parameters[0].shape[0]), parameters, None, torch.float32)
     return native_library.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
 
 
@@ -38,7 +41,7 @@ def forward(
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
     out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0])
     d_inner, d_state = named["A"].shape
-    chunks = checkpoint_count(x.shape, parameters)
+    chunks = checkpoint_count(x.shape[1:-1], parameters)
     checkpoints = x.new_empty((x.shape[0], chunks, d_state, d_inner) if keep_checkpoints else 0)
     argmax = torch.empty(out.shape if keep_checkpoints and max(pool) > 1 else 0, dtype=torch.uint8)
     if x.numel() and out.numel():

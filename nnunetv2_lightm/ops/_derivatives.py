@@ -1,0 +1,121 @@
+"""Derivatives that the operators do not compute themselves: by their specification in plain PyTorch, never by zeros.
+
+A registered operator has a reverse-mode formula of its own. What goes beyond that takes the operator's composite, a
+function of plain PyTorch operators, which is slower and knows every derivative:
+
+- the function transforms of ``torch.func`` (grad, vmap, jvp, jacrev, functionalize, ...) and forward-mode derivatives
+  see the composite in the operator's place (:func:`composite_needed`);
+- derivatives of the gradient (``create_graph=True``) are those of the composite's gradient
+  (:func:`gradients_of_gradients`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.library import CustomOpDef
+
+
+def composite_needed() -> bool:
+    """Whether the operators are to give way to their composites here: inside a transform or a forward-mode level.
+
+    Raises:
+        RuntimeError: while torch.jit.trace records, which cannot record these operators.
+    """
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            "torch.jit.trace cannot record nnunetv2_lightm's operators (and is deprecated); use torch.export.export, "
+            "which can, or torch.compile"
+        )
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def refuse_forward_mode(operator: str) -> None:
+    """For operators called by themselves: they would drop the tangents of their operands.
+
+    Raises:
+        NotImplementedError: inside a forward-mode level.
+    """
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            f"{operator} has no forward-mode derivative; call its function in nnunetv2_lightm.ops, not the operator"
+        )
+
+
+def gradients_of_gradients(
+    composite: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor | None],
+    grads_out: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """The vector-Jacobian product of an operator's backward pass.
+
+    Args:
+        composite: Maps the inputs to the operator's outputs, in plain PyTorch.
+        inputs: Of the operator; None: absent.
+        grads_out: Gradients of its outputs, which the backward pass was given; None: zero.
+        cotangents: Gradients of what it returned for each input; None: zero.
+
+    Returns: The gradients of ``inputs`` and of ``grads_out``; None: zero or absent. They can be differentiated again
+        where gradients are recorded.
+    """
+    record = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs, grads_out = [_leaf(t) for t in inputs], [_leaf(t) for t in grads_out]
+        outputs = [(out, g) for out, g in zip(composite(*inputs), grads_out, strict=True) if g is not None]
+        wanted = [(t, c) for t, c in zip(inputs, cotangents, strict=True) if t is not None and c is not None]
+        firsts = torch.autograd.grad(*_columns(outputs, [t for t, _ in wanted]), create_graph=True, allow_unused=True)
+        pairs = [(f, c) for f, (_, c) in zip(firsts, wanted, strict=True) if f is not None and f.requires_grad]
+        leaves = [t for t in (*inputs, *grads_out) if t is not None]
+        seconds = iter(
+            torch.autograd.grad(*_columns(pairs, leaves), create_graph=record, allow_unused=True)
+            if pairs
+            else [None] * len(leaves)
+        )
+    return tuple([None if t is None else next(seconds) for t in group] for group in (inputs, grads_out))
+
+
+def register_vmap_by_loop(operator: CustomOpDef) -> None:
+    """Map an operator over a batch call by call (batched gradients, ``is_grads_batched``, reach operators directly)."""
+
+    @operator.register_vmap
+    def _(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        if info.batch_size == 0:
+            raise ValueError(f"{operator._qualname}: vmap over an axis of size 0; expected at least 1")
+        outputs = [operator(*_entry(args, in_dims, i)) for i in range(info.batch_size)]
+        stacked = _stack(outputs)
+        return stacked, _dims_like(stacked)
+
+
+def _leaf(tensor: Tensor | None) -> Tensor | None:
+    """The tensor for a derivative of its own, apart from the others' history but joined to its own."""
+    if tensor is None:
+        return None
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _columns(
+    pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    return [output for output, _ in pairs], inputs, [grad for _, grad in pairs]
+
+
+def _entry(args: Any, dims: Any, i: int) -> Any:
+    if isinstance(args, (list, tuple)):
+        dims = dims if isinstance(dims, (list, tuple)) else [dims] * len(args)
+        return [_entry(arg, dim, i) for arg, dim in zip(args, dims, strict=True)]
+    return args.select(dims, i) if isinstance(args, Tensor) and dims is not None else args
+
+
+def _stack(outputs: list[Any]) -> Any:
+    if isinstance(outputs[0], Tensor):
+        return torch.stack(outputs)
+    return type(outputs[0])(_stack(list(column)) for column in zip(*outputs, strict=True))
+
+
+def _dims_like(outputs: Any) -> Any:
+    return 0 if isinstance(outputs, Tensor) else type(outputs)(_dims_like(output) for output in outputs)
