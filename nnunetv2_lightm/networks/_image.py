@@ -22,12 +22,12 @@ def require_image(image: Tensor, input_channels: int, spatial_dims: int) -> None
     if len(shape) != spatial_dims + 2:
         hint = "; a single image gets its batch axis by `image[None]`" if len(shape) == spatial_dims + 1 else ""
         raise ValueError(
-            f"the image is {shape}, {len(shape)} axes; this network takes {spatial_dims + 2}, {axes}{hint}"
+            f"the image is {shape}, {len(shape)} axes; this network takes {spatial_dims + 2} axes, {axes}{hint}"
         )
     if shape[1] != input_channels:
         raise ValueError(
-            f"the image is {shape}, {_channels(shape[1])}; this network was built for {_channels(input_channels)}, {axes}. "
-            "Give it one channel for each of the dataset's channel_names, in their order"
+            f"the image is {shape}, {_channels(shape[1])}; this network was built for {_channels(input_channels)}, "
+            f"{axes}. Give it one channel for each of the dataset's channel_names, in their order"
         )
     if 0 in shape:
         raise ValueError(f"the image is {shape}, with an axis of size 0; expected at least 1 on each of {axes}")

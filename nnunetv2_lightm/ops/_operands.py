@@ -71,8 +71,8 @@ class Operands:
             needed, held = bytes_needed(tensor), tensor.untyped_storage().nbytes()
             if held < needed:
                 self.refuse(
-                    f"`{name}`, {tuple(tensor.shape)}, reaches {needed} bytes into its storage, which holds {held}: its "
-                    "memory was freed or resized (`untyped_storage().resize_`); pass a tensor that owns its data"
+                    f"`{name}`, {tuple(tensor.shape)}, reaches {needed} bytes into its storage, which holds {held}: "
+                    "its memory was freed or resized (`untyped_storage().resize_`); pass a tensor that owns its data"
                 )
 
 

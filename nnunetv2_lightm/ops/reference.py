@@ -1,7 +1,7 @@
 """The specification: each operator in plain PyTorch, which every backend is tested against.
 
-Differentiable any number of times and in every mode, so that it takes the operators' place where they have no derivative
-of their own. Computes in float64 when an input is float64, otherwise in float32.
+Differentiable any number of times and in every mode, so that it takes the operators' place where they have no
+derivative of their own. Computes in float64 when an input is float64, otherwise in float32.
 """
 
 from __future__ import annotations

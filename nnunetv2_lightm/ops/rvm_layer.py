@@ -45,8 +45,8 @@ def fused_rvm_layer_usable(device_type: str, channels: int, inner: int, out_chan
 def rvm_layer(x: Tensor, parameters: Sequence[Tensor], pool: Sequence[int]) -> Tensor:
     """Equations (1) to (3) of the paper in one operator, and the max-pooling after it.
 
-    Computes in float32 whatever autocast says (in float64 if an input is float64). Second derivatives, forward-mode ones
-    and the transforms of ``torch.func`` are computed by the reference, slowly.
+    Computes in float32 whatever autocast says (in float64 if an input is float64). Second derivatives, forward-mode
+    ones and the transforms of ``torch.func`` are computed by the reference, slowly.
 
     Args:
         x: Feature map, (batch, *spatial, channels), 2D or 3D.
