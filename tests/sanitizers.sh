@@ -72,6 +72,7 @@ sanitized() {
         export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:malloc_fill_byte=255:max_malloc_fill_size=1073741824
         export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
         export PYTHONPATH=$scratch/address/package OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+        export NNUNETV2_LIGHTM_FUZZ=${NNUNETV2_LIGHTM_FUZZ:-10000} # wrong calls of each operator
         LD_PRELOAD="$asan $standard_library" exec "$python" "$@"
     )
 }

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Mamba1Block, SelfAttention
+from ._image import require_image
 
 REVISIONS = ("head", "first")
 ABLATIONS = ("conv3", "self_attention", "no_adjustment", "no_residual")
@@ -64,6 +65,7 @@ class LightMUNetReleased(nn.Module):
     ) -> None:
         super().__init__()
         _check(spatial_dims, features, revision, ablation)
+        self.input_channels, self.spatial_dims = input_channels, spatial_dims
         first = revision == "first"
         outer_conv = conv if first else depthwise_separable  # of the stem and of the head
         decoder_block = FirstDecoderBlock if first else DecoderBlock
@@ -86,7 +88,12 @@ class LightMUNetReleased(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial)."""
+        """image: (batch, input_channels, *spatial) -> raw logits, (batch, num_classes, *spatial).
+
+        Raises:
+            ValueError: if the image has other axes or channels, an empty axis, or no floating-point numbers.
+        """
+        require_image(image, self.input_channels, self.spatial_dims)
         # Tokens of a channels-last map are a view of it: nothing is copied between the convolutions and Mamba.
         x = self.convInit(image).contiguous(memory_format=_channels_last(image.ndim))
         skips = []
@@ -160,7 +167,7 @@ class ReleasedRVMLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, *spatial) -> (batch, out_channels, *spatial), in the parameters' dtype."""
         with _without_autocast(x.device.type):
-            tokens = x.flatten(2).transpose(1, 2).to(self.proj.weight.dtype)
+            tokens = x.flatten(2).transpose(1, 2).to(self.skip_scale.dtype)
             m = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
             out = self.proj(self.norm(m))
         return out.transpose(1, 2).unflatten(2, x.shape[2:])

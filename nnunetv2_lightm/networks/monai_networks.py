@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..extras import import_extra
+from ._image import require_image
 
 
 class PaddedNetwork(nn.Module):
@@ -21,16 +22,26 @@ class PaddedNetwork(nn.Module):
 
     Args:
         network: Maps (batch, channels, *spatial) to logits of the same spatial size.
+        input_channels: Channels of the image.
+        spatial_dims: 2 or 3.
         multiple: What each axis has to be a multiple of.
         min_cells: The padded image has at least that many blocks of multiple x multiple (x multiple) voxels.
         size: The only padded size that the network takes; None: it takes all.
     """
 
     def __init__(
-        self, network: nn.Module, multiple: int, *, min_cells: int = 1, size: Sequence[int] | None = None
+        self,
+        network: nn.Module,
+        input_channels: int,
+        spatial_dims: int,
+        multiple: int,
+        *,
+        min_cells: int = 1,
+        size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.input_channels, self.spatial_dims = input_channels, spatial_dims
         self.multiple, self.min_cells = multiple, min_cells
         self.size = None if size is None else tuple(size)
 
@@ -38,8 +49,10 @@ class PaddedNetwork(nn.Module):
         """image: (batch, channels, *spatial) -> raw logits, (batch, num_classes, *spatial).
 
         Raises:
-            ValueError: if the network takes one size alone, and the image is not padded to it.
+            ValueError: if the image has other axes or channels, an empty axis, or no floating-point numbers; if the
+                network takes one size alone, and the image is not padded to it.
         """
+        require_image(image, self.input_channels, self.spatial_dims)
         given = image.shape[2:]
         padded = padded_size(given, self.multiple, self.min_cells)
         if self.size not in (None, padded):
@@ -76,7 +89,7 @@ def segresnet(input_channels: int, num_classes: int, patch_size: Sequence[int], 
     """
     options = {"init_filters": 32, "blocks_down": (1, 2, 2, 4), "blocks_up": (1, 1, 1), **options}
     network = _build("SegResNet", input_channels, num_classes, patch_size, options)
-    return PaddedNetwork(network, multiple=8)  # halved three times
+    return PaddedNetwork(network, input_channels, len(patch_size), multiple=8)  # halved three times
 
 
 def unetr(input_channels: int, num_classes: int, patch_size: Sequence[int], **options: object) -> PaddedNetwork:
@@ -92,7 +105,7 @@ def unetr(input_channels: int, num_classes: int, patch_size: Sequence[int], **op
     for block in network.vit.blocks:
         # Parameters of cross-attention that is never called: they get no gradient, at which DDP stops (MONAI #8845).
         block.norm_cross_attn, block.cross_attn = nn.Identity(), nn.Identity()
-    return PaddedNetwork(network, multiple=16, size=size)
+    return PaddedNetwork(network, input_channels, len(patch_size), multiple=16, size=size)
 
 
 def swin_unetr(input_channels: int, num_classes: int, patch_size: Sequence[int], **options: object) -> PaddedNetwork:
@@ -102,7 +115,7 @@ def swin_unetr(input_channels: int, num_classes: int, patch_size: Sequence[int],
     """
     network = _build("SwinUNETR", input_channels, num_classes, patch_size, {"feature_size": 48, **options})
     # Halved five times; where a single voxel is left, the instance norm has nothing to normalise and stops.
-    return PaddedNetwork(network, multiple=32, min_cells=2)
+    return PaddedNetwork(network, input_channels, len(patch_size), multiple=32, min_cells=2)
 
 
 def _build(name: str, input_channels: int, num_classes: int, patch_size: Sequence[int], options: dict) -> nn.Module:

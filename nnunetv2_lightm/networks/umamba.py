@@ -13,6 +13,7 @@ from dynamic_network_architectures.architectures.unet import ResidualUNet
 from torch import Tensor, nn
 
 from ..layers import Mamba1Block
+from ._image import require_image
 
 
 class MambaLayer(nn.Module):
@@ -32,12 +33,21 @@ class MambaLayer(nn.Module):
         return self.mamba(self.norm(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-class UMambaBot(ResidualUNet):
-    """U-Mamba_Bot: Mamba after the last stage of the encoder alone.
+class _UMamba(ResidualUNet):
+    """What both have in common.
 
     Args:
         **architecture: The arguments of ResidualUNet, as nnU-Net's plans files hold them for residual encoder U-Nets.
     """
+
+    def __init__(self, **architecture: object) -> None:
+        super().__init__(**architecture)
+        self.input_channels = architecture["input_channels"]
+        self.spatial_dims = {nn.Conv2d: 2, nn.Conv3d: 3}[architecture["conv_op"]]
+
+
+class UMambaBot(_UMamba):
+    """U-Mamba_Bot: Mamba after the last stage of the encoder alone; arguments as nnU-Net's ResidualUNet."""
 
     def __init__(self, **architecture: object) -> None:
         super().__init__(**architecture)
@@ -47,17 +57,17 @@ class UMambaBot(ResidualUNet):
         """image: (batch, input_channels, *spatial), each axis a multiple of the product of its strides.
 
         Returns: raw logits, (batch, num_classes, *spatial); with deep supervision a list of them, the largest first.
+
+        Raises:
+            ValueError: if the image has other axes or channels, an empty axis, or no floating-point numbers.
         """
+        require_image(image, self.input_channels, self.spatial_dims)
         *skips, bottleneck = self.encoder(image)
         return self.decoder([*skips, self.mamba_layer(bottleneck)])
 
 
-class UMambaEnc(ResidualUNet):
-    """U-Mamba_Enc: Mamba after every stage of the encoder; its output is the skip as well.
-
-    Args:
-        **architecture: As for :class:`UMambaBot`.
-    """
+class UMambaEnc(_UMamba):
+    """U-Mamba_Enc: Mamba after every stage of the encoder; its output is the skip as well."""
 
     def __init__(self, **architecture: object) -> None:
         super().__init__(**architecture)
@@ -65,6 +75,7 @@ class UMambaEnc(ResidualUNet):
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """As :meth:`UMambaBot.forward`."""
+        require_image(image, self.input_channels, self.spatial_dims)
         x = self.encoder.stem(image)
         skips = []
         for stage, mamba_layer in zip(self.encoder.stages, self.mamba_layers, strict=True):

@@ -21,12 +21,18 @@ class Operands:
 
     Args:
         operator: Name for messages.
-        tensors: Operands by name; None: absent.
+        tensors: Operands by name.
         stored: Whether the tensors hold memory; False for shapes alone (fake and meta tensors).
+        optional: Names of those that may be None.
     """
 
-    def __init__(self, operator: str, tensors: Mapping[str, Tensor | None], stored: bool) -> None:
+    def __init__(
+        self, operator: str, tensors: Mapping[str, Tensor | None], stored: bool, optional: Sequence[str] = ()
+    ) -> None:
         self.operator, self._stored = operator, stored
+        for name, tensor in tensors.items():
+            if tensor is None and name not in optional:
+                self.refuse(f"`{name}` is None; expected a tensor")
         self._tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         first, self._reference = next(iter(self._tensors.items()))
         for name, tensor in self._tensors.items():

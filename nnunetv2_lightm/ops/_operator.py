@@ -14,6 +14,7 @@ from .backends import load_backend, select_backend
 from .reference import compute_dtype, selective_scan_reference
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+OPTIONAL = ("D", "z", "delta_bias", "grad_last")
 AXES = {
     "u": ("batch", "length", "d_inner"),
     "delta": ("batch", "length", "d_inner"),
@@ -108,7 +109,7 @@ def check_scan(
     tensors: tuple[Tensor | None, ...], out_dtype: torch.dtype | None, backend: str | None, *, stored: bool
 ) -> None:
     """The operands of a scan in the order of NAMES; backend: also whether it runs on them (None: not asked)."""
-    operands = Operands("selective_scan", dict(zip(NAMES, tensors, strict=True)), stored)
+    operands = Operands("selective_scan", dict(zip(NAMES, tensors, strict=True)), stored, OPTIONAL)
     u, A = tensors[0], tensors[2]
     if u.ndim != 3:
         operands.refuse(f"`u` is {tuple(u.shape)}; expected three axes, (batch, length, d_inner)")
@@ -130,7 +131,7 @@ def _check_scan_backward(tensors: tuple[Tensor | None, ...], backend: str, *, st
     """The operands of the scan, then what else the backward pass gets."""
     check_scan(tensors[: len(NAMES)], None, backend if stored else None, stored=False)
     names = (*NAMES, "grad_y", "grad_last", "checkpoints")
-    operands = Operands("selective_scan_backward", dict(zip(names, tensors, strict=True)), stored)
+    operands = Operands("selective_scan_backward", dict(zip(names, tensors, strict=True)), stored, OPTIONAL)
     sizes = _sizes(tensors[0], tensors[2])
     sizes["chunks"] = load_backend(backend).checkpoint_count(sizes["length"])
     axes = {

@@ -74,7 +74,10 @@ def rvm_layer_reference(x: Tensor, parameters: Mapping[str, Tensor], pool: Seque
         m = F.linear(w1 * w2, p["out_proj"]) + p["scale"] * wide  # (3), (1)
         normed = _layer_norm(m, p["norm_out_weight"], p["norm_out_bias"])
         out = F.linear(normed, p["projection_weight"], p["projection_bias"])  # (2)
-        if max(pool) > 1:
+        pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
+        if 0 in pooled:  # at which PyTorch's pooling stops
+            out = out[(slice(None), *(slice(size) for size in pooled))]
+        elif max(pool) > 1:
             max_pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
             out = max_pool(out.movedim(-1, 1), kernel_size=tuple(pool), stride=tuple(pool)).movedim(1, -1)
     return out.to(x.dtype)

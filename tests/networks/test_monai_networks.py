@@ -81,7 +81,7 @@ def test_image_is_padded_with_zeros_on_both_sides_and_cropped_back():
             return x
 
     image = 1 + torch.rand(2, 1, 5, 9, 8)
-    torch.testing.assert_close(PaddedNetwork(Identity(), multiple=4)(image), image)
+    torch.testing.assert_close(PaddedNetwork(Identity(), image.shape[1], image.ndim - 2, multiple=4)(image), image)
     (padded,) = seen
     assert padded.shape == (2, 1, 8, 12, 8)
     torch.testing.assert_close(padded[:, :, 1:6, 1:10], image)
@@ -90,7 +90,9 @@ def test_image_is_padded_with_zeros_on_both_sides_and_cropped_back():
 
 def test_image_that_fits_is_not_copied():
     image = torch.rand(1, 1, 8, 12)
-    assert PaddedNetwork(nn.Identity(), multiple=4)(image).data_ptr() == image.data_ptr()
+    assert (
+        PaddedNetwork(nn.Identity(), image.shape[1], image.ndim - 2, multiple=4)(image).data_ptr() == image.data_ptr()
+    )
 
 
 def test_unetr_says_which_size_it_was_built_for():
