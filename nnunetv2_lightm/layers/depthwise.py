@@ -24,7 +24,7 @@ class _ChannelsLast:
     @constant_in_graphs
     def fused(self, device_type: str) -> bool:
         """Whether the compiled operator runs this convolution on the device."""
-        return is_plain(self) and self.bias is not None and fused_depthwise_usable(device_type, self.in_channels)
+        return is_plain(self) and fused_depthwise_usable(device_type, self.in_channels)
 
 
 class DepthwiseConv2d(_ChannelsLast, nn.Conv2d):

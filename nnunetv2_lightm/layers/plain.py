@@ -22,12 +22,14 @@ class Plain:
 
     Attributes:
         parameters: Names of its own parameters.
+        optional: Those of them that may be None.
         children: Names of its submodules.
         settings: Whether its attributes are those that the operators assume.
         forward: The method that the operator stands for.
     """
 
     parameters: frozenset[str]
+    optional: frozenset[str]
     children: frozenset[str]
     settings: Callable[[nn.Module], bool] | None
     forward: Callable = field(compare=False)
@@ -41,12 +43,13 @@ def stands_for(
     parameters: Iterable[str] = (),
     children: Iterable[str] = (),
     settings: Callable[[nn.Module], bool] | None = None,
+    optional: Iterable[str] = (),
 ) -> None:
     """Declare a class that operators stand for; arguments as in :class:`Plain`."""
-    _PLAIN[kind] = Plain(frozenset(parameters), frozenset(children), settings, kind.forward)
+    _PLAIN[kind] = Plain(frozenset(parameters), frozenset(optional), frozenset(children), settings, kind.forward)
 
 
-stands_for(nn.Linear, ("weight", "bias"))
+stands_for(nn.Linear, ("weight", "bias"), optional=("bias",))
 stands_for(nn.LayerNorm, ("weight", "bias"), settings=lambda m: m.eps == 1e-5 and len(m.normalized_shape) == 1)
 
 
@@ -86,7 +89,11 @@ def is_plain(root: nn.Module, *, called: bool = True) -> bool:
             or state["_backward_pre_hooks"]
         ):
             return False
-        formats.update((type(p), p.dtype, p.device) for p in parameters.values() if p is not None)
+        for name, parameter in parameters.items():
+            if parameter is not None:
+                formats.add((type(parameter), parameter.dtype, parameter.device))
+            elif name not in plain.optional:
+                return False
         modules += children.values()
     return len(formats) <= 1 and all(_is_ordinary(kind) for kind, *_ in formats)
 

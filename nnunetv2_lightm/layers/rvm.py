@@ -64,7 +64,7 @@ class RVMLayer(nn.Module):
         if not fused_rvm_layer_usable(device_type, d_model, d_inner, self.projection.out_features):
             return False
         vssm = self.vssm
-        with_bias = (vssm.dwconv, vssm.ssms[0].dt_proj, self.norm_in, vssm.norm, self.norm_out, self.projection)
+        with_bias = (vssm.ssms[0].dt_proj, self.projection)
         without_bias = (vssm.in_proj, vssm.gate_proj, vssm.out_proj, vssm.ssms[0].x_proj)
         return all(m.bias is not None for m in with_bias) and all(m.bias is None for m in without_bias)
 

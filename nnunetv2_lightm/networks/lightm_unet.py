@@ -250,7 +250,7 @@ for _pair in (Stem, Head):
 
 def _is_plain_pair(module: Stem | Head) -> bool:
     """Whether an operator may stand for a stem or head."""
-    return is_plain(module) and module.pointwise.bias is not None and module.depthwise.bias is not None
+    return is_plain(module) and module.pointwise.bias is not None
 
 
 def _dimensions(conv_op: type[nn.Module] | None, spatial_dims: int | None) -> int:

@@ -82,6 +82,17 @@ class Operands:
                 )
 
 
+def require_tensors(operator: str, operands: Sequence[Tensor | None]) -> None:
+    """Before PyTorch looks: to say that an argument is no tensor, it prints all others, in whatever state they are.
+
+    Raises:
+        TypeError: if one is anything else than a tensor or None.
+    """
+    for operand in operands:
+        if operand is not None and not isinstance(operand, Tensor):
+            raise TypeError(f"{operator}: an operand is a {type(operand).__name__}; expected a tensor")
+
+
 def checked_once(check: Callable[..., None]) -> Callable[..., None]:
     """Run a check for the first call of each signature alone: shapes, strides, dtypes, devices and options.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
-from ._operands import Operands, checked_once
+from ._operands import Operands, checked_once, require_tensors
 from ._operator import to_contiguous
 from .backends import cpu_native, native_depthwise, select_backend
 from .backends.native_depthwise import HEAD, PLAIN, STEM
@@ -72,6 +72,7 @@ def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor])
 
 
 def _run(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
+    require_tensors(NAMES[surroundings], (x, *parameters))
     if composite_needed():
         _check((x, *parameters), surroundings, tuple(size), stored=False)
         return _composite(surroundings, x, size, parameters)

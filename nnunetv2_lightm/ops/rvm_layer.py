@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
-from ._operands import Operands, checked_once
+from ._operands import Operands, checked_once, require_tensors
 from ._operator import to_contiguous
 from .backends import cpu_native, native_rvm, select_backend
 from .backends.native_library import CHANNEL_MULTIPLE, RVM_PARAMETERS
@@ -58,10 +58,11 @@ def rvm_layer(x: Tensor, parameters: Sequence[Tensor], pool: Sequence[int]) -> T
     Raises:
         ValueError: if an operand's shape, dtype, device or memory is not as described.
     """
+    require_tensors("rvm_layer", (x, *parameters))
     if composite_needed():
         _check_layer((x, *parameters), tuple(pool), stored=False)
         return rvm_layer_reference(x, dict(zip(PARAMETERS, parameters, strict=True)), pool)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *parameters))
     return rvm_layer_op(x, list(parameters), list(pool), keep)[0]
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ._derivatives import composite_needed
+from ._operands import require_tensors
 from ._operator import check_scan, compute_dtype, scan_op
 from .backends import REFERENCE, select_backend
 from .reference import selective_scan_reference
@@ -69,6 +70,7 @@ def selective_scan(
         RuntimeError: if the requested backend cannot run on the device, or does not compute in float64.
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
+    require_tensors("selective_scan", tensors)
     name = select_backend(u.device.type, backend, compute_dtype(*tensors))
     if name == REFERENCE or composite_needed():
         check_scan(tensors, out_dtype, None, stored=False)

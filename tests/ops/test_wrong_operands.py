@@ -68,7 +68,7 @@ class Call:
 
 
 def make_scan(rng: random.Random) -> Call:
-    batch, length, d_inner = rng.randint(0, 2), rng.choice((1, 2, 5, 64, 65, 70)), rng.randint(1, 20)
+    batch, length, d_inner = rng.randint(0, 2), rng.choice((1, 2, 3, 5, 7, 66)), rng.randint(1, 20)
     d_state = rng.choice((1, 2, 3, 5, 16))
     tokens, matrix = (batch, length, d_inner), (batch, length, d_state)
     shapes = (tokens, tokens, (d_inner, d_state), matrix, matrix, (d_inner,), tokens, (d_inner,))
@@ -367,6 +367,9 @@ def spoil(call: Call, rng: random.Random) -> None:
         if changes is OTHER and not name.startswith("grad"):
             call.consistent = False
     call.grad = rng.random() < 0.5
+    wrong_types = any(not isinstance(t, torch.Tensor) for t in call.tensors.values() if t is not None)
+    if "storage freed" in " ".join(call.changes) and (wrong_types or any(t is None for t in call.tensors.values())):
+        call.changes.clear()  # to say that a type is wrong, PyTorch prints all operands, and reads freed memory itself
 
 
 def assert_as_specified(got: list[torch.Tensor], expected: list[torch.Tensor], coarsest: float) -> None:
