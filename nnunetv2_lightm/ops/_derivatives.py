@@ -64,19 +64,16 @@ def gradients_of_gradients(
         where gradients are recorded.
     """
     record = torch.is_grad_enabled()
+    leaves = [_leaf(t) for t in (*inputs, *grads_out)]
+    inputs, grads_out = leaves[: len(inputs)], leaves[len(inputs) :]
+    wanted = [(t, c) for t, c in zip(inputs, cotangents, strict=True) if t is not None and c is not None]
     with torch.enable_grad():
-        inputs, grads_out = [_leaf(t) for t in inputs], [_leaf(t) for t in grads_out]
         outputs = [(out, g) for out, g in zip(composite(*inputs), grads_out, strict=True) if g is not None]
-        wanted = [(t, c) for t, c in zip(inputs, cotangents, strict=True) if t is not None and c is not None]
-        firsts = torch.autograd.grad(*_columns(outputs, [t for t, _ in wanted]), create_graph=True, allow_unused=True)
+        firsts = _grad(outputs, [t for t, _ in wanted], create_graph=True)
         pairs = [(f, c) for f, (_, c) in zip(firsts, wanted, strict=True) if f is not None and f.requires_grad]
-        leaves = [t for t in (*inputs, *grads_out) if t is not None]
-        seconds = iter(
-            torch.autograd.grad(*_columns(pairs, leaves), create_graph=record, allow_unused=True)
-            if pairs
-            else [None] * len(leaves)
-        )
-    return tuple([None if t is None else next(seconds) for t in group] for group in (inputs, grads_out))
+        seconds = iter(_grad(pairs, [t for t in leaves if t is not None], create_graph=record))
+    of_all = [None if t is None else next(seconds) for t in leaves]
+    return of_all[: len(inputs)], of_all[len(inputs) :]
 
 
 def register_vmap_by_loop(operator: CustomOpDef) -> None:
@@ -95,13 +92,16 @@ def _leaf(tensor: Tensor | None) -> Tensor | None:
     """The tensor for a derivative of its own, apart from the others' history but joined to its own."""
     if tensor is None:
         return None
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+    with torch.enable_grad():
+        return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
-def _columns(
-    pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    return [output for output, _ in pairs], inputs, [grad for _, grad in pairs]
+def _grad(outputs: list[tuple[Tensor, Tensor]], inputs: list[Tensor], create_graph: bool) -> Sequence[Tensor | None]:
+    """torch.autograd.grad, of pairs of an output and its gradient; also of none."""
+    if not outputs or not inputs:
+        return [None] * len(inputs)
+    tensors, grads = zip(*outputs, strict=True)
+    return torch.autograd.grad(tensors, inputs, grads, create_graph=create_graph, allow_unused=True)
 
 
 def _entry(args: Any, dims: Any, i: int) -> Any:

@@ -367,8 +367,10 @@ def spoil(call: Call, rng: random.Random) -> None:
         if changes is OTHER and not name.startswith("grad"):
             call.consistent = False
     call.grad = rng.random() < 0.5
-    wrong_types = any(not isinstance(t, torch.Tensor) for t in call.tensors.values() if t is not None)
-    if "storage freed" in " ".join(call.changes) and (wrong_types or any(t is None for t in call.tensors.values())):
+    in_list = [t for name, t in call.tensors.items() if name in PARAMETERS or name in CONVOLUTION]
+    wrong_types = any(t is not None and not isinstance(t, torch.Tensor) for t in call.tensors.values())
+    wrong_types = wrong_types or any(t is None for t in in_list)
+    if "storage freed" in " ".join(call.changes) and wrong_types:
         call.changes.clear()  # to say that a type is wrong, PyTorch prints all operands, and reads freed memory itself
 
 
