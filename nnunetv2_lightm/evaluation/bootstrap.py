@@ -25,6 +25,14 @@ def mean_intervals(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores: (cases, classes); NaN where not counted. A resample in which no case counts for a class says nothing of
             this class, and its average is over the others.
     Returns: Lower and upper ends, (classes, 2) and (2,); NaN for fewer than three cases that count.
+
+    Examples:
+        >>> import numpy as np
+        >>> from nnunetv2_lightm.evaluation.bootstrap import mean_intervals
+        >>> scores = np.array([[0.90, 0.7], [0.80, 0.5], [0.85, np.nan], [0.95, 0.6]])  # NaN: no such class
+        >>> of_classes, of_average = mean_intervals(scores)
+        >>> of_classes.round(3).tolist()
+        [[0.825, 0.925], [0.5, 0.7]]
     """
     counted = ~np.isnan(scores)
     of_classes, of_average = np.full((scores.shape[1], 2), np.nan), np.full(2, np.nan)

@@ -48,6 +48,17 @@ def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> 
     test is over each case's mean difference.
 
     Raises: EvaluationError: if the cases or classes differ, or one of the two has no such metric.
+
+    Examples:
+        >>> import numpy as np
+        >>> from nnunetv2_lightm.evaluation.paired import compare
+        >>> from nnunetv2_lightm.evaluation.scores import Evaluation
+        >>> cases, classes = ("a", "b", "c", "d"), ("liver",)
+        >>> ours = Evaluation(cases, classes, {"DSC": np.array([[0.91], [0.88], [0.95], [0.90]])})
+        >>> theirs = Evaluation(cases, classes, {"DSC": np.array([[0.90], [0.86], [0.92], [0.90]])})
+        >>> difference = compare(ours, theirs, "DSC").average
+        >>> round(difference.mean, 3), difference.cases
+        (0.015, 4)
     """
     for kind in ("cases", "classes"):
         names_a, names_b = getattr(evaluation_a, kind), getattr(evaluation_b, kind)

@@ -86,6 +86,13 @@ def score_case(
         ignored: Reference value of the voxels to leave out.
     Returns: Scores, (metrics, classes) in the order of `METRICS`; NaN where both are empty.
     Raises: EvaluationError: if the shapes differ.
+
+    Examples:
+        >>> import numpy as np
+        >>> from nnunetv2_lightm.evaluation.scores import score_case
+        >>> prediction, reference = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
+        >>> score_case(prediction, reference, {"liver": (1,), "tumor": (2,)}, None).round(3).tolist()  # DSC, IoU
+        [[0.667, 0.667], [0.5, 0.5]]
     """
     if prediction.shape != reference.shape:
         raise EvaluationError(

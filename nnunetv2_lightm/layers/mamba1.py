@@ -44,6 +44,12 @@ class Mamba1Block(SelectiveSSM):
         d_conv: Tokens that the causal convolution sees.
         expand: Expansion factor; the SSM has ``d_inner = expand * d_model`` channels.
         dt_rank: Rank of delta's projection; None: d_model / 16, rounded up.
+
+    Examples:
+        >>> import torch
+        >>> from nnunetv2_lightm.layers import Mamba1Block
+        >>> Mamba1Block(d_model=16)(torch.randn(2, 7, 16)).shape
+        torch.Size([2, 7, 16])
     """
 
     def __init__(

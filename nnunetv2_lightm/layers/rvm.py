@@ -28,6 +28,12 @@ class RVMLayer(nn.Module):
         out_channels: Channels of the output; the Projection widens.
         spatial_dims: 2 or 3.
         **vss: Options of :class:`.VSSModule`.
+
+    Examples:
+        >>> import torch
+        >>> from nnunetv2_lightm.layers import RVMLayer
+        >>> RVMLayer(32, 64, spatial_dims=2)(torch.randn(1, 8, 8, 32), pool=(2, 2)).shape
+        torch.Size([1, 4, 4, 64])
     """
 
     mixer: type[nn.Module] = VSSModule  # Table 3 puts others here: ablations.py

@@ -58,6 +58,15 @@ class LightMUNet(nn.Module):
 
     Raises:
         ValueError: if the number of dimensions is not clear, strides do not fit it, or there is no such ablation.
+
+    Examples:
+        >>> import torch
+        >>> from nnunetv2_lightm import LightMUNet
+        >>> network = LightMUNet(input_channels=1, num_classes=3, spatial_dims=3)
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        2523875
+        >>> network(torch.randn(1, 1, 16, 20, 24)).shape
+        torch.Size([1, 3, 16, 20, 24])
     """
 
     def __init__(

@@ -51,6 +51,14 @@ class LightMUNetReleased(nn.Module):
 
     Raises:
         ValueError: if spatial_dims, features, revision or ablation is none of these.
+
+    Examples:
+        >>> from nnunetv2_lightm.networks import LightMUNetReleased
+        >>> for revision in ("head", "first"):
+        ...     network = LightMUNetReleased(1, 3, spatial_dims=3, revision=revision)
+        ...     print(revision, sum(parameter.numel() for parameter in network.parameters()))
+        head 5015766
+        first 6150168
     """
 
     def __init__(

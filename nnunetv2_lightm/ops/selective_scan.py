@@ -68,6 +68,16 @@ def selective_scan(
     Raises:
         ValueError: if shapes, dtypes or devices disagree, or if there is no such backend.
         RuntimeError: if the requested backend cannot run on the device, or does not compute in float64.
+
+    Examples:
+        A state that forgets half of itself at each token (``exp(delta A) = 0.5``) and adds what it sees:
+
+        >>> import math
+        >>> import torch
+        >>> from nnunetv2_lightm.ops import selective_scan
+        >>> ones = torch.ones(1, 4, 1)
+        >>> selective_scan(ones, ones, torch.tensor([[-math.log(2)]]), ones, ones).flatten().tolist()
+        [1.0, 1.5, 1.75, 1.875]
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     require_tensors("selective_scan", tensors)
