@@ -19,7 +19,7 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test test-fast compat sanitize docs lint bench clean
+.PHONY: help install demo test test-fast compat sanitize wheels prove release docs lint bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
@@ -27,6 +27,9 @@ help:
 	@echo "make test-fast  run those that take seconds: at most five minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
+	@echo "make wheels  build the source distribution and wheels for Linux, macOS and Windows into dist/, with Zig from PyPI"
+	@echo "make prove  run the compiled library of every platform that this machine can run: natively, in QEMU, in Wine"
+	@echo "make release  all that comes before an upload: version, changelog, wheels, prove"
 	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make lint   check style"
 	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 20 minutes"
@@ -53,10 +56,16 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not end_to_end and not slow"
 
 compat: $(STAMP)
-	$(BIN)/python tests/end_to_end/compat.py $(COMPAT)
+	$(BIN)/python tests/end_to_end/compat.py $(if $(wildcard dist/*.whl),--wheels dist) $(COMPAT)
 
 sanitize: $(STAMP)
 	PYTHON=$(BIN)/python tests/sanitizers.sh
+
+# One Linux machine builds for all platforms. `make prove` runs what it can: apt install qemu-user libc6-arm64-cross wine
+wheels prove release: EXTRAS := test,release
+wheels prove release: $(STAMP)
+	@$(BIN)/python -c 'import ziglang, lief, build' 2>/dev/null || $(BIN)/python -m pip install --editable '.[release]'
+	$(BIN)/python -m release.$@
 
 # Strict: a broken link or docstring fails. Without a network; the search works from disk.
 docs: EXTRAS := test,docs

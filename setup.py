@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say: the compiled library, the start-up files, and packages that lie elsewhere."""
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -9,6 +10,16 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError, PlatformError
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # a build backend runs this file without its folder on the path
+import native_build
+
+# Set by release/wheels.py: a library that was built before, and the platform that it is for; "any": none, in a wheel
+# that every platform can take.
+GIVEN_LIBRARY = os.environ.get("NNUNETV2_LIGHTM_BUILD_LIBRARY")
+GIVEN_PLATFORM = os.environ.get("NNUNETV2_LIGHTM_BUILD_PLATFORM")
 
 # A .pth line runs at every start of the interpreter, so it must stay silent where the package is only half there.
 # Python >= 3.15 reads the .start file (PEP 829) and then skips the .pth file's import line.
@@ -21,30 +32,18 @@ STARTUP_FILES = {
 }
 
 
-CSRC = Path("nnunetv2_lightm", "ops", "csrc")
-# Not -ffast-math: it breaks NaN, and linking with it changes the floating-point mode of the whole process.
-COMPILE_FLAGS = [
-    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-pthread", "-Wno-psabi"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
-]
-# Code for these instruction sets is chosen at run time, if the processor has them.
-INSTRUCTION_SET_FLAGS = {
-    "kernels_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
-    "kernels_avx2.cpp": ["-mavx2", "-mfma"],
-}
-
-
 class build_native_library(build_ext):
     """Builds a plain shared library, to be loaded with ctypes, with flags for each file; goes on if that fails."""
 
     def get_ext_filename(self, fullname):
-        return str(Path(*fullname.split("."))) + ".so"
+        return str(Path(*fullname.split(".")).with_name(native_build.library_name(sys.platform)))
 
     def build_extension(self, ext):
         try:
             if self.compiler.compiler_type == "msvc":
-                raise PlatformError("it needs GCC or Clang")
-            self.link(ext, [self.compile(ext, source) for source in ext.sources])
+                raise PlatformError("it needs GCC or Clang, not MSVC; or install the wheel for Windows")
+            folders = native_build.write_layout(self.build_temp)
+            self.link(ext, [self.compile(ext, source, folders) for source in ext.sources])
         except (BaseError, CCompilerError, OSError) as error:
             print(
                 f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without, but "
@@ -52,11 +51,14 @@ class build_native_library(build_ext):
                 file=sys.stderr,
             )
 
-    def compile(self, ext, source):
-        x86 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
-        flags = INSTRUCTION_SET_FLAGS.get(Path(source).name, []) if x86 else []
+    def compile(self, ext, source, folders):
+        x86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
         (compiled,) = self.compiler.compile(
-            [source], output_dir=self.build_temp, extra_postargs=COMPILE_FLAGS + flags, depends=ext.depends
+            [source],
+            output_dir=self.build_temp,
+            include_dirs=folders,
+            extra_postargs=[*native_build.flags(source, x86_64), "-pthread"],
+            depends=ext.depends,
         )
         return compiled
 
@@ -65,11 +67,21 @@ class build_native_library(build_ext):
         self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
 
 
+class build_given_library(build_native_library):
+    """Takes a library that was built before, for any platform, instead of building one."""
+
+    def get_ext_filename(self, fullname):
+        return str(Path(*fullname.split(".")).with_name(Path(GIVEN_LIBRARY).name))
+
+    def build_extension(self, ext):
+        self.copy_file(GIVEN_LIBRARY, self.get_ext_fullpath(ext.name))
+
+
 class bdist_wheel_for_any_python(bdist_wheel):
-    """The library knows nothing of Python: one wheel for each platform."""
+    """The library is independent of Python: one wheel for each platform."""
 
     def get_tag(self):
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", GIVEN_PLATFORM or super().get_tag()[2]
 
 
 class build_startup_files(Command):
@@ -112,16 +124,18 @@ setup(
     ext_modules=[
         Extension(
             "nnunetv2_lightm.ops._native",
-            sources=sorted(map(str, CSRC.glob("*.cpp"))),
-            depends=sorted(map(str, CSRC.glob("*.hpp"))),
+            sources=list(map(str, native_build.SOURCES)),
+            depends=list(map(str, native_build.HEADERS)),
             language="c++",
             optional=True,
         )
-    ],
+    ]
+    if GIVEN_PLATFORM != "any"
+    else [],
     cmdclass={
         "bdist_wheel": bdist_wheel_for_any_python,
         "build": build_with_startup_files,
-        "build_ext": build_native_library,
+        "build_ext": build_given_library if GIVEN_LIBRARY else build_native_library,
         "build_startup_files": build_startup_files,
     },
 )

@@ -18,11 +18,12 @@ ALLOWED_PARTS = {
     "extras": set(),
     "escaping": set(),
     "json_input": set(),
+    "installation": set(),
     "files": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
     "images": set(),
-    "ops": {"extras"},
+    "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
     "trainers": {"ops", "layers", "networks", "files", "nnunet_faults", "images"},
@@ -43,7 +44,7 @@ ALLOWED_PARTS = {
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
-        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults", "escaping"),
+        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults", "escaping", "installation"),
     },
     "cli": {"commands", "images", "escaping", ""},
 }

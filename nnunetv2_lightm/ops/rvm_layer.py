@@ -13,7 +13,7 @@ from ._derivatives import composite_needed, gradients_of_gradients, refuse_forwa
 from ._operands import Operands, checked_once, require_tensors
 from ._operator import to_contiguous
 from .backends import cpu_native, native_rvm, select_backend
-from .backends.native_library import CHANNEL_MULTIPLE, RVM_PARAMETERS
+from .backends.native_interface import CHANNEL_MULTIPLE, RVM_PARAMETERS
 from .reference import compute_dtype, rvm_layer_reference
 
 PARAMETERS = RVM_PARAMETERS

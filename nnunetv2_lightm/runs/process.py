@@ -72,7 +72,8 @@ def run_logged(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, "PYTHONUNBUFFERED": "1"},
+            # Logs are read as UTF-8, which is not what Python writes into files on Windows.
+            env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             **group,
         )
         try:
@@ -90,23 +91,29 @@ def run_logged(
 
 
 def end_group(process: subprocess.Popen) -> None:
-    """End a process and, on POSIX, all of its group: first politely, then by force."""
-    for request in (signal.SIGTERM, getattr(signal, "SIGKILL", None)):
-        if os.name == "posix":
-            try:
-                os.killpg(process.pid, request)
-            except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
-                break
-        elif process.poll() is None:
-            process.terminate()
+    """End a process and all that it started: on POSIX first politely, then by force."""
+    if os.name != "posix":
+        end_tree(process)
+        return
+    for request in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, request)
+        except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
+            break
         try:
             process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-        if os.name != "posix":
-            break
         # The leader has gone; give its children a moment before the group is ended by force.
         time.sleep(0.2)
+    process.wait()
+
+
+def end_tree(process: subprocess.Popen) -> None:
+    """End a process and its children on Windows, which has no process groups to signal but a command that does this."""
+    if process.poll() is None:
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
+    process.kill()  # where that was refused; without effect on one that has ended
     process.wait()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +32,26 @@ def test_unset_variable_holds_the_shim_directory_alone():
     boot.announce()
     assert os.environ[VARIABLE] == shim_directory()
     assert boot.announced
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", "{shim}"),
+        (r"D:\\plug ins;C:\\other", r"D:\\plug ins;C:\\other;{shim}"),
+        (r"D:\\plug ins;c:/users/jürgen/SITE-PACKAGES/shim/", r"D:\\plug ins;c:/users/jürgen/SITE-PACKAGES/shim/"),
+    ],
+)
+def test_paths_of_windows(monkeypatch, value, expected):
+    """`;` separates, the `:` of a drive does not, and neither case nor the kind of slash tells paths apart."""
+    shim = "C:\\Users\\Jürgen\\site-packages\\shim"
+    environment = {VARIABLE: value} if value else {}
+    monkeypatch.setattr(boot, "os", SimpleNamespace(environ=environment, path=ntpath, pathsep=";"))
+    monkeypatch.setattr(boot, "shim_directory", lambda: shim)
+    boot.announce()
+    assert environment[VARIABLE] == expected.format(shim=shim)
+    boot.announce()
+    assert environment[VARIABLE] == expected.format(shim=shim)
 
 
 def test_empty_variable_gets_no_empty_entry(monkeypatch):

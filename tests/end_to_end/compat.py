@@ -3,6 +3,7 @@
     python tests/end_to_end/compat.py                       everything in a temporary folder, removed at the end
     python tests/end_to_end/compat.py --folder FOLDER       keeps the environments there and uses them again
     python tests/end_to_end/compat.py --python 3.11 3.12    these instead of the oldest and the newest there is
+    python tests/end_to_end/compat.py --wheels dist         also what `make wheels` built, without a compiler
 
 For each Python an environment, and for each nnunetv2 in it two of the four installs, wheel or editable, with or without
 the compiled library, so that every two of the choices occur together. Each install is tried: doctor, backends, and in a
@@ -34,6 +35,7 @@ NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 PIP_TIMEOUT_SECONDS = 20 * 60
 CHECK_TIMEOUT_SECONDS = 5 * 60
 NOT_CHECKED = "not checked"
+WHEEL, EDITABLE, INDEX = "wheel", "editable", "index"
 # What a training needs, in a fresh process in which nothing leads to us but the installation.
 TRAINING_STEP = """
 import json, sys
@@ -63,13 +65,18 @@ print(json.dumps({"nnunetv2": version("nnunetv2"), "torch": version("torch"), "p
 
 @dataclass(frozen=True)
 class Install:
-    """How the package gets into an environment."""
+    """How the package gets into an environment.
 
-    editable: bool
+    Attributes:
+        kind: WHEEL, EDITABLE, or INDEX: a folder of finished wheels, of which pip takes the one for this platform.
+        compiled: Whether it has the compiled library.
+    """
+
+    kind: str
     compiled: bool
 
     def __str__(self) -> str:
-        return f"{'editable' if self.editable else 'wheel'}, {'compiled' if self.compiled else 'not compiled'}"
+        return f"{self.kind}, {'compiled' if self.compiled else 'not compiled'}"
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="holds the environments, and is kept")
     parser.add_argument("--python", nargs="+", metavar="VERSION", help="such as 3.11")
+    parser.add_argument("--nnunetv2", nargs="+", metavar="VERSION", default=NNUNETV2, help="default: all supported")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="of finished wheels, such as dist")
     arguments = parser.parse_args(argv)
     interpreters = find_interpreters(supported_pythons(), arguments.python)
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="compat-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"environments: {folder}", flush=True)
     try:
-        rows = list(check_all(interpreters, folder))
+        rows = list(check_all(interpreters, folder, arguments.nnunetv2, arguments.wheels))
     finally:
         if not arguments.folder:
             shutil.rmtree(folder)
@@ -102,11 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed or not any(row.result == "passed" for row in rows) else 0
 
 
-def check_all(interpreters: dict[str, Path], folder: Path) -> Iterator[Row]:
+def check_all(
+    interpreters: dict[str, Path], folder: Path, versions: Sequence[str], wheels: Path | None
+) -> Iterator[Row]:
     """The rows, each as soon as it is known."""
-    sources = Sources(folder)
+    sources = Sources(folder, wheels)
     for p, (version, interpreter) in enumerate(interpreters.items()):
-        for n, nnunetv2 in enumerate(NNUNETV2):
+        for n, nnunetv2 in enumerate(versions):
             where = f"Python {version}, nnunetv2 {nnunetv2}"
             begin = time.monotonic()
             try:
@@ -116,14 +127,14 @@ def check_all(interpreters: dict[str, Path], folder: Path) -> Iterator[Row]:
                 yield announce(Row(where, "", result, time.monotonic() - begin))
                 continue
             print(f"{where}: environment ready, {time.monotonic() - begin:.0f} s", flush=True)
-            for install in installs(p + n):
+            for install in [*installs(p + n), *([Install(INDEX, compiled=True)] if wheels else [])]:
                 yield announce(check(where, environment, sources, install))
 
 
 def installs(turn: int) -> tuple[Install, Install]:
     """Two opposite installs; the other two at the next turn."""
     compiled_wheel = turn % 2 == 0
-    return Install(editable=False, compiled=compiled_wheel), Install(editable=True, compiled=not compiled_wheel)
+    return Install(WHEEL, compiled=compiled_wheel), Install(EDITABLE, compiled=not compiled_wheel)
 
 
 def make_environment(folder: Path, interpreter: Path, nnunetv2: str) -> Environment:
@@ -149,7 +160,7 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
             return Row(name, "", f"{NOT_CHECKED}: {missing}", time.monotonic() - begin)
         before = environment.files()
         environment.pip("install", *sources.arguments(install), **sources.variables(install))
-        doctor(environment)
+        doctor(environment, install)
         backends(environment, install)
         printed = environment.run("-c", TRAINING_STEP, timeout=CHECK_TIMEOUT_SECONDS).stdout
         versions = json.loads(printed.splitlines()[-1])  # after what nnU-Net says when it is imported
@@ -164,12 +175,16 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
     return Row(name, ", ".join(f"{key} {value}" for key, value in versions.items()), result, time.monotonic() - begin)
 
 
-def doctor(environment: Environment) -> None:
-    """A training would start: the exit code is 0."""
+def doctor(environment: Environment, install: Install) -> None:
+    """A training would start: the exit code is 0. It says which wheel is installed."""
     folders = {
         name: str(environment.root.parent / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     }
-    command(environment, "doctor", **folders)
+    said = command(environment, "doctor", "--json", **folders)
+    (ours,) = (found for found in json.loads(said)["findings"] if found["subject"] == DISTRIBUTION)
+    expected = "editable install" if install.kind == EDITABLE else f"wheel {wheel_tag(environment)} from"
+    if expected not in ours["message"]:
+        raise CheckFailed(f"doctor does not say `{expected}` but: {ours['message']}")
 
 
 def backends(environment: Environment, install: Install) -> None:
@@ -181,33 +196,43 @@ def backends(environment: Environment, install: Install) -> None:
         raise CheckFailed(f"the backend on the CPU is {selected}, expected {expected}")
 
 
+def wheel_tag(environment: Environment) -> str:
+    """As the installed files have it."""
+    (metadata,) = environment.site_packages.glob("nnunetv2_lightm-*.dist-info/WHEEL")
+    (tag,) = (line for line in metadata.read_text(encoding="utf-8").splitlines() if line.startswith("Tag: "))
+    return tag.removeprefix("Tag: ")
+
+
 def command(environment: Environment, *arguments: str, **variables: str) -> str:
     """What our installed command prints."""
-    program = environment.python.with_name("nnUNetv2_lightm")
-    return environment.run(program, *arguments, timeout=CHECK_TIMEOUT_SECONDS, **variables).stdout
+    return environment.command("nnUNetv2_lightm", *arguments, timeout=CHECK_TIMEOUT_SECONDS, **variables).stdout
 
 
 class Sources:
     """What is installed: a wheel and a checkout, each with and without the compiled library, made when asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "sources"
+    def __init__(self, folder: Path, wheels: Path | None) -> None:
+        self.folder, self.wheels = folder / "sources", wheels.absolute() if wheels else None
         if self.folder.exists():
             shutil.rmtree(self.folder)  # the checkout may have changed since
         self.folder.mkdir()
 
     def why_not(self, install: Install) -> str | None:
         """Why an install cannot be made here; None: it can."""
-        built = compiles(self.wheel(compiled=True)) if install.compiled else True
+        built = compiles(self.wheel(compiled=True)) if install.compiled and install.kind != INDEX else True
         return None if built else "the compiled library was not built: no C++17 compiler (GCC or Clang)"
 
     def arguments(self, install: Install) -> Sequence[str | Path]:
         """For `pip install`."""
-        return ("--editable", self.checkout(install.compiled)) if install.editable else (self.wheel(install.compiled),)
+        if install.kind == INDEX:
+            return ("--no-index", "--find-links", self.wheels, DISTRIBUTION)
+        if install.kind == EDITABLE:
+            return ("--editable", self.checkout(install.compiled))
+        return (self.wheel(install.compiled),)
 
     def variables(self, install: Install) -> dict[str, str]:
         """Variables of the installation."""
-        return {} if install.compiled else no_compiler(self.folder)
+        return {} if install.compiled and install.kind != INDEX else no_compiler(self.folder)
 
     def checkout(self, compiled: bool) -> Path:
         target = self.folder / ("compiled" if compiled else "not_compiled")
@@ -226,7 +251,7 @@ class Sources:
 
 
 def compiles(wheel: Path) -> bool:
-    return "nnunetv2_lightm/ops/_native.so" in zipfile.ZipFile(wheel).namelist()
+    return any(name.startswith("nnunetv2_lightm/ops/_native.") for name in zipfile.ZipFile(wheel).namelist())
 
 
 def supported_pythons() -> list[str]:

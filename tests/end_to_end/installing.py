@@ -55,9 +55,19 @@ class Environment:
         self, *arguments: str | Path, check: bool = True, timeout: float | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run Python from elsewhere, with none of the variables that lead to us but those given."""
+        return self._run([self.python, *arguments], check, timeout, variables)
+
+    def command(
+        self, name: str, *arguments: str | Path, check: bool = True, timeout: float | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run an installed command in the same way."""
+        program = self.python.with_name(name + (".exe" if os.name == "nt" else ""))
+        return self._run([program, *arguments], check, timeout, variables)
+
+    def _run(self, command, check, timeout, variables) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES} | variables
         finished = subprocess.run(
-            [self.python, *arguments],
+            command,
             cwd=self.elsewhere,
             env=environment,
             capture_output=True,

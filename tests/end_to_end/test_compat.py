@@ -26,6 +26,10 @@ class FakeEnvironment:
     def __init__(self, root, breaks=None):
         self.root, self.python, self.breaks = root / "venv", root / "venv/bin/python", breaks
         self.installed = None
+        self.site_packages = root / "site-packages"
+        metadata = self.site_packages / "nnunetv2_lightm-1.0.dist-info"
+        metadata.mkdir(parents=True, exist_ok=True)
+        (metadata / "WHEEL").write_text("Tag: py3-none-any\n", encoding="utf-8")
 
     def files(self):
         left = {"trace.pth"} if self.breaks == "uninstall" and self.installed is False else set()
@@ -35,20 +39,27 @@ class FakeEnvironment:
         fail_if(self.breaks == "install", "ERROR: No matching distribution found")
         self.installed = action == "install"
 
-    def run(self, program, *arguments, **_):
+    def command(self, program, command, *_, **__):
         assert self.installed
-        if arguments == ("doctor",):
+        if command == "doctor":
             fail_if(self.breaks == "doctor", "all is lost\nA training would not start.")
-        if arguments == ("backends",):
-            name = "cpu_native" if self.breaks == "backend" else "torch_chunked"
-            return SimpleNamespace(stdout=f"   BACKEND\n*  {name}  cpu  yes  what it is\n")
+            tag = "cp313-cp313-linux" if self.breaks == "tag" else "py3-none-any"
+            message = f"1.0, wheel {tag} from /wheels"
+            finding = {"subject": "nnunetv2-lightm", "status": "OK", "message": message}
+            return SimpleNamespace(stdout=json.dumps({"findings": [finding]}))
+        assert command == "backends"
+        name = "cpu_native" if self.breaks == "backend" else "torch_chunked"
+        return SimpleNamespace(stdout=f"   BACKEND\n*  {name}  cpu  yes  what it is\n")
+
+    def run(self, *_, **__):
+        assert self.installed
         return SimpleNamespace(stdout=f"nnU-Net says something\n{json.dumps({'torch': '2.0'})}\n")
 
 
 @pytest.fixture
 def sources(monkeypatch):
     fake = SimpleNamespace(why_not=lambda install: None, arguments=lambda install: (), variables=lambda install: {})
-    monkeypatch.setattr(compat, "Sources", lambda folder: fake)
+    monkeypatch.setattr(compat, "Sources", lambda folder, wheels: fake)
     return fake
 
 
@@ -56,7 +67,7 @@ def sources(monkeypatch):
 def run(monkeypatch, tmp_path, sources):
     """Runs main with fake environments, of which the one of Python 3.13 may be broken or not to be had."""
     monkeypatch.setattr(compat, "find_interpreters", lambda supported, wanted: PYTHONS)
-    monkeypatch.setattr(compat, "installs", lambda turn: (compat.Install(editable=False, compiled=False),))
+    monkeypatch.setattr(compat, "installs", lambda turn: (compat.Install(compat.WHEEL, compiled=False),))
 
     def with_problem(breaks):
         def make(folder, interpreter, nnunetv2):
@@ -72,7 +83,7 @@ def run(monkeypatch, tmp_path, sources):
 
 def test_any_two_of_the_choices_occur_together():
     rows = [
-        {"python": python, "nnunetv2": nnunetv2, "editable": install.editable, "compiled": install.compiled}
+        {"python": python, "nnunetv2": nnunetv2, "kind": install.kind, "compiled": install.compiled}
         for p, python in enumerate(PYTHONS)
         for n, nnunetv2 in enumerate(compat.NNUNETV2)
         for install in compat.installs(p + n)
@@ -95,6 +106,7 @@ def test_all_passed(run, capsys):
     [
         ("install", "FAILED: ERROR: No matching distribution found"),
         ("doctor", "FAILED: A training would not start."),
+        ("tag", "FAILED: doctor does not say `wheel py3-none-any from` but: 1.0, wheel cp313-cp313-linux from /wheels"),
         ("backend", "FAILED: the backend on the CPU is ['cpu_native'], expected torch_chunked"),
         ("uninstall", "FAILED: the uninstallation left or took 1 files, such as trace.pth"),
     ],
@@ -110,6 +122,15 @@ def test_what_cannot_be_had_is_not_called_passed(run, capsys):
     table = capsys.readouterr().out.split("\n\n")[-1]
     assert table.count("not checked: the environment cannot be had: no network") == 2 and table.count("passed") == 2
     assert run("everything") == 1
+
+
+def test_finished_wheels_are_installed_without_a_compiler(tmp_path):
+    (tmp_path / "dist").mkdir()
+    sources = compat.Sources(tmp_path, tmp_path / "dist")
+    install = compat.Install(compat.INDEX, compiled=True)
+    assert sources.why_not(install) is None
+    assert sources.arguments(install) == ("--no-index", "--find-links", tmp_path / "dist", "nnunetv2-lightm")
+    assert not Path(sources.variables(install)["CXX"]).exists()
 
 
 def test_without_a_compiler_the_compiled_installs_are_not_checked(run, sources, capsys):

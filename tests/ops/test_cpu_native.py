@@ -272,26 +272,5 @@ def test_large_steps_and_fading_states(instruction_set):
     assert not result["last_state"].any()
 
 
-def test_a_library_of_another_version_is_refused(monkeypatch):
-    class Problem(ctypes.Structure):
-        _fields_ = [*native_library.ScanProblem._fields_, ("unknown", ctypes.c_int64)]
-
-    monkeypatch.setattr(native_library, "FUNCTIONS", {Problem: "nnunetv2_lightm_scan"})
-    assert "of another version of this package" in native_library.library_or_reason.__wrapped__()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "was not compiled at installation"), (b"not a library", "does not load")],
-)
-def test_a_missing_or_broken_library_says_what_to_do(monkeypatch, tmp_path, content, message):
-    path = tmp_path / "_native.so"
-    if content is not None:
-        path.write_bytes(content)
-    monkeypatch.setattr(native_library, "LIBRARY", path)
-    reason = native_library.library_or_reason.__wrapped__()
-    assert message in reason and "pip install" in reason
-
-
 def test_other_devices_are_left_to_others():
     assert cpu_native.not_supported_reason("cuda") == "CPU only"

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 
 from ...autoload import shim_directory
-from . import dataset, discovery, folders, libraries, machine, probe, scan_backends
+from . import dataset, discovery, folders, libraries, machine, package, probe, scan_backends
 from .finding import Finding, Status
 from .render import as_json, as_text
 
 IN_A_FRESH_PROCESS: tuple[Callable[[dict[str, object]], list[Finding]], ...] = (
+    package.check_package,
     libraries.check_nnunetv2,
     libraries.check_torch,
     libraries.check_device,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from ...autoload import boot, shim_directory
+from ...installation import reinstall_command
 from .finding import Finding, fail, note, ok, set_variable, unset_variable
 from .probe import TRAINER
 
 SUBJECT = "trainers"
 PACKAGE = "nnunetv2_lightm"
-REINSTALL = "python -m pip install --force-reinstall --no-deps nnunetv2-lightm"
 
 
 def check_discovery(found: dict[str, object]) -> list[Finding]:
@@ -48,7 +48,7 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
         return fail(SUBJECT, f"nnU-Net cannot search for trainers, not even for its own: {lookup['error']}")
     broken = next((entry for entry in directories if _error(entry)), None)
     if broken is not None and broken["path"] == shim_directory():
-        return fail(SUBJECT, _error(broken), REINSTALL)
+        return fail(SUBJECT, _error(broken), reinstall_command())
     if broken is not None:
         return fail(
             SUBJECT,
@@ -66,7 +66,7 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
     return fail(
         SUBJECT,
         f"{TRAINER} is not found: the start-up file nnunetv2_lightm.pth is missing or not read in this Python",
-        REINSTALL,
+        reinstall_command(),
         set_variable(boot.EXT_TRAINER_VARIABLE, shim_directory()) + "   # or this, where .pth files are not read",
     )
 

@@ -31,8 +31,8 @@ _BOOTSTRAP = (
 def examine() -> dict[str, object]:
     """Run the probe in a fresh process with the user's environment.
 
-    Returns: What each step found, by its name: a library's name, "devices", "backends", "lookup", "own tree" or
-        "directories". A step that failed or was not reached holds {"error": text}.
+    Returns: What each step found, by its name: a library's name, "devices", "library", "backends", "lookup", "own tree"
+        or "directories". A step that failed or was not reached holds {"error": text}.
     """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder, "results")
@@ -74,7 +74,7 @@ def _environment_before_autoload() -> dict[str, str]:
 
 def _steps() -> dict[str, Callable[[], object]]:
     steps = {name: lambda name=name: _library(name) for name in LIBRARIES}
-    steps |= {"devices": _devices, "backends": _backends, "lookup": _lookup}
+    steps |= {"devices": _devices, "library": _native_library, "backends": _backends, "lookup": _lookup}
     return steps | {"own tree": _in_own_tree, "directories": _directories}
 
 
@@ -114,6 +114,12 @@ def _devices() -> list[str]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     return devices
+
+
+def _native_library() -> dict[str, object]:
+    from ...ops.backends import native_library
+
+    return native_library.description()
 
 
 def _backends() -> list[dict[str, object]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import native_library
-from .native_library import Rows, ScanProblem
+from .native_interface import Rows, ScanProblem
 
 NAME = "cpu_native"
 COMPUTE_DTYPES = (torch.float32, torch.float64)
@@ -58,7 +58,7 @@ def forward(
         return skip if z is None else skip * torch.nn.functional.silu(z), last.zero_(), checkpoints
 
     call = _Call(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    call.give(y=y, last_state=last, checkpoints=checkpoints if keep_checkpoints else None)
+    call.set(y=y, last_state=last, checkpoints=checkpoints if keep_checkpoints else None)
     call.run(backward=False)
     return y, last, checkpoints
 
@@ -85,9 +85,9 @@ def backward(
         return tuple(None if g is None else g.zero_() for g in grads)
 
     call = _Call(*inputs, delta_softplus)
-    call.give_rows(grad_y=grad_y)
-    call.give(grad_last=grad_last, checkpoints=checkpoints)
-    call.give(**{f"grad_{name}": grad for name, grad in zip(names, grads, strict=True)})
+    call.set_rows(grad_y=grad_y)
+    call.set(grad_last=grad_last, checkpoints=checkpoints)
+    call.set(**{f"grad_{name}": grad for name, grad in zip(names, grads, strict=True)})
     call.run(backward=True)
     return tuple(grads)
 
@@ -99,15 +99,15 @@ class _Call:
         self._tensors = []
         self._dtype = u.dtype
         self._problem = ScanProblem(*u.shape, A.shape[1], 0, u.dtype == torch.float64, delta_softplus)
-        self.give_rows(u=u, delta=delta, B=B, C=C, z=z)
-        self.give(A=A, D=D, delta_bias=delta_bias)
+        self.set_rows(u=u, delta=delta, B=B, C=C, z=z)
+        self.set(A=A, D=D, delta_bias=delta_bias)
 
-    def give(self, **tensors: Tensor | None) -> None:
+    def set(self, **tensors: Tensor | None) -> None:
         for name, tensor in tensors.items():
             if tensor is not None:
                 setattr(self._problem, name, self._kept(tensor.contiguous()).data_ptr())
 
-    def give_rows(self, **tensors: Tensor | None) -> None:
+    def set_rows(self, **tensors: Tensor | None) -> None:
         """Tensors (batch, length, k) of which only the last axis must be contiguous: slices are not copied."""
         for name, tensor in tensors.items():
             if tensor is None:

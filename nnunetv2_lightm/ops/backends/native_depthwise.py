@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from . import cpu_native, native_library
-from .native_library import CHANNEL_MULTIPLE, DepthwiseProblem, insert_height
+from .native_interface import CHANNEL_MULTIPLE, SURROUNDINGS, DepthwiseProblem
+from .native_library import insert_height
 
-# `Surroundings` of csrc/depthwise_problem.hpp.
-PLAIN, STEM, HEAD = range(3)
+PLAIN, STEM, HEAD = range(len(SURROUNDINGS))
 
 
 def not_supported_reason(device_type: str, channels: int) -> str | None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import cpu_native, native_library
-from .native_library import CHANNEL_MULTIPLE, RVM_PARAMETERS, RvmProblem, insert_height
+from .native_interface import CHANNEL_MULTIPLE, RVM_PARAMETERS, RvmProblem
+from .native_library import insert_height
 
 
 def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_channels: int) -> str | None:

@@ -1,13 +1,12 @@
 // The C interface.
 #include <algorithm>
-#include <new>
 #include <vector>
 
+#include "errors.hpp"
+#include "export.hpp"
 #include "parallel.hpp"
 #include "rvm.hpp"
 #include "scan.hpp"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -31,11 +30,6 @@ const std::vector<const InstructionSet*>& instruction_sets() {
 
 }  // namespace
 
-// Detects a library built from other sources than the Python side: the numbers must agree.
-EXPORT int64_t nnunetv2_lightm_scan_problem_bytes() { return sizeof(ScanProblem); }
-EXPORT int64_t nnunetv2_lightm_rvm_problem_bytes() { return sizeof(RvmProblem); }
-EXPORT int64_t nnunetv2_lightm_depthwise_problem_bytes() { return sizeof(DepthwiseProblem); }
-
 EXPORT int64_t nnunetv2_lightm_chunk_length() { return CHUNK; }
 
 EXPORT void nnunetv2_lightm_use_openmp(OpenMPParallel parallel) { use_openmp(parallel); }
@@ -48,12 +42,7 @@ EXPORT const char* nnunetv2_lightm_instruction_set(int64_t index) {
 // Batch, length, channels and states must be positive. Returns 0, or 1 if memory runs out.
 EXPORT int nnunetv2_lightm_scan(const ScanProblem* problem, int64_t instruction_set, int64_t threads, int backward) {
     const InstructionSet& set = *instruction_sets()[instruction_set];
-    try {
-        run_scan(*problem, set, threads, backward);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    return status_of([&] { run_scan(*problem, set, threads, backward); });
 }
 
 // Number of checkpoints for each entry of the batch.
@@ -62,23 +51,14 @@ EXPORT int64_t nnunetv2_lightm_rvm_checkpoints(const RvmProblem* problem) { retu
 // All sizes must be positive. Returns 0, or 1 if memory runs out.
 EXPORT int nnunetv2_lightm_rvm(const RvmProblem* problem, int64_t instruction_set, int64_t threads, int backward) {
     const InstructionSet& set = *instruction_sets()[instruction_set];
-    try {
-        backward ? run_rvm_backward(*problem, set, threads) : run_rvm_forward(*problem, set, threads);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    return status_of(
+        [&] { backward ? run_rvm_backward(*problem, set, threads) : run_rvm_forward(*problem, set, threads); });
 }
 
 // Likewise.
 EXPORT int nnunetv2_lightm_depthwise(const DepthwiseProblem* problem, int64_t instruction_set, int64_t threads,
                                      int backward) {
-    try {
-        run_depthwise(*problem, *instruction_sets()[instruction_set], threads, backward);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    return status_of([&] { run_depthwise(*problem, *instruction_sets()[instruction_set], threads, backward); });
 }
 
 // function: 0 for 2^x, 1 for the softplus, 2 for the sigmoid. count must be a multiple of 16.

@@ -11,7 +11,7 @@ enum Surroundings : int64_t {
     PLAIN,  // from map to map
     STEM,   // pointwise layer first: image (batch, point_channels, depth, height, width) to map
     HEAD,   // map (batch, map_depth, map_height, map_width, channels), interpolated to (depth, height, width),
-           // convolved; pointwise layer last, to (batch, point_channels, depth, height, width)
+            // convolved; pointwise layer last, to (batch, point_channels, depth, height, width)
 };
 
 // Mirrored field by field in backends/native_library.py; 2D images and pointers as in RvmProblem.

@@ -3,24 +3,29 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
+#include "errors.hpp"
+
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
+constexpr std::align_val_t CACHE_LINE{64};
+
 struct Free {
-    void operator()(void* memory) const { std::free(memory); }
+    void operator()(void* memory) const { ::operator delete(memory, CACHE_LINE); }
 };
 using Memory = std::unique_ptr<unsigned char, Free>;
 
 // Asks for huge pages where the system has them: faulting in fresh memory page by page takes longer than filling it.
-inline void use_huge_pages(const void* memory, size_t bytes) {
-#if defined(MADV_HUGEPAGE)
+inline void use_huge_pages([[maybe_unused]] const void* memory, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr uintptr_t page = 1 << 21;
     const uintptr_t address = reinterpret_cast<uintptr_t>(memory);
     const uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
@@ -29,8 +34,8 @@ inline void use_huge_pages(const void* memory, size_t bytes) {
 }
 
 inline Memory allocate(size_t bytes) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, std::max<size_t>(bytes, 64)) != 0) throw std::bad_alloc();
+    void* memory = ::operator new(std::max<size_t>(bytes, 64), CACHE_LINE, std::nothrow);
+    if (!memory) out_of_memory();
     use_huge_pages(memory, bytes);
     return Memory(static_cast<unsigned char*>(memory));
 }

@@ -4,24 +4,28 @@
 //
 // Between two loops a team's threads wait in SpinWait: an OpenMP runtime's own waiting spins for milliseconds, during
 // which other processes, such as nnU-Net's augmentation, cannot use the core.
+#if !defined(NNUNETV2_LIGHTM_SINGLE_THREAD)
+
 #include "parallel.hpp"
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 
+#include "errors.hpp"
 #include "wait.hpp"
 
 namespace {
 
 std::atomic<OpenMPParallel> openmp{nullptr};
 
-void forget_openmp() { openmp = nullptr; }
+[[maybe_unused]] void forget_openmp() { openmp = nullptr; }
 
 // One thread, the leader, posts loops; all threads execute their iterations. Each has its own share, the same part of
 // every loop, so that what it wrote in one loop is in its cache in the next: passing data between cores without a
@@ -99,16 +103,12 @@ thread_local Team* current = nullptr;
 struct Assignment {
     Team team;
     const std::function<void()>& work;
-    std::exception_ptr error;
+    FirstError error;
 
     void lead() {
         Team* const before = current;
         current = &team;
-        try {
-            work();
-        } catch (...) {
-            error = std::current_exception();
-        }
+        error.capture(work, [] {});
         current = before;
         team.dismiss();
     }
@@ -122,8 +122,12 @@ void join(void* data) {
 }  // namespace
 
 void use_openmp(OpenMPParallel parallel) {
+#if defined(_WIN32)
+    openmp = parallel;  // there is no fork
+#else
     static const int registered = pthread_atfork(nullptr, nullptr, forget_openmp);
     if (registered == 0) openmp = parallel;
+#endif
 }
 
 void with_threads(int64_t threads, const std::function<void()>& work) {
@@ -141,7 +145,7 @@ void with_threads(int64_t threads, const std::function<void()>& work) {
         assignment.lead();
         for (std::thread& thread : started) thread.join();
     }
-    if (assignment.error) std::rethrow_exception(assignment.error);
+    assignment.error.rethrow();
 }
 
 void parallel_for(int64_t count, int64_t threads, const std::function<void(int64_t, int64_t)>& body) {
@@ -156,3 +160,5 @@ void parallel_for(int64_t count, int64_t threads, const std::function<void(int64
                          [&](int64_t i, int64_t worker) { body(first + i, worker); });
     }
 }
+
+#endif

@@ -24,9 +24,10 @@
 // clang-format on
 #pragma once
 
-#include <exception>
+#include <atomic>
 
 #include "arena.hpp"
+#include "errors.hpp"
 #include "parallel.hpp"
 #include "scan.hpp"
 
@@ -137,22 +138,20 @@ protected:
         }
         const int64_t units = p.batch * slabs.count();
         std::atomic<int64_t> next{0};
-        std::mutex mutex;
-        std::exception_ptr error;
+        FirstError error;
         with_threads(threads, [&] {
             parallel_for(contexts.size(), threads, [&](int64_t i, int64_t) {
-                try {
+                const auto take_slabs = [&] {
                     for (int64_t unit = next++; unit < units; unit = next++) f(contexts[i], unit);
-                } catch (...) {
-                    const std::lock_guard<std::mutex> lock(mutex);
-                    error = std::current_exception();
+                };
+                error.capture(take_slabs, [&] {
                     next = units;
                     for (Sequencer* sequencer : {&projections, &gradients, &ends}) sequencer->release_all();
                     for (Sequencer& sequencer : scan_chain) sequencer.release_all();
-                }
+                });
             });
         });
-        if (error) std::rethrow_exception(error);
+        error.rethrow();
     }
 
     // Before a slab's first step: waits until the rings have room for it and hold no rows of another image.

@@ -2,14 +2,29 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <limits>
+
+#if !defined(NNUNETV2_LIGHTM_SINGLE_THREAD)
+#include <condition_variable>
 #include <mutex>
+#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#if defined(NNUNETV2_LIGHTM_SINGLE_THREAD)
+
+// Steps run in order, so that what one waits for has always happened.
+class SpinWait {
+public:
+    template <class Condition>
+    void wait(Condition) {}
+    void notify() {}
+};
+
+#else
 
 // Waits for a condition that another thread makes true before it calls notify().
 class SpinWait {
@@ -20,6 +35,8 @@ public:
             if (condition()) return;
 #if defined(__x86_64__)
             _mm_pause();
+#elif defined(__aarch64__)
+            __asm__ volatile("isb");  // as long as x86's pause, unlike yield
 #endif
         }
         std::unique_lock<std::mutex> lock(mutex);
@@ -41,6 +58,8 @@ private:
     std::condition_variable changed;
     std::atomic<int> sleepers{0};
 };
+
+#endif
 
 // Steps 0, 1, 2, ... that threads complete strictly in that order.
 class alignas(128) Sequencer {

@@ -1,0 +1,55 @@
+"""What a compiled library needs of the system, and what it shows to others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lief
+
+from .platforms import SYSTEM_LIBRARIES, UNIVERSAL_C_RUNTIME, Platform
+
+EXPORTED = "nnunetv2_lightm_"
+
+
+@dataclass(frozen=True)
+class Library:
+    """Attributes:
+    imports: Names of the libraries that it is linked to.
+    exports: Names of the symbols that others can find.
+    """
+
+    imports: frozenset[str]
+    exports: frozenset[str]
+
+
+def read(path: Path) -> Library:
+    """An ELF, Mach-O or PE file."""
+    binary = lief.parse(str(path))
+    if isinstance(binary, lief.PE.Binary):
+        exports = [entry.name for entry in binary.get_export().entries]
+        return Library(frozenset(entry.name for entry in binary.imports), frozenset(exports))
+    if isinstance(binary, lief.MachO.Binary):
+        own = binary.get(lief.MachO.LoadCommand.TYPE.ID_DYLIB).name
+        imports = {library.name for library in binary.libraries} - {own}
+        return Library(frozenset(imports), frozenset(symbol.name[1:] for symbol in binary.exported_symbols))
+    exports = [symbol.name for symbol in binary.exported_symbols]
+    return Library(frozenset(binary.libraries), frozenset(exports))
+
+
+def faults(path: Path, target: Platform) -> list[str]:
+    """Why the library cannot be given to users of the platform; empty: it can."""
+    library = read(path)
+    foreign = {
+        name
+        for name in library.imports - SYSTEM_LIBRARIES[target.system]
+        if not (target.system == "win32" and name.startswith(UNIVERSAL_C_RUNTIME))
+    }
+    found = [f"{path.name} for {target.tag} needs {name}, which the system does not bring" for name in sorted(foreign)]
+    ours = {name for name in library.exports if name.startswith(EXPORTED)}
+    if not ours:
+        found.append(f"{path.name} for {target.tag} exports no function of ours")
+    # Elsewhere a symbol belongs to its library, and others of the same name cannot take its place.
+    if target.system == "linux" and library.exports != ours:
+        found.append(f"{path.name} for {target.tag} exports {', '.join(sorted(library.exports - ours)[:5])}")
+    return found

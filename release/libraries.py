@@ -1,0 +1,96 @@
+"""Compiles the library for every platform with Zig, which is Clang with the C libraries of all of them.
+
+    python -m release.libraries [TAG ...]
+
+Object files are kept in build/zig/ and used again while their sources, headers and flags stay the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import native_build
+from native_build import ROOT
+
+from .inspect_library import faults
+from .platforms import PLATFORMS, Platform, platform
+
+FOLDER = ROOT / "build" / "zig"
+# Only the C interface is visible: the C++ library within must not meet another one in the process.
+VERSION_SCRIPT = "{ global: nnunetv2_lightm_*; local: *; };\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compile, and print each library's path."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tags = [known.tag for known in PLATFORMS]
+    parser.add_argument("tags", nargs="*", metavar="TAG", help=f"platforms; default: all, {', '.join(tags)}")
+    for tag in parser.parse_args(argv).tags or tags:
+        print(build(platform(tag)), flush=True)
+    return 0
+
+
+def build(target: Platform) -> Path:
+    """The library for a platform.
+
+    Raises:
+        subprocess.CalledProcessError: if it does not compile; the compiler has said why.
+        ValueError: if it needs more than the platform brings.
+    """
+    folders = native_build.write_layout(FOLDER / "include")
+    objects = [compile_source(target, source, folders) for source in native_build.SOURCES]
+    output = FOLDER / target.tag / native_build.library_name(target.system)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    zig(target, "-shared", "-s", *objects, *link_flags(target), "-o", output)
+    wrong = faults(output, target)
+    if wrong:
+        output.unlink()
+        raise ValueError("; ".join(wrong))
+    return output
+
+
+def compile_source(target: Platform, source: Path, folders: list[str]) -> Path:
+    """The object file of a source, compiled unless it is there."""
+    flags = native_build.flags(source, target.x86_64)
+    state = hashlib.sha256(repr((target.target, flags, zig_version())).encode())
+    headers = [*map(ROOT.__truediv__, native_build.HEADERS), Path(folders[-1], "native_layout.hpp")]
+    for path in (ROOT / source, *headers):
+        state.update(path.read_bytes())
+    compiled = FOLDER / "objects" / f"{target.tag}-{source.stem}-{state.hexdigest()[:16]}.o"
+    if not compiled.exists():
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        partial = compiled.with_suffix(".partial.o")
+        zig(target, "-c", *flags, *(f"-I{folder}" for folder in folders), ROOT / source, "-o", partial)
+        partial.replace(compiled)
+    return compiled
+
+
+def link_flags(target: Platform) -> list[str]:
+    """Zig links its C++ library into the result, wherever it can."""
+    if target.system == "linux":
+        script = FOLDER / "exports.map"
+        script.write_text(VERSION_SCRIPT, encoding="utf-8")
+        return [f"-Wl,--version-script={script}", "-Wl,--build-id=none", "-lpthread"]
+    if target.system == "darwin":
+        return [f"-Wl,-install_name,@rpath/{native_build.library_name(target.system)}"]
+    return []
+
+
+def zig(target: Platform, *arguments: str | Path) -> None:
+    """Run Zig's C++ compiler for a platform."""
+    command = [sys.executable, "-m", "ziglang", "c++", "-target", target.target, *arguments]
+    subprocess.run(list(map(str, command)), check=True)
+
+
+def zig_version() -> str:
+    """Part of what an object file depends on."""
+    return version("ziglang")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Builds what is uploaded: the source distribution, a wheel for each platform, and one for all others; and checks it.
+
+    python -m release.wheels [--only TAG ...]      into dist/, which is emptied first
+
+Every wheel is built from the unpacked source distribution, so that one that lacks a file does not get here. Needs the
+extra `release`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from native_build import ROOT, library_name
+
+from .libraries import build
+from .platforms import PLATFORMS, Platform, platform
+
+DIST = ROOT / "dist"
+PURE = "any"
+# Read by setup.py.
+LIBRARY_VARIABLE = "NNUNETV2_LIGHTM_BUILD_LIBRARY"
+PLATFORM_VARIABLE = "NNUNETV2_LIGHTM_BUILD_PLATFORM"
+
+
+class WheelError(RuntimeError):
+    """What was built cannot be given to users."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="TAG", help=f"these platforms; {PURE}: the one for all others")
+    chosen = parser.parse_args(argv).only
+    targets = [platform(tag) for tag in chosen if tag != PURE] if chosen else PLATFORMS
+    shutil.rmtree(DIST, ignore_errors=True)
+    source = source_distribution()
+    for target in targets:
+        check_wheel(build_wheel(source, target.tag, build(target)), target)
+    if not chosen or PURE in chosen:
+        check_wheel(build_wheel(source, PURE, None), None)
+    check_with_tools()
+    for path in sorted(DIST.iterdir()):
+        print(f"{path.stat().st_size / 1e6:6.2f} MB  {path.relative_to(ROOT)}")
+    return 0
+
+
+def source_distribution() -> Path:
+    run("-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT)
+    (source,) = DIST.glob("*.tar.gz")
+    return source
+
+
+def build_wheel(source: Path, tag: str, library: Path | None) -> Path:
+    """Build a wheel from the source distribution, unpacked anew: setuptools would keep another one's library."""
+    before = set(DIST.glob("*.whl"))
+    given = {PLATFORM_VARIABLE: tag} | ({LIBRARY_VARIABLE: str(library)} if library else {})
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(source) as archive:
+            archive.extractall(folder, filter="data")
+        (unpacked,) = Path(folder).iterdir()
+        run("-m", "build", "--wheel", "--no-isolation", "--outdir", DIST, unpacked, **given)
+    (wheel,) = set(DIST.glob("*.whl")) - before
+    return wheel
+
+
+def check_wheel(wheel: Path, target: Platform | None) -> None:
+    """Name, tag and content. Raises: WheelError: naming the wheel and what is wrong with it."""
+    tag = f"py3-none-{target.tag if target else PURE}"
+    if not wheel.name.endswith(f"-{tag}.whl"):
+        raise WheelError(f"{wheel.name} has another tag than {tag}")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/WHEEL"))
+        if f"Tag: {tag}" not in archive.read(metadata).decode().splitlines():
+            raise WheelError(f"{wheel.name} names another tag than {tag} inside, in {metadata}")
+    libraries = [name for name in names if Path(name).name.startswith("_native.")]
+    expected = [f"nnunetv2_lightm/ops/{library_name(target.system)}"] if target else []
+    if libraries != expected:
+        raise WheelError(f"{wheel.name} holds {libraries}, expected {expected}")
+    if target and target.system == "linux":
+        check_manylinux(wheel, target)
+
+
+def check_manylinux(wheel: Path, target: Platform) -> None:
+    """auditwheel must find no need for a newer system than the tag promises."""
+    said = run("-m", "auditwheel", "show", wheel)
+    found = re.search(r'following platform\s+tag:\s+"(?:manylinux_(\d+)_(\d+)|(linux))', said)
+    if not found or found[3] or (int(found[1]), int(found[2])) > (2, 17):
+        raise WheelError(f"{wheel.name} does not fit {target.tag}: {said}")
+
+
+def check_with_tools() -> None:
+    """Metadata as the package index wants it, and no stray file in a wheel."""
+    run("-m", "twine", "check", "--strict", *sorted(DIST.iterdir()))
+    run("-m", "check_wheel_contents", "--config", ROOT / "pyproject.toml", *sorted(DIST.glob("*.whl")))
+
+
+def run(*arguments: str | Path, **variables: str) -> str:
+    """What a program of this Python prints. Raises: WheelError: with that, if it fails."""
+    finished = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=tempfile.gettempdir(),  # the checkout's folders have the names of modules: build
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise WheelError(f"{' '.join(map(str, arguments))}\n{finished.stdout}\n{finished.stderr}")
+    return finished.stdout
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except WheelError as error:
+        sys.exit(f"wheels: {error}")

@@ -1,0 +1,138 @@
+"""What is checked before a release, each check with the fault that it is for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """As for `python -m release...` in the checkout."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository that is ready to release 1.2.0."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(
+        "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-01-31\n\n- New.\n\n## [1.1.0] - 2025-12-01\n\n- Old.\n"
+    )
+    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 1.2.0\n")
+    for command in (
+        "init --quiet",
+        "add --all",
+        "-c user.name=a -c user.email=a@b commit --quiet --message=all",
+    ):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def test_a_checkout_that_is_ready(checkout):
+    from release import release
+
+    assert release.faults_of_version(checkout) == []
+    assert release.faults_of_repository(checkout) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "said"),
+    [
+        ("pyproject.toml", "1.2.0", "1.3.0", "newest version is 1.2.0"),
+        ("CHANGELOG.md", " - 2026-01-31", "", "gives 1.2.0 no date"),
+        ("CHANGELOG.md", "[Unreleased]\n", "[Unreleased]\n\n- Something.\n", "entries under Unreleased"),
+        ("CITATION.cff", "\nversion: 1.2.0", "\nversion: 1.1.0", "CITATION.cff's version is 1.1.0"),
+    ],
+)
+def test_what_disagrees_with_the_version_is_named(checkout, file, before, after, said):
+    from release import release
+
+    change(
+        checkout / file,
+        "\nversion: 1.2.0" if file == "CITATION.cff" else before,
+        f"\n{after}"[file != "CITATION.cff" :],
+    )
+    assert any(said in fault for fault in release.faults_of_version(checkout))
+
+
+def test_uncommitted_changes_and_a_tag_that_exists(checkout):
+    from release import release
+
+    subprocess.run(["git", "tag", "v1.2.0"], cwd=checkout, check=True)
+    (checkout / "new.txt").write_text("not committed")
+    faults = "\n".join(release.faults_of_repository(checkout))
+    assert "uncommitted" in faults and "v1.2.0 exists" in faults
+
+
+def test_this_version_is_the_same_everywhere():
+    from release import release
+
+    version = release.version_of(ROOT)
+    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+
+
+def test_an_unknown_platform_names_the_known_ones():
+    from release import platforms
+
+    with pytest.raises(ValueError, match="no wheel is built for win32; expected one of manylinux2014_x86_64"):
+        platforms.platform("win32")
+
+
+def test_every_target_has_the_flags_and_the_name_of_its_system():
+    import native_build
+    from release.platforms import PLATFORMS
+
+    names = {target.tag: native_build.library_name(target.system) for target in PLATFORMS}
+    assert names["win_amd64"] == "_native.dll" and names["macosx_11_0_arm64"] == "_native.dylib"
+    assert "-mavx512f" in native_build.flags("kernels_avx512.cpp", x86_64=True)
+    assert "-mavx512f" not in native_build.flags("kernels_avx512.cpp", x86_64=False)
+
+
+class TestLibraries:
+    """What libraries import and export; those of `make wheels` where they were built."""
+
+    def built(self):
+        from release.libraries import FOLDER
+        from release.platforms import PLATFORMS
+
+        return [(path, target) for target in PLATFORMS for path in (FOLDER / target.tag).glob("_native.*")]
+
+    def test_the_built_ones_need_the_system_alone(self):
+        pytest.importorskip("lief")
+        built = self.built()
+        if not built:
+            pytest.skip("no libraries in build/zig: `make wheels` builds them")
+        from release.inspect_library import faults
+
+        assert [fault for path, target in built for fault in faults(path, target)] == []
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="compiles an ELF library")
+    def test_a_library_that_needs_more_is_refused(self, tmp_path):
+        pytest.importorskip("lief")
+        from release.inspect_library import faults
+        from release.platforms import platform
+
+        source = tmp_path / "bad.cpp"
+        source.write_text('#include <string>\nextern "C" int other(std::string* s) { return s->append("x").size(); }\n')
+        compiler = shutil.which("g++")
+        if compiler is None:
+            pytest.skip("needs g++")
+        subprocess.run([compiler, "-shared", "-fPIC", source, "-o", tmp_path / "_native.so"], check=True)
+        said = "\n".join(faults(tmp_path / "_native.so", platform("manylinux2014_x86_64")))
+        assert "needs libstdc++.so.6" in said
+        assert "exports no function of ours" in said
+        assert "exports other" in said
