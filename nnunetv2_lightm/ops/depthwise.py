@@ -13,7 +13,7 @@ from ._operands import Operands, checked_once, require_tensors
 from ._operator import to_contiguous
 from .backends import cpu_native, native_depthwise, select_backend
 from .backends.native_depthwise import HEAD, PLAIN, STEM
-from .backends.native_library import CHANNEL_MULTIPLE
+from .backends.native_interface import CHANNEL_MULTIPLE
 from .reference import compute_dtype, depthwise_conv_reference, depthwise_head_reference, depthwise_stem_reference
 
 NAMES = {PLAIN: "depthwise_conv", STEM: "depthwise_stem", HEAD: "depthwise_head"}
