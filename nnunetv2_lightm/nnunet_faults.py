@@ -84,7 +84,22 @@ def faults_of_dataset_json(dataset_json: Any) -> list[str]:
         missing.append("channel_names")
     if missing:
         return [f"it lacks {', '.join(missing)}"]
-    return faults_of_labels(dataset_json["labels"]) + faults_of_file_ending(dataset_json["file_ending"])
+    names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    return (
+        faults_of_channel_names(names)
+        + faults_of_labels(dataset_json["labels"])
+        + faults_of_file_ending(dataset_json["file_ending"])
+    )
+
+
+def faults_of_channel_names(names: Any) -> list[str]:
+    """What is wrong with dataset.json's `channel_names`: nnU-Net goes by their order, whatever their numbers say."""
+    if not isinstance(names, dict) or not names:
+        return [f'channel_names is {names!r:.60}; expected a mapping of "0", "1", ... to names']
+    if list(map(str, names)) != [str(number) for number in range(len(names))]:
+        given = ", ".join(f"{number}: {name}" for number, name in names.items())
+        return [f"channel_names has the channels {given}; they must be numbered 0, 1, ... in this order"]
+    return []
 
 
 def faults_of_labels(labels: Any) -> list[str]:

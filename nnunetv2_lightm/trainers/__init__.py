@@ -21,6 +21,7 @@ from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .names import elsewhere, nearest_trainer, search_trainer
+from .safeguards.files import watch_predictions
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
@@ -94,3 +95,6 @@ def explain_unknown(name: str, shim_directory: str) -> str | None:
         f"there is no trainer {name!r}; did you mean {nearest!r}? nnunetv2-lightm has {', '.join(TRAINERS)}; a suffix "
         "sets the budget, on these and on all others: _20epochs or _20epochs_50iters"
     )
+
+
+watch_predictions(is_ours)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,8 @@ from nnunetv2_lightm.commands.doctor.finding import Finding, Status
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 
 NAME = "Dataset801_LiTS"
+SHAPE = (6, 5, 4)
+AFFINE = np.array([[0.7, 0, 0, -50], [0, 0.7, 0, 20], [0, 0, 1.6, -300], [0, 0, 0, 1]])
 AGAIN = "nnUNetv2_plan_and_preprocess -d 801 --verify_dataset_integrity"
 FULLRES = {
     "data_identifier": "nnUNetPlans_3d_fullres",
@@ -45,8 +49,8 @@ class Dataset:
             folder.mkdir(parents=True)
         (self.preprocessed / "gt_segmentations").mkdir()
         for case in ("a_1", "b_2"):
-            (self.raw / "imagesTr" / f"{case}_0000.nii.gz").touch()
-            (self.raw / "labelsTr" / f"{case}.nii.gz").touch()
+            self.write_volume(f"imagesTr/{case}_0000", np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
+            self.write_volume(f"labelsTr/{case}", np.ones(SHAPE, np.uint8))
             (self.preprocessed / "gt_segmentations" / f"{case}.nii.gz").touch()
             for ending in (".b2nd", "_seg.b2nd", ".pkl"):
                 (self.data / (case + ending)).touch()
@@ -56,6 +60,12 @@ class Dataset:
         self.write(self.preprocessed / "nnUNetPlans.json", PLANS)
         self.write(self.preprocessed / "splits_final.json", [{"train": ["a_1"], "val": ["b_2"]}])
         torch.save({"network_weights": {"a": torch.zeros(500)}}, self.fold / "checkpoint_final.pth")
+
+    def write_volume(self, name: str, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+        """Below the raw folder; returns the file."""
+        path = self.raw / f"{name}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(values, affine), path)
+        return path
 
     def write(self, path: Path, content: object) -> None:
         path.write_text(json.dumps(content))
@@ -78,6 +88,7 @@ def test_a_sound_data_set(made, name_or_id):
     assert {finding.status for finding in findings} == {Status.OK}
     assert [finding.message for finding in findings] == [
         "2 cases",
+        "images and labels of 2 cases are whole, finite and on one grid",
         "2 cases, patch [8, 16, 16], batch size 2",
         "2 cases, patch [8, 16, 16], batch size 4",
         "1 checkpoints, whole",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
 from nnunetv2_lightm.commands.doctor import folders, machine, render
 from nnunetv2_lightm.commands.doctor.finding import Finding, Status, fail, note, ok
@@ -108,9 +109,13 @@ class TestMachine:
         monkeypatch.setenv(variable, value)
         assert self.check(variable).status is Status.FAIL
 
-    def test_single_threaded_augmentation_is_fine(self, monkeypatch):
+    def test_no_augmentation_workers_are_for_training_alone(self, monkeypatch):
         monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-        assert self.check("nnUNet_n_proc_DA").status is Status.OK
+        finding = self.check("nnUNet_n_proc_DA")
+        assert finding.status is Status.NOTE and "nnU-Net's planner fails with it" in finding.message
+        assert finding.remedy == ("unset nnUNet_n_proc_DA   # for nnUNetv2_plan_and_preprocess",)
+        with pytest.raises(RuntimeError, match="set_num_threads"):
+            ExperimentPlanner.static_estimate_VRAM_usage([8, 8], 1, 2, "", {}, ())
 
     def test_fewer_processors_than_the_machine_has(self, monkeypatch):
         monkeypatch.setattr(os, "cpu_count", lambda: 64)

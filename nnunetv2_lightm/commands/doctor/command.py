@@ -29,7 +29,11 @@ def main(argv: list[str]) -> int:
         description="Say whether a training would start on this machine, and if not why and how to mend it.",
         epilog="Exit code: 0 if a training would start, 1 if not.",
     )
-    parser.add_argument("--dataset", metavar="DATASET", help="look also at this data set, by its name or id")
+    parser.add_argument(
+        "--dataset",
+        metavar="DATASET",
+        help="look also at this data set, by its name or id; its raw images and labels are read to their ends",
+    )
     parser.add_argument("--plans", default="nnUNetPlans", metavar="NAME", help="its plans (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(

@@ -21,6 +21,7 @@ from ...nnunet_faults import (
 )
 from .finding import Finding, fail, note, ok
 from .folders import FOLDERS
+from .images import check_images
 
 SHOWN = 3
 
@@ -69,7 +70,8 @@ def _raw(folder: Path) -> list[Finding]:
     if faults := faults_of_dataset_json(content):
         return [fail(subject, f"dataset.json: {'; '.join(faults)}")]
     if "dataset" in content:
-        return [ok(subject, f"{len(content['dataset'])} cases, listed in dataset.json")]
+        count = len(content["dataset"])
+        return [ok(subject, f"{count} cases, listed in dataset.json"), *check_images(folder, content)]
     ending = content["file_ending"]
     images = {name.rpartition("_")[0] for name in _files(folder / "imagesTr", ending)}
     labels = {name.removesuffix(ending) for name in _files(folder / "labelsTr", ending)}
@@ -80,7 +82,7 @@ def _raw(folder: Path) -> list[Finding]:
         findings.append(fail(subject, message, "add the labels, or move the images to imagesTs"))
     if orphans := sorted(labels - images):
         findings.append(note(subject, f"{len(orphans)} labels have no image: {_some(orphans)}"))
-    return findings or [ok(subject, f"{len(images)} cases")]
+    return [*(findings or [ok(subject, f"{len(images)} cases")]), *check_images(folder, content)]
 
 
 def _preprocessed(folder: Path, plans_name: str) -> list[Finding]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ...measure.machine import memory_gib
-from .finding import Finding, fail, note, ok, set_variable
+from .finding import Finding, fail, note, ok, set_variable, unset_variable
 
 # What nnU-Net takes where the variable is not set.
 DEFAULT_AUGMENTATION_WORKERS = 12
@@ -64,6 +64,10 @@ def _workers(variable: str, default: int, least: int, purpose: str, usable: int)
         if count < least:
             return default, fail(variable, f"{count} is not possible; at least {least} is needed", advice)
         message = f"{count} worker processes for {purpose}"
+    if count == 0:
+        # torch.set_num_threads(0), in nnunetv2's default_experiment_planner.py, static_estimate_VRAM_usage
+        message = "0: augmentation in the training's own process. nnU-Net's planner fails with it"
+        return count, note(variable, message, f"{unset_variable(variable)}   # for nnUNetv2_plan_and_preprocess")
     if count > usable:
         return count, note(variable, f"{message}, on {usable} usable processors", advice)
     return count, ok(variable, message)

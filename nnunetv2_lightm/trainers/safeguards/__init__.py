@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from ...nnunet_faults import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
 from .architectures import OtherArchitectureError, refuse_other_weights
+from .files import ImagesRefusedError, check_raw_files
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
 from .lock import FoldIsBeingTrainedError, fold_lock
 
-__all__ = ["FoldIsBeingTrainedError", "NotFiniteError", "OtherArchitectureError", "Safeguards", "safeguarded"]
+__all__ = [
+    "FoldIsBeingTrainedError",
+    "ImagesRefusedError",
+    "NotFiniteError",
+    "OtherArchitectureError",
+    "Safeguards",
+    "safeguarded",
+]
 
 # nnU-Net's blur (sigma up to 1) has kernels of up to 7 voxels; an axis has to be longer than the 3 it is padded with.
 SMALLEST_AXIS_VOXELS = 4
@@ -82,7 +91,26 @@ class Safeguards(nnUNetTrainer):
                 f"{len(missing)} files of the cases of fold {self.fold} are missing:{files}{more}\nPreprocess again "
                 f"({plan_again(self.plans_manager.dataset_name)}), or mend the split in {self._splits_file()}"
             )
+        self._check_channels([train, validation])
+        if self.local_rank == 0:
+            cases = {*train.identifiers, *validation.identifiers}
+            check_raw_files(self.plans_manager.dataset_name, self.dataset_json, cases, self.print_to_log_file)
         return train, validation
+
+    def _check_channels(self, datasets: Sequence[nnUNetBaseDataset]) -> None:
+        """Raises: ValueError: if a preprocessed image has other channels than dataset.json names."""
+        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        for dataset in datasets:
+            if not isinstance(dataset, nnUNetDatasetBlosc2):  # others would be read as a whole to learn their shape
+                continue
+            for case in dataset.identifiers:
+                channels = dataset.load_case(case)[0].shape[0]
+                if channels != len(names):
+                    raise ValueError(
+                        f"{case} was preprocessed with {channels} channels, {len(names)} are needed "
+                        f"({', '.join(map(str, names.values()))}): complete its files in imagesTr and preprocess again "
+                        f"({plan_again(self.plans_manager.dataset_name)})"
+                    )
 
     @classmethod
     def get_training_transforms(cls, patch_size: Sequence[int], *args: Any, **kwargs: Any) -> BasicTransform:

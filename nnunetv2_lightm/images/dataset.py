@@ -1,0 +1,151 @@
+"""The files of a raw data set in nnU-Net's format: images, labels, and whether the two belong together."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from .cases import THREADS, CheckedCases, check_cases, find_cases
+from .check import ImageFacts, check_label
+from .faults import ImageFault
+from .names import printable
+from .pairs import match
+from .values import exactly
+
+
+@dataclass
+class CheckedDataset:
+    """What was found in the files of a data set.
+
+    Attributes:
+        num_cases: That have an image.
+        faults: Why files must not be used, in whole sentences.
+        notes: What is odd.
+        never: Names of foreground labels that no readable label file holds.
+        num_foreground: Foreground labels in all.
+        num_labels: Label files that were read to the end.
+    """
+
+    num_cases: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    never: list[str] = field(default_factory=list)
+    num_foreground: int = 0
+    num_labels: int = 0
+
+
+def check_dataset_files(
+    folder: Path, dataset_json: Mapping[str, Any], *, cases: Collection[str] | None = None, thorough: bool = True
+) -> CheckedDataset:
+    """Check the images and labels that a data set is trained on, and the images of imagesTs.
+
+    Args:
+        folder: Of the data set, in nnUNet_raw.
+        dataset_json: Its content, with channel_names (or modality), labels and file_ending.
+        cases: Only these, and not imagesTs; None: all.
+        thorough: As of `check_image`; labels are read to the end if so.
+    """
+    ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
+    channel_names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    images, label_of, faults = _files(folder, dataset_json)
+    if cases is not None:
+        images = {case: files for case, files in images.items() if case in set(cases)}
+        faults = []
+    checked = check_cases(images, channel_names, ending, thorough=thorough)
+    result = CheckedDataset(len(images), faults + checked.faults)
+    notes = [(facts.path, note) for facts in checked.all_facts() for note in facts.notes]
+    known, seen = {0, *(value for values in labels.values() for value in values)}, set()
+    pairs = [(case, label_of[case]) for case in images if case in label_of and label_of[case].exists()]
+    for case, label in zip((case for case, _ in pairs), _labels([path for _, path in pairs])):
+        if isinstance(label, ImageFault):
+            result.faults.append(str(label))
+            continue
+        result.num_labels += 1
+        seen.update(label.values)
+        notes += [(label.path, note) for note in label.notes]
+        if label.values and (unknown := [value for value in label.values if value not in known]):
+            shown = ", ".join(map(exactly, unknown[:5]))
+            result.faults.append(f"{printable(label.path)} holds the values {shown}, which dataset.json does not name")
+        if case in checked.facts:
+            matched = match(label, checked.facts[case][0])
+            result.faults += [matched.fault] if matched.fault else []
+    if cases is None and (folder / "imagesTs").is_dir():
+        _add_test_images(result, notes, folder, channel_names, ending)
+    foreground = {name: values for name, values in labels.items() if name != "ignore" and values != (0,)}
+    result.num_foreground = len(foreground)
+    result.never = [name for name, values in foreground.items() if not seen & set(values)]
+    result.notes = [*grouped(notes), *_orientations(checked)]
+    return result
+
+
+def grouped(notes: Iterable[tuple[Path, str]]) -> list[str]:
+    """Notes of one kind as one sentence, with the first file that has it."""
+    kinds: dict[str, list[str]] = {}
+    for path, note in notes:
+        kinds.setdefault(note.partition(":")[0], []).append(f"{printable(path)} {note}")
+    return [texts[0] + (f" ({len(texts) - 1} more files alike)" if len(texts) > 1 else "") for texts in kinds.values()]
+
+
+def _files(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[dict[str, list[Path]], dict[str, Path], list[str]]:
+    """Images and label of each case, by dataset.json's list or by the folders."""
+    if "dataset" not in dataset_json:
+        images, faults = find_cases(folder / "imagesTr", dataset_json["file_ending"])
+        return images, {case: folder / "labelsTr" / f"{case}{dataset_json['file_ending']}" for case in images}, faults
+    listed = dataset_json["dataset"]
+
+    def located(name: str) -> Path:
+        return folder / os.path.expandvars(name)
+
+    images = {case: [located(name) for name in entry["images"]] for case, entry in listed.items()}
+    return images, {case: located(entry["label"]) for case, entry in listed.items()}, []
+
+
+def _labels(paths: list[Path]) -> list[ImageFacts | ImageFault]:
+    def read(path: Path) -> ImageFacts | ImageFault:
+        try:
+            return check_label(path)
+        except ImageFault as fault:
+            return fault
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(read, paths))
+
+
+def _values_by_name(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(int(item) for item in (value if isinstance(value, (list, tuple)) else (value,)))
+        for name, value in labels.items()
+    }
+
+
+def _add_test_images(
+    result: CheckedDataset, notes: list[tuple[Path, str]], folder: Path, channel_names: Mapping[str, str], ending: str
+) -> None:
+    images, faults = find_cases(folder / "imagesTs", ending)
+    checked = check_cases(images, channel_names, ending)
+    result.faults += faults + checked.faults
+    notes += [(facts.path, note) for facts in checked.all_facts() for note in facts.notes]
+
+
+def _orientations(checked: CheckedCases) -> list[str]:
+    """Whether axes point to different sides: nnU-Net's usual readers do not turn images alike."""
+    codes: Counter[str] = Counter()
+    for facts in checked.facts.values():
+        grid = facts[0].grid
+        if grid is not None and len(grid.size) == 3:
+            codes["".join(nibabel.aff2axcodes(np.diag([-1, -1, 1, 1]) @ grid.voxel_to_mm))] += 1
+    if len(codes) < 2:
+        return []
+    counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+    return [
+        f"the images' axes point to different sides ({counts}), and nnU-Net does not turn them: give all one "
+        'orientation, or set "overwrite_image_reader_writer" to SimpleITKIOWithReorient in dataset.json'
+    ]
