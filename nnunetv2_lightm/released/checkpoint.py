@@ -21,7 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
 from ..trainers import is_ours, nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
-from .safe_checkpoint import CheckpointError, load_safely
+from .safe_checkpoint import CheckpointError, check_extent, load_safely
 
 TRAINER_OF_THE_FORK = "nnUNetTrainerLightMUNet"
 # A parameter that only one revision has.
@@ -87,6 +87,7 @@ def read_released_checkpoint(path: Path) -> ReleasedCheckpoint:
     trainer = _trainer_of_same_revision(path, content["trainer_name"], weights)
     _require(path, "init_args", init_args, NEEDED_INIT_ARGS)
     configuration, dataset_json = init_args["configuration"], init_args["dataset_json"]
+    check_extent(path, "init_args", [init_args[name] for name in NEEDED_INIT_ARGS])
     plans, expected = _todays_plans_and_network(path, trainer, init_args["plans"], configuration, dataset_json)
     _compare(path, weights, expected)
     return ReleasedCheckpoint(

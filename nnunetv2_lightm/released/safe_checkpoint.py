@@ -1,8 +1,9 @@
-"""Loading a checkpoint of unknown origin: nothing in it can run code, and what is in the way is named."""
+"""Loading a checkpoint of unknown origin: nothing in it can run code, or take more memory than the file has bytes."""
 
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -27,6 +28,14 @@ UNPICKLING_ERRORS = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError),
     *(RuntimeError, TypeError, UnicodeDecodeError, ValueError),
 )
+# Further ones that torch allows take memory from a number alone, as bytearray(10**9) and Tensor(10**9) do.
+BOUNDED = re.compile(
+    r"torch\.(cuda\.)?\w+Storage|torch\.(device|Size|[a-z]+\d+\w*|bool)|torch\.serialization\._get_layout"
+    r"|torch\._utils\._rebuild_(tensor|tensor_v2|parameter|sparse_tensor|meta_tensor_no_storage)"
+    r"|collections\.OrderedDict|_codecs\.encode|numpy(\.\w+)*\.(scalar|dtype|\w+DType)"
+)
+MAX_PICKLE_BYTES, MAX_ENTRIES = 8 * 2**20, 10_000
+MAX_CONTENT = 8 * 2**20  # of plans and the like, which JSON writes out wherever a pickle refers to them again
 
 
 class CheckpointError(Exception):
@@ -35,6 +44,8 @@ class CheckpointError(Exception):
 
 def load_safely(path: Path) -> object:
     """Load a file of ``torch.save`` onto the CPU: tensors, plain Python objects and numpy scalars, nothing else.
+
+    The tensors are mapped from the file: what their storages say of their size allocates nothing.
 
     Raises:
         CheckpointError: if it is no such file, is cut off or damaged, or holds anything else.
@@ -46,10 +57,16 @@ def load_safely(path: Path) -> object:
     try:
         with safe_globals(ALLOWED):
             refused = sorted(get_unsafe_globals_in_checkpoint(str(path)))
-            if not refused:
-                return torch.load(path, map_location="cpu", weights_only=True)
+            unbounded = [] if refused else sorted(name for name in _globals(path) if not BOUNDED.fullmatch(name))
+            if not (refused or unbounded):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UNPICKLING_ERRORS as error:
         raise CheckpointError(f"{path}: cannot be loaded as a checkpoint: {_reason(error)}") from error
+    if unbounded:
+        raise CheckpointError(
+            f"{path}: refers to {', '.join(unbounded)}, which no checkpoint of nnU-Net does, and which could take any "
+            "amount of memory"
+        )
     raise CheckpointError(
         f"{path}: refers to {', '.join(refused)}, and loading that could run code that the file brings along; "
         "expected tensors, plain Python objects and numpy scalars alone"
@@ -65,11 +82,62 @@ def _check_archive(path: Path) -> None:
         )
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_sizes(path, archive)
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise CheckpointError(f"{path}: is damaged: {error}; copy or download it again") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy or download it again")
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """torch.save compresses nothing, and no part of its file counts twice: what is read is not more than the file."""
+    # TorchScript's code is compressed; torch.load refuses such a file without reading it.
+    entries = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+    if len(entries) > MAX_ENTRIES:
+        raise CheckpointError(f"{path}: has {len(entries):,} parts; a checkpoint has at most {MAX_ENTRIES:,}")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise CheckpointError(
+                f"{path}: {entry.filename} is compressed, from {entry.file_size:,} bytes to {entry.compress_size:,}; "
+                "torch.save compresses nothing: load and save it with torch, if you trust it"
+            )
+        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
+            raise CheckpointError(
+                f"{path}: {entry.filename} has {entry.file_size:,} bytes beside the tensors; expected at most "
+                f"{MAX_PICKLE_BYTES:,}"
+            )
+    total, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if total > size:
+        raise CheckpointError(f"{path}: its parts have {total:,} bytes, the file {size:,}; they lie over each other")
+
+
+def _globals(path: Path) -> set[str]:
+    """Dotted names that the pickles of a checked archive refer to; torch loads no other form than GLOBAL."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+    codes = [code for content in pickles for code in pickletools.genops(content)]
+    return {argument.replace(" ", ".") for code, argument, _ in codes if code.name == "GLOBAL"}
+
+
+def check_extent(path: Path, name: str, content: object) -> None:
+    """Refuse plans and the like that are small in a pickle, where parts are shared, and huge as JSON.
+
+    Raises:
+        CheckpointError: if written out they have more than ``MAX_CONTENT`` entries and characters.
+    """
+    extent, left = 0, [content]
+    while left:
+        value = left.pop()
+        extent += 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
+        if extent + len(left) > MAX_CONTENT:
+            raise CheckpointError(
+                f"{path}: {name} has more than {MAX_CONTENT:,} entries and characters when written out"
+            )
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            left += value
 
 
 def _reason(error: BaseException) -> str:

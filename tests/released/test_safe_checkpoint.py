@@ -6,13 +6,14 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nnunetv2_lightm.released.safe_checkpoint import NUMPY_SCALARS, CheckpointError, load_safely
+from nnunetv2_lightm.released.safe_checkpoint import NUMPY_SCALARS, CheckpointError, check_extent, load_safely
 
 MODULE_OF_NUMPY_1 = b"numpy.core.multiarray"
 
@@ -142,3 +143,117 @@ def test_a_changed_byte_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged: the checksum of .*data/0 is wrong"):
         load_safely(path)
+
+
+class Calls:
+    """Unpickles as a call of a function that torch allows."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def shared(levels: int) -> list:
+    """Small in a pickle, 2**levels lists when it is written out."""
+    content = ["text"]
+    for _ in range(levels):
+        content = [content, content]
+    return content
+
+
+def rewritten(path: Path, **changes) -> Path:
+    """The archive with its entries written in another way: compressed, or with an entry that counts again."""
+    other = path.with_name("other.pth")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w", **changes) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    return other
+
+
+def with_numel(path: Path, numel: int) -> Path:
+    """A tensor of 3 numbers and its storage say that they have more; their part of the archive stays as it is."""
+    other = path.with_name("other.pth")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith("data.pkl"):
+                number = b"J" + numel.to_bytes(4, "little")
+                for of_storage_and_shape in (b"K\x03tq", b"K\x03\x85"):
+                    assert data.count(of_storage_and_shape) == 1
+                    data = data.replace(of_storage_and_shape, number + of_storage_and_shape[2:])
+            target.writestr(name, data)
+    return other
+
+
+def many_parts(path: Path) -> Path:
+    with zipfile.ZipFile(path, "a") as archive:
+        for i in range(10_001):
+            archive.writestr(f"c/{i}", b"")
+    return path
+
+
+def overlapping(path: Path) -> Path:
+    """A second name for the part of the tensor: the central directory leads twice to the same bytes."""
+    with zipfile.ZipFile(path, "a") as archive:
+        (part,) = [entry for entry in archive.infolist() if entry.filename.endswith("data/0")]
+        archive.filelist += [part] * 3
+        archive._didModify = True
+    return path
+
+
+TENSOR = {"a": torch.zeros(3)}
+BOMBS = {
+    "bytearray": (
+        lambda path: saved(path, Calls(bytearray, 6 * 10**8)),
+        r"refers to __builtin__\.bytearray, .* memory",
+    ),
+    "tensor": (lambda path: saved(path, Calls(torch.Tensor, 6 * 10**8)), "refers to torch.Tensor, .* memory"),
+    "legacy_tensor": (lambda path: saved(path, Calls(torch.FloatTensor, 10**8)), r"refers to torch\.\w+, .* memory"),
+    "storage": (lambda path: saved(path, Calls(torch.UntypedStorage, 6 * 10**8)), "refers to torch.storage.UntypedSto"),
+    "deflated": (
+        lambda path: rewritten(saved(path, {"a": torch.zeros(10**7)}), compression=zipfile.ZIP_DEFLATED),
+        r"c/data\.pkl is compressed, from \d+ bytes to \d+; torch",
+    ),
+    "bzip2": (lambda path: rewritten(saved(path, TENSOR), compression=zipfile.ZIP_BZIP2), "is compressed"),
+    "numel": (lambda path: with_numel(saved(path, TENSOR), 2**29), "cannot be loaded"),
+    "parts": (lambda path: many_parts(saved(path, TENSOR)), "has 10,00. parts"),
+    "overlapping": (lambda path: overlapping(saved(path, {"a": torch.zeros(10**6)})), "they lie over each other"),
+    "large_pickle": (
+        lambda path: saved(path, [{}] + list(range(4 * 10**6))),
+        r"data.pkl has .* bytes beside the tensors",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BOMBS.values(), ids=BOMBS)
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_small_file_takes_little_memory(tmp_path, make, message):
+    path = make(tmp_path / "c.pth")
+    with memory_limited_to_mib(200), pytest.raises(CheckpointError, match=message):
+        load_safely(path)
+
+
+def test_shared_parts_are_not_written_out(tmp_path):
+    content = load_safely(saved(tmp_path / "c.pth", {"plans": shared(60)}))
+    with pytest.raises(CheckpointError, match=r"c\.pth: plans has more than 8,388,608 entries"):
+        check_extent(tmp_path / "c.pth", "plans", content)
+    check_extent(tmp_path / "c.pth", "plans", shared(10))
+    circle = []
+    circle.append(circle)
+    with pytest.raises(CheckpointError, match="entries"):
+        check_extent(tmp_path / "c.pth", "plans", circle)
+
+
+@contextmanager
+def memory_limited_to_mib(mib: int):
+    """The process may allocate so much more than it has."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + mib * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
