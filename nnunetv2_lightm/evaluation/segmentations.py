@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -92,11 +93,13 @@ class Segmentation:
         spacing: Of the voxels, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it, which makes one up in z
             for a slice of its own.
         facts: What is known of the file.
+        properties: What nnU-Net's reader says of it.
     """
 
     voxels: np.ndarray
     spacing: tuple[float, ...]
     facts: ImageFacts
+    properties: Mapping[str, Any]
 
 
 def check_segmentation(path: Path) -> ImageFacts:
@@ -126,7 +129,7 @@ def read_with_facts(path: Path, reader: BaseReaderWriter, *, known_values: Seque
     segmentation = channels[0]
     if not facts.values:  # of a format that was not looked into
         _require_known(path, np.unique(segmentation[~np.isin(segmentation, known_values)]), known_values)
-    return Segmentation(segmentation, tuple(float(length) for length in properties["spacing"]), facts)
+    return Segmentation(segmentation, tuple(float(length) for length in properties["spacing"]), facts, properties)
 
 
 def _require_known(path: Path, unknown: Sequence[float], known_values: Sequence[int]) -> None:

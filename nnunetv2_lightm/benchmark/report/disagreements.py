@@ -68,11 +68,21 @@ def disagreement_figure(
     draw_classes(grid[1], first.reference, classes, aspect)
     for axes, (name, section) in zip(grid[2:], sections.items(), strict=False):
         _draw_disagreements(axes, section, classes, ignored, aspect)
-        scores = score_case(predictions[name].prediction, predictions[name].reference, classes, ignored)[0]
-        counted = scores[~np.isnan(scores)]
-        _title(axes, f"{name}\nDSC {counted.mean():.3f}" if counted.size else name)
+        dsc = section.mean_dsc
+        if dsc is None:
+            dsc = mean_dsc(predictions[name].prediction, predictions[name].reference, classes, ignored)
+        _title(axes, name if np.isnan(dsc) else f"{name}\nDSC {dsc:.3f}")
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_figure(figure, output_png)
+
+
+def mean_dsc(
+    prediction: np.ndarray, reference: np.ndarray, classes: Mapping[str, tuple[int, ...]], ignored: int | None
+) -> float:
+    """The mean over the classes of a whole case that count; NaN without any."""
+    scores = score_case(prediction, reference, classes, ignored)[0]
+    counted = scores[~np.isnan(scores)]
+    return float(counted.mean()) if counted.size else float("nan")
 
 
 def _draw_disagreements(

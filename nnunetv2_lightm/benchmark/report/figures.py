@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -15,9 +14,9 @@ from matplotlib.patches import Patch
 from scipy.ndimage import binary_dilation
 
 from ...escaping import escape_mathtext
-from ...evaluation.scores import EvaluationError, class_mask, foreground_classes, score_case
-from ...evaluation.segmentations import choose_reader, read_segmentation
+from ...evaluation.scores import class_mask, foreground_classes, score_case
 from ...runs.training_log import read_training_log
+from .volumes import CaseReader, require_same_shape
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without the black.
 COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
@@ -34,6 +33,7 @@ class OverlayCase:
         reference: Label values of the ground truth.
         prediction: Label values.
         spacing_mm: (z, y, x); only y and x matter, as the aspect of the picture.
+        mean_dsc: Of the whole case, the mean over its classes; None where the arrays are the whole case.
     """
 
     case: str
@@ -41,6 +41,7 @@ class OverlayCase:
     reference: np.ndarray
     prediction: np.ndarray
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean_dsc: float | None = None
 
 
 def load_overlay_case(
@@ -65,25 +66,12 @@ def load_overlay_case(
         reader: dataset.json's `overwrite_image_reader_writer`, if it has one.
     Raises: EvaluationError: if a file cannot be read or is on another grid.
     """
-    image_reader = choose_reader(reference_file, file_ending, reader)
-    values = _label_values(labels)
-    reference = read_segmentation(reference_file, image_reader, known_values=values)
-    prediction = read_segmentation(prediction_file, image_reader, known_values=values)
-    try:
-        channels, properties = image_reader.read_images([str(image_file)])
-    except Exception as error:  # each reader raises errors of its own kind
-        raise EvaluationError(f"{image_file}: cannot be read by {type(image_reader).__name__}: {error}") from error
-    image = channels[0]
-    for file, array in ((reference_file, reference), (prediction_file, prediction)):
-        if array.shape != image.shape:
-            raise EvaluationError(f"{file} has the shape {array.shape}, its image {image_file} {image.shape}")
-    spacing_mm = tuple(float(s) for s in properties["spacing"])
-    geometry = properties.get("sitk_stuff")
-    if geometry is not None and len(geometry["spacing"]) == 3:
-        turned = [_to_lps(array, geometry) for array in (image, reference, prediction)]
-        image, reference, prediction = (sitk.GetArrayFromImage(volume) for volume in turned)
-        spacing_mm = turned[0].GetSpacing()[::-1]
-    return OverlayCase(case, image, reference, prediction, spacing_mm)
+    reader = CaseReader(reference_file, labels=labels, file_ending=file_ending, reader=reader)
+    reference, prediction = (reader.labels(file) for file in (reference_file, prediction_file))
+    image = reader.image(image_file)
+    for file, volume in ((reference_file, reference), (prediction_file, prediction)):
+        require_same_shape(file, volume, image_file, image)
+    return OverlayCase(case, image.voxels, reference.voxels, prediction.voxels, image.spacing_mm)
 
 
 def overlay_figure(
@@ -176,17 +164,6 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
     save_figure(figure, output_png)
 
 
-def _label_values(labels: Mapping[str, int | list[int]]) -> list[int]:
-    return sorted({0, *(v for value in labels.values() for v in (value if isinstance(value, list) else [value]))})
-
-
-def _to_lps(array: np.ndarray, geometry: Mapping[str, Sequence[float]]) -> sitk.Image:
-    volume = sitk.GetImageFromArray(array)
-    volume.SetSpacing(geometry["spacing"])
-    volume.SetDirection(geometry["direction"])
-    return sitk.DICOMOrient(volume, "LPS")
-
-
 def best_slice(case: OverlayCase, classes: Mapping[str, tuple[int, ...]]) -> int:
     """Index of the slice that shows the most; 0 of an image.
 
@@ -199,19 +176,31 @@ def best_slice(case: OverlayCase, classes: Mapping[str, tuple[int, ...]]) -> int
         )
     if case.image.ndim == 2:
         return 0
-    for segmentation in (case.reference, case.prediction):
-        areas = np.array([class_mask(segmentation, values).sum(axis=(1, 2)) for values in classes.values()])
-        if areas.any():
-            return int((areas / np.maximum(areas.max(axis=1, keepdims=True), 1)).sum(axis=0).argmax())
-    return case.image.shape[0] // 2
+    found = (slice_with_most(segmentation, classes) for segmentation in (case.reference, case.prediction))
+    return next((index for index in found if index is not None), case.image.shape[0] // 2)
+
+
+def slice_with_most(segmentation: np.ndarray, classes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Index of the slice of a volume with the most foreground, each class measured by its own largest area."""
+    areas = np.array([class_mask(segmentation, values).sum(axis=(1, 2)) for values in classes.values()])
+    if not areas.any():
+        return None
+    return int((areas / np.maximum(areas.max(axis=1, keepdims=True), 1)).sum(axis=0).argmax())
 
 
 def take_slice(case: OverlayCase, index: int) -> OverlayCase:
     """A volume reduced to one slice, which its name then tells; an image as it is."""
     if case.image.ndim == 2:
         return case
-    name = case.case if case.image.shape[0] == 1 else f"{case.case}, slice {index + 1} of {case.image.shape[0]}"
-    return OverlayCase(name, case.image[index], case.reference[index], case.prediction[index], case.spacing_mm)
+    name = slice_name(case.case, index, case.image.shape[0])
+    return replace(
+        case, case=name, image=case.image[index], reference=case.reference[index], prediction=case.prediction[index]
+    )
+
+
+def slice_name(case: str, index: int, depth: int) -> str:
+    """What a slice is called."""
+    return case if depth == 1 else f"{case}, slice {index + 1} of {depth}"
 
 
 def intensity_window(section: OverlayCase) -> tuple[float, float]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..results import BenchmarkResults, Run
-from .figures import OverlayCase, load_overlay_case
+from .case_slices import CaseFiles, load_slices
+from .figures import OverlayCase
 from .methods import Method
 
 
@@ -70,6 +71,7 @@ def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -
     Raises: EvaluationError: if a file is there but cannot be read.
     """
     loaded = LoadedOverlays()
+    there: dict[str, CaseFiles] = {}
     for method in methods:
         choices = [_files(run, case, results.file_ending) for run in method.scored if case in run.evaluation["cases"]]
         if not choices:
@@ -77,16 +79,12 @@ def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -
         files = next((files for files in choices if not _first_missing(files)), choices[0])
         if missing := _first_missing(files):
             loaded.missing[method.name] = missing
-            continue
+        else:
+            there[method.name] = CaseFiles(**files)
+    if there:
         with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's readers print remarks
-            loaded.predictions[method.name] = load_overlay_case(
-                case,
-                files["images"],
-                files["references"],
-                files["predictions"],
-                labels=results.labels,
-                file_ending=results.file_ending,
-                reader=results.reader,
+            loaded.predictions = load_slices(
+                case, there, labels=results.labels, file_ending=results.file_ending, reader=results.reader
             )
     return loaded
 
