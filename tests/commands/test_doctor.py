@@ -168,6 +168,13 @@ class TestLibraries:
         assert finding.status is Status.FAIL
         assert "nnunetv2 asks for torch" in finding.message
 
+    def test_torch_with_a_known_hole(self, monkeypatch, tmp_path):
+        stub_distribution(monkeypatch, tmp_path, "torch", "2.8.0")
+        stub_distribution(monkeypatch, tmp_path, "torchvision", "0.23.0", requires="torch==2.8.0")
+        finding = the_only(libraries.check_torch(probed()))
+        assert finding.status is Status.FAIL
+        assert "torch 2.8.0 is installed, but nnunetv2-lightm asks for torch >=2.10" in finding.message
+
     def test_library_that_kills_the_process(self, monkeypatch, tmp_path):
         (tmp_path / "timm").mkdir()
         (tmp_path / "timm" / "__init__.py").write_text("import os; os._exit(66)\n")

@@ -108,7 +108,7 @@ def test_without_monai_the_error_has_the_command_to_mend_it(builder, monkeypatch
     monkeypatch.setitem(sys.modules, "monai", None)
     for name in [name for name in sys.modules if name.startswith("monai.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ImportError, match=r"needs monai, which .* pip install \"monai>=1.5\""):
+    with pytest.raises(ImportError, match=r"needs monai, which .* pip install \"monai>=1\.5"):
         builder(1, 2, (32, 32))
 
 

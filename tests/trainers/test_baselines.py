@@ -163,5 +163,5 @@ def test_look_up_needs_no_monai(monkeypatch):
     trainers = import_module("nnunetv2_lightm.trainers")
     assert trainers.find_trainer("nnUNetTrainerUNETR_20epochs").__name__ == "nnUNetTrainerUNETR_20epochs"
     manager = PlansManager(make_plans())
-    with pytest.raises(ImportError, match=r"needs monai, which .* pip install \"monai>=1.5\""):
+    with pytest.raises(ImportError, match=r"needs monai, which .* pip install \"monai>=1\.5"):
         trainers.nnUNetTrainerUNETR.build_network_architecture(manager, manager.get_configuration("2d"), 1, 3)

@@ -45,13 +45,10 @@ def check_torch(found: dict[str, object]) -> list[Finding]:
     missing = [name for name, installed in versions.items() if installed is None]
     if missing:
         return [fail(subject, f"not installed: {', '.join(missing)}", f"{PIP} {' '.join(missing)}")]
-    wanted = _requirement("nnunetv2", "torch")
-    if wanted is not None and not wanted.specifier.contains(versions["torch"], prereleases=True):
-        message = f"torch {versions['torch']} is installed, but nnunetv2 asks for torch {wanted.specifier}"
-        return [fail(subject, message, f'{PIP} "{wanted}" torchvision --upgrade')]
-    mismatch = _torchvision_mismatch(versions, found)
-    if mismatch is not None:
-        return [mismatch]
+    unfit = _unfit_torch("nnunetv2", versions["torch"]) or _torchvision_mismatch(versions, found)
+    unfit = unfit or _unfit_torch(DISTRIBUTION, versions["torch"])
+    if unfit is not None:
+        return [unfit]
     for name in versions:
         error = found[name].get("error")
         if error is not None:
@@ -70,6 +67,14 @@ def check_device(found: dict[str, object]) -> list[Finding]:
     other = devices[-1]
     advice = f"add `-device {other}` to nnUNetv2_train and nnUNetv2_predict"
     return [note("device", f"torch sees no CUDA device, only {', '.join(devices)}: {advice}")]
+
+
+def _unfit_torch(owner: str, installed: str) -> Finding | None:
+    wanted = _requirement(owner, "torch")
+    if wanted is None or wanted.specifier.contains(installed, prereleases=True):
+        return None
+    message = f"torch {installed} is installed, but {owner} asks for torch {wanted.specifier}"
+    return fail("torch", message, f'{PIP} "{wanted}" torchvision --upgrade')
 
 
 def _torchvision_mismatch(versions: dict[str, str], found: dict[str, object]) -> Finding | None:
