@@ -56,7 +56,8 @@ def _study_on_one_page(app) -> None:
     study, target = REPOSITORY / "docs" / "study", Path(app.outdir, "study")
     text = (study / "report.md").read_text(encoding="utf-8")
     target.mkdir(parents=True, exist_ok=True)
-    page = html_page(text, text.partition("\n")[0].lstrip("# "), study)
+    pictures = {f"figures/{file.name}": file.read_bytes() for file in (study / "figures").glob("*.png")}
+    page = html_page(text, text.partition("\n")[0].lstrip("# "), pictures)
     (target / "report_on_one_page.html").write_text(page, encoding="utf-8")
 
 
