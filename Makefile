@@ -32,7 +32,7 @@ help:
 	@echo "make release  all that comes before an upload: version, changelog, wheels, prove"
 	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make lint   check style"
-	@echo "make bench  measure speed and memory beside nnU-Net's network and other scans, about 20 minutes"
+	@echo "make bench  measure speed and memory against nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)

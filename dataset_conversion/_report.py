@@ -21,7 +21,7 @@ class CaseReport:
         status: `converted`, `repaired` or `refused`.
         files: The source's files, relative to the source.
         reason: Why it was refused.
-        repairs: What was mended.
+        repairs: What was repaired.
         notes: What is odd but was left as it is.
         part: `train`, `val`, `test`, or `unlabelled` for imagesTs without a label; None if refused.
     """

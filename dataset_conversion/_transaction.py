@@ -1,6 +1,6 @@
 """All or nothing: a data set's folders in nnUNet_raw and nnUNet_preprocessed appear together and whole, or not at all.
 
-Work goes on in a folder beside each target, WORK_PREFIX + data set, with `new` in it and, while the two are exchanged,
+Work happens in a folder next to each target, WORK_PREFIX + data set, with `new` in it and, while the two are exchanged,
 `old`. The order of the renames makes every state that a kill can leave behind readable to the next run: as long as
 `new` of nnUNet_raw is there the exchange is not finished and is undone, and afterwards only rubbish is left. A lock
 that dies with its process tells a killed run from a running one.
@@ -90,7 +90,7 @@ class DatasetTransaction:
 
 
 class _FolderPair:
-    """A data set's two targets and the two working folders beside them."""
+    """A data set's two targets and the two working folders next to them."""
 
     def __init__(self, raw: Path, preprocessed: Path, dataset: str) -> None:
         self.dataset = dataset

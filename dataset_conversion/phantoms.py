@@ -43,7 +43,7 @@ def write_lits_phantoms(
     """Write CT-like volumes of an abdomen in the layout of the LiTS challenge.
 
     Each is an int16 NIfTI in HU with a body, a liver with one to three tumours, and a spine, ribs, lungs, spleen,
-    kidneys, stomach and aorta beside it. The spacing differs from case to case and is wider along z. A case depends
+    kidneys, stomach and aorta next to it. The spacing differs from case to case and is wider along z. A case depends
     on `seed` and its own number only, so more cases leave the first ones as they are. Files that exist are replaced.
 
     Args:

@@ -1,4 +1,4 @@
-"""The command line ``nnUNetv2_lightm``: names the commands and hands over to the one that is called.
+"""The command line ``nnUNetv2_lightm``: lists the commands and runs the one that is called.
 
 A command is a module with ``main(argv) -> exit code``, imported only when it is called: ``--help`` and ``doctor`` work
 also where torch or nnunetv2 is broken.
@@ -19,7 +19,7 @@ PROGRAM = "nnUNetv2_lightm"
 COMMANDS = {
     "doctor": (
         "commands.doctor.command",
-        "say whether a training would start, and if not what to mend",
+        "check whether training can start, and print the fix if not",
     ),
     "backends": ("commands.backends", "list the scan backends and why one is not usable"),
     "complexity": ("commands.complexity", "count parameters and MACs as the paper did, and truly"),
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
                 "commands:",
                 *(f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()),
                 "",
-                f"`{PROGRAM} COMMAND --help` tells more. Training and prediction are nnU-Net's own commands:",
+                f"`{PROGRAM} COMMAND --help` says more. Training and prediction are nnU-Net's own commands:",
                 "  nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerLightMUNet",
             ]
         ),

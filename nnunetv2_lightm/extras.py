@@ -1,6 +1,6 @@
-"""Optional libraries: imported when they are used, and named with the command that installs them where they are not.
+"""Optional libraries: imported on use; where one is missing, the error gives the command that installs it.
 
-Their versions stand in pyproject.toml, in one of the extras.
+Their versions are in pyproject.toml, in one of the extras.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def import_extra(module: str, user: str) -> ModuleType:
 
 
 def install_command(distribution: str) -> str:
-    """The command that installs a library, in the version that we ask for."""
+    """The command that installs a library, in a version this package supports."""
     try:
         requirements = [Requirement(line) for line in requires("nnunetv2-lightm") or []]
     except PackageNotFoundError:  # imported from a checkout that was not installed

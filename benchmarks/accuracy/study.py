@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results", HERE.parents[1] / "docs" / "study"
 VARIANT_TRAINERS, EXT_TRAINER = HERE / "variants", "nnUNet_extTrainer"
 RUN_FAILED = 1  # exit code of a comparison of which a run failed; others are worth their time
-TITLE = "LightM-UNet beside nnU-Net and others, on a CPU"
+TITLE = "LightM-UNet compared with nnU-Net and others, on a CPU"
 RIVALS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
 METHODS = (
     *RIVALS,

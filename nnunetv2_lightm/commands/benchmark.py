@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         logs = escape_terminal(settings.folder / "logs")
         print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {logs}")
         return 1
-    files = f"results:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, report.md beside it"
+    files = f"results:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, and report.md"
     print(escape_terminal(f"\n{files}"))
     return 0
 

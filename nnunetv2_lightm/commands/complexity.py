@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_lightm complexity",
         usage="%(prog)s [-h] (--paper | -tr NAME [NAME ...] -d DATASET -c CONFIGURATION [-p PLANS]) [options]",
         description="Parameters and multiply-adds (MACs). With --paper: Tables 1, 2 and 3 of the LightM-UNet paper, as "
-        "it counted beside the true counts, and what its claims are worth; needs thop and MONAI (extras `paper` and "
+        "it counted and truly, and what its claims are worth; needs thop and MONAI (extras `paper` and "
         "`baselines`). Otherwise: what trainers build for a configuration, with seconds and memory of a forward pass "
         "and a training step measured here.",
     )

@@ -100,7 +100,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--dataset-json",
         type=Path,
         metavar="FILE",
-        help="names the labels (default: the one in the prediction folder or beside the references)",
+        help="names the labels (default: the one in the prediction folder or next to the references)",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of every case (of predictions)")
     parser.add_argument(

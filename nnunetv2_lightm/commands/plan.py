@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     planning = import_module("nnunetv2_lightm.planning.datasets")
     try:
-        # nnU-Net's planner prints every attempt; what came of them is printed below.
+        # nnU-Net's planner prints every attempt; the result is printed below.
         with contextlib.redirect_stdout(io.StringIO()):
             plans = planning.plan_dataset(
                 arguments.dataset,
@@ -53,14 +53,14 @@ def _report(plans, plans_name: str) -> str:
     return "\n".join(
         [
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows),
-            "A training step's memory, estimated: on a GPU under autocast, never measured on one; on a CPU with the",
-            "compiled layers, beside what the process takes anyway.",
+            "Estimated memory of a training step: on a GPU under autocast (counted, never measured on one), and on a",
+            "CPU with the compiled layers, on top of what the process needs anyway.",
             "",
             escape_terminal(plans.file),
-            *(["3d_cascade_fullres is in there too: 3d_fullres after 3d_lowres."] if "3d_lowres" in names else []),
+            *(["It also has 3d_cascade_fullres: 3d_fullres after 3d_lowres."] if "3d_lowres" in names else []),
             *([f"Already preprocessed: {', '.join(there)}."] if there else []),
             "",
-            "Next; the first training is by nnU-Net's stock recipe, the second by ours:",
+            "Next (the first training uses nnU-Net's stock recipe, the second ours):",
             *(f"  {command}" for command in commands),
         ]
     )
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_lightm plan",
         description="Write a plans file that names LightMUNet as the network, so that any trainer of nnU-Net trains it "
         "with -p, the stock one too. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
-        "planned for what LightMUNet needs. The data set's fingerprint is extracted if it is not there.",
+        "planned for what LightMUNet needs. The data set's fingerprint is extracted if it is missing.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What the paper says of its network's size beside that of others, and where it says so."""
+"""What the paper claims about its network's size compared with others, and where."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ class CausalConv1d(nn.Conv1d):
 class Mamba1Block(SelectiveSSM):
     """Mamba: ``Linear(SSM(SiLU(conv(Linear(x)))) * SiLU(Linear(x)))`` along a sequence.
 
-    Names, shapes and initial distributions of the parameters are those of ``mamba_ssm.Mamba``, so that state dicts go
-    either way; the SSM's stand beside the others, hence the base class. One projection, ``in_proj``, makes both the
-    sequence (first half of its channels) and the gate. The linear layers but dt_proj have no bias.
+    Names, shapes and initial distributions of the parameters are those of ``mamba_ssm.Mamba``, so state dicts go either
+    way; the SSM's parameters are on the same level as the others, hence the base class. One projection, ``in_proj``,
+    makes both the sequence (first half of its channels) and the gate. Only dt_proj has a bias.
 
     Args:
         d_model: Channels of input and output.

@@ -1,4 +1,4 @@
-"""The machine that a measurement belongs to."""
+"""The machine a measurement was made on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
 
 
 def machine(*more_packages: str) -> dict[str, str]:
-    """Processor, memory, system and versions; a package that is not installed is said to be absent."""
+    """Processor, memory, system and versions; packages that are missing are listed as such."""
     memory = memory_gib()
     return {
         "processor": processor(),

@@ -1,4 +1,4 @@
-"""Transient memory: what a piece of work needs while it runs, on top of what the process holds before."""
+"""Transient memory: what work needs while it runs, on top of what the process already holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 def transient_mib(run: Callable[[], object]) -> float:
     """Peak RSS of this process while it runs minus RSS before, in MiB.
 
-    Warm up first: what is loaded or allocated once and kept would be counted.
+    Warm up first; otherwise what is loaded once and kept counts too.
 
     Raises: OSError: where :func:`not_measurable_reason` gives a reason.
     """
@@ -33,7 +33,7 @@ def not_measurable_reason() -> str | None:
 
 
 def _give_back_freed_memory() -> None:
-    """So that what the warm-up has left behind is not used without being seen."""
+    """Otherwise memory that the warm-up freed would be reused unseen."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""Timing: the candidates take turns, so that whatever else the machine does meets all of them alike."""
+"""Timing in turns: whatever else the machine does affects all candidates alike."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def alternate(
             samples[name] += _turn(run, effort.turn_seconds, clock)
         rounds += 1
         spent = clock() - begin
-        # The next round shall end in time as well.
+        # The next round must end in time as well.
         if rounds >= effort.least_rounds and spent * (rounds + 1) / rounds > effort.seconds:
             break
     return {name: Spread.of(samples[name]) if name in samples else None for name in candidates}

@@ -1,4 +1,4 @@
-"""nnU-Net's training log: the text files that a training, and each of its resumptions, leaves in a fold's folder."""
+"""nnU-Net's training log: the text files that a training and each continuation leave in a fold's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _FILE_NAME = re.compile(r"training_log_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)_(\d+)\.txt")
 _LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?): (?P<message>.*)")
-# A number that stands alone: the 32 of np.float32(0.5) is none.
+# A separate number: not the 32 of np.float32(0.5).
 _NUMBER = re.compile(r"(?<![\w.])-?(?:nan|inf|\d[\d.]*(?:e[-+]?\d+)?)")
 
 
@@ -34,8 +34,8 @@ class EpochRecord:
 def read_training_log(path: Path) -> list[EpochRecord]:
     """Read the log files of a training and merge them by epoch.
 
-    A resumption starts from the last checkpoint; epochs that it trains again, and later ones, count as it trained
-    them. An epoch that was not finished is left out.
+    A continuation starts from the last checkpoint; epochs it trains again replace the earlier ones. Unfinished epochs
+    are left out.
 
     Args:
         path: Folder of a fold, or one of its `training_log_*.txt`.

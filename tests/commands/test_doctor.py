@@ -1,4 +1,4 @@
-"""commands/doctor/: every fault is made for real and has to be named, with the way to mend it."""
+"""commands/doctor/: every fault is made for real and has to be named, with the fix."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestWholeScreen:
         printed = capsys.readouterr().out
         assert "FAIL" not in printed
         assert f"{TRAINER} is found, by the autoload" in printed
-        assert printed.splitlines()[-1].startswith("A training would start")
+        assert printed.splitlines()[-1].startswith("Training can start")
         assert len(printed.splitlines()) <= 25
 
     def test_everything_is_wrong_at_once(self, monkeypatch, capsys, tmp_path):

@@ -151,15 +151,15 @@ class TestScreen:
             "                    do this\n"
             "FAIL  long subject  bad\n"
             "\n"
-            "A training would not start. To mend:\n"
+            "Training cannot start. To fix it:\n"
             "  long subject\n"
             "      first\n"
             "      second"
         )
 
     def test_notes_are_pointed_at(self):
-        assert render.as_text([note("a", "odd")]).endswith("A training would start; mind the notes.")
-        assert render.as_text([ok("a", "good")]).endswith("A training would start.")
+        assert render.as_text([note("a", "odd")]).endswith("Training can start; read the notes.")
+        assert render.as_text([ok("a", "good")]).endswith("Training can start.")
 
     @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
     def test_colour_on_a_terminal_only(self, monkeypatch, no_color, coloured):

@@ -176,7 +176,7 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
 
 
 def doctor(environment: Environment, install: Install) -> None:
-    """A training would start: the exit code is 0. It says which wheel is installed."""
+    """Training can start: the exit code is 0. It says which wheel is installed."""
     folders = {
         name: str(environment.root.parent / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     }

@@ -42,7 +42,7 @@ class FakeEnvironment:
     def command(self, program, command, *_, **__):
         assert self.installed
         if command == "doctor":
-            fail_if(self.breaks == "doctor", "all is lost\nA training would not start.")
+            fail_if(self.breaks == "doctor", "all is lost\nTraining cannot start.")
             tag = "cp313-cp313-linux" if self.breaks == "tag" else "py3-none-any"
             message = f"1.0, wheel {tag} from /wheels"
             finding = {"subject": "nnunetv2-lightm", "status": "OK", "message": message}
@@ -105,7 +105,7 @@ def test_all_passed(run, capsys):
     ("breaks", "message"),
     [
         ("install", "FAILED: ERROR: No matching distribution found"),
-        ("doctor", "FAILED: A training would not start."),
+        ("doctor", "FAILED: Training cannot start."),
         ("tag", "FAILED: doctor does not say `wheel py3-none-any from` but: 1.0, wheel cp313-cp313-linux from /wheels"),
         ("backend", "FAILED: the backend on the CPU is ['cpu_native'], expected torch_chunked"),
         ("uninstall", "FAILED: the uninstallation left or took 1 files, such as trace.pth"),

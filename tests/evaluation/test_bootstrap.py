@@ -1,4 +1,4 @@
-"""Bootstrap intervals: beside scipy's, with scores that do not count, and with few cases."""
+"""Bootstrap intervals: against scipy's, with scores that do not count, and with few cases."""
 
 from __future__ import annotations
 

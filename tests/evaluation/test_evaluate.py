@@ -1,4 +1,4 @@
-"""Evaluation: hand-computed, beside nnU-Net's own summary, and on input that cannot be evaluated."""
+"""Evaluation: hand-computed, against nnU-Net's own summary, and on input that cannot be evaluated."""
 
 from __future__ import annotations
 

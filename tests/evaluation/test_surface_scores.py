@@ -1,4 +1,4 @@
-"""HD95 and NSD: by hand, beside MONAI's own function, with empty masks, and without MONAI."""
+"""HD95 and NSD: by hand, against MONAI's own function, with empty masks, and without MONAI."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _find(name):
     except Exception as error:
         message = (
             f"nnunetv2-lightm cannot be imported by {sys.executable}: {type(error).__name__}: {error}. "
-            "`nnUNetv2_lightm doctor` says what to mend; NNUNETV2_LIGHTM_AUTOLOAD=0 leaves its trainers out."
+            "Run `nnUNetv2_lightm doctor` for the fix; NNUNETV2_LIGHTM_AUTOLOAD=0 leaves its trainers out."
         )
         if name.startswith("nnUNetTrainerLightMUNet"):
             raise ImportError(message) from error

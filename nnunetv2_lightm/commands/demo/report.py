@@ -1,4 +1,4 @@
-"""What the demo ends with: table, pictures, and the commands as a script."""
+"""The demo's report: table, pictures, and the commands as a script."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .steps import DemoSettings, demo_environment
 NUM_PICTURED_CASES = 3
 
 _OWN_DATA = """\
-# What the demo ran. For your own data, let the three nnUNet_ folders below be yours, and
-#   nnUNetv2_lightm convert lits /path/to/LiTS     (or lay the data out as nnU-Net's documentation says)
+# What the demo ran. For your own data, set the three nnUNet_ folders below to yours and run
+#   nnUNetv2_lightm convert lits /path/to/LiTS     (or use nnU-Net's raw format)
 #   nnUNetv2_plan_and_preprocess -d 801 -c 3d_fullres --verify_dataset_integrity
 #   nnUNetv2_train 801 3d_fullres 0 -tr nnUNetTrainerLightMUNet -device cpu
 #   nnUNetv2_predict -i IMAGES -o PREDICTIONS -d 801 -c 3d_fullres -f 0 -tr nnUNetTrainerLightMUNet -device cpu
@@ -32,7 +32,7 @@ def write_report(settings: DemoSettings, steps: Sequence[Step], seconds: Mapping
     """Write REPORT.md, commands.sh, segmentations.png and training_curve.png into the demo's folder.
 
     Args:
-        settings: Of the demo.
+        settings: The demo's settings.
         steps: In order.
         seconds: Wall-clock time of each step by name.
     Returns: Tables and where the files are, as Markdown.
@@ -77,7 +77,7 @@ def write_report(settings: DemoSettings, steps: Sequence[Step], seconds: Mapping
 
 
 def commands_script(environment: Mapping[str, str], steps: Sequence[Step]) -> str:
-    """A shell script that does the steps without the demo."""
+    """A shell script that runs the same steps without the demo."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     commands = [shlex.join(step.command) for step in steps]
     return "\n".join(["#!/bin/sh", _OWN_DATA, "set -e", *exports, "", *commands, ""])

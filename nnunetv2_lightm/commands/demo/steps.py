@@ -28,7 +28,7 @@ class DemoSettings:
         shape: Voxels of a phantom, (z, y, x).
         spacing_mm: Voxel size at which nnU-Net trains, (z, y, x).
         gpu_memory_gb: Memory that nnU-Net's planner plans for; decides the patch size.
-        seed: Of the phantoms and of the split.
+        seed: Seed of the phantoms and of the split.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class DemoSettings:
 
 
 def demo_environment(folder: Path) -> dict[str, str]:
-    """The demo's own three folders, and what suits a small machine unless the user set it."""
+    """The demo's own three folders, and settings for a small machine unless the user has set them."""
     workers = str(min(2, os.cpu_count() or 1))
     small = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_npp", "nnUNet_nps"), workers)
     # Threads that spin while they wait take the cores from the augmentation workers and from everything else.

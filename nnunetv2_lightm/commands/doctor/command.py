@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm doctor``: one screen that says whether a training would start, and if not what to mend."""
+"""``nnUNetv2_lightm doctor``: checks whether training can start, and prints the fix if not."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ HERE: tuple[Callable[[], list[Finding]], ...] = (folders.check_folders, machine.
 
 
 def main(argv: list[str]) -> int:
-    """Print the findings. Returns 1 when a training could not start, else 0."""
+    """Print the findings. Returns 0 if training can start, 1 if not."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm doctor",
-        description="Say whether a training would start on this machine, and if not why and how to mend it.",
-        epilog="Exit code: 0 if a training would start, 1 if not.",
+        description="Check whether training can start on this machine; if not, print why and the fix.",
+        epilog="Exit code: 0 if training can start, 1 if not.",
     )
     parser.add_argument(
         "--dataset",
         metavar="DATASET",
-        help="look also at this data set, by its name or id; its raw images and labels are read to their ends",
+        help="also check this data set, by its name or id; its raw images and labels are read to their ends",
     )
     parser.add_argument("--plans", default="nnUNetPlans", metavar="NAME", help="its plans (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--print-trainer-path",
         action="store_true",
-        help="print only the directory to put into nnUNet_extTrainer where the autoload cannot work",
+        help="print only the directory to add to nnUNet_extTrainer where autoload cannot work",
     )
     arguments = parser.parse_args(argv)
     if arguments.print_trainer_path:

@@ -113,14 +113,14 @@ def _configuration(folder: Path, plans: dict[str, Any], configuration: str, endi
     try:
         splits = _read(splits_file) if splits_file.exists() else []
     except _Unreadable as error:
-        return [fail(subject, str(error), f"mend {splits_file} or remove it: nnU-Net makes a new one")]
+        return [fail(subject, str(error), f"fix {splits_file} or remove it: nnU-Net makes a new one")]
     if faults := faults_of_splits(splits):
         message = f"{splits_file}: {'; '.join(faults[:SHOWN])}"
-        return [fail(subject, message, f"mend {splits_file} or remove it: nnU-Net makes a new one")]
+        return [fail(subject, message, f"fix {splits_file}, or remove it: nnU-Net makes a new one")]
     wanted = sorted({*cases, *(case for split in splits for part in ("train", "val") for case in split[part])})
     if missing := missing_files(data, wanted, ground_truth=(folder / "gt_segmentations", ending)):
         message = f"{len(missing)} files are missing: {_some(missing)}"
-        return [fail(subject, message, again, f"or mend the split, {splits_file}")]
+        return [fail(subject, message, again, f"or fix the split, {splits_file}")]
     return [ok(subject, f"{len(cases)} cases, patch {settings['patch_size']}, batch size {settings['batch_size']}")]
 
 

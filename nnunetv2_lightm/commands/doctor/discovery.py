@@ -54,7 +54,7 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
             SUBJECT,
             f"{broken['path']} in {boot.EXT_TRAINER_VARIABLE} breaks the search, also for all directories after it: "
             f"{_error(broken)}",
-            f"mend that directory, or take it out of {boot.EXT_TRAINER_VARIABLE}",
+            f"fix that directory, or remove it from {boot.EXT_TRAINER_VARIABLE}",
         )
     if boot.switched_off():
         switch = f"{boot.SWITCH_VARIABLE}={os.environ[boot.SWITCH_VARIABLE]}"

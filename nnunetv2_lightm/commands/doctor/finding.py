@@ -1,4 +1,4 @@
-"""What a check says: one line, and what to do about it."""
+"""The result of a check: one line, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"(\$HOME(?=[/\\]))?[\w@%+=:,./\\ -]*", re.ASCII)
 
 
 class Status(str, Enum):
-    """How bad it is. ``FAIL`` alone keeps a training from starting."""
+    """Severity. Only ``FAIL`` keeps training from starting."""
 
     OK = "OK"
     NOTE = "NOTE"
@@ -24,7 +24,7 @@ class Status(str, Enum):
 class Finding:
     """One line of the doctor's screen.
 
-    ``remedy`` holds what the user can paste or do, one step a line; empty where there is nothing to do.
+    ``remedy`` holds what the user can paste or do, one step per line; empty where there is nothing to do.
     """
 
     status: Status
@@ -46,7 +46,7 @@ def fail(subject: str, message: str, *remedy: str) -> Finding:
 
 
 def set_variable(name: str, value: object) -> str:
-    """The shell line that sets an environment variable, for the shell that is usual on this system."""
+    """The shell line that sets an environment variable, for this system's usual shell."""
     # In double quotes, which leave $HOME to the shell; whatever else has a meaning there is quoted.
     quoted = f'"{value}"' if _PLAIN.fullmatch(str(value)) else escape_shell(value)
     return f"$env:{name} = {quoted}" if os.name == "nt" else f"export {name}={quoted}"

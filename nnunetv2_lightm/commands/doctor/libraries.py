@@ -1,4 +1,4 @@
-"""Whether nnunetv2 is the one we are made for, and whether torch, torchvision and timm agree with it."""
+"""Whether nnunetv2 has a supported version, and torch, torchvision and timm match it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIP = "python -m pip install"
 
 
 def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
-    """The version of nnunetv2 beside the range that our own metadata asks for, and that it is the installed one."""
+    """Whether the installed nnunetv2 is in the range our metadata asks for, and is the one Python imports."""
     subject = "nnunetv2"
     needed = _requirement(DISTRIBUTION, "nnunetv2")
     if needed is None:
@@ -39,7 +39,7 @@ def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
 
 
 def check_torch(found: dict[str, object]) -> list[Finding]:
-    """That torch, torchvision and timm can be imported together: nnU-Net's search for a trainer imports all three."""
+    """Whether torch, torchvision and timm can be imported together; nnU-Net's trainer search imports all three."""
     subject = "torch"
     versions = {name: _version(name) for name in ("torch", "torchvision", "timm")}
     missing = [name for name, installed in versions.items() if installed is None]
@@ -81,7 +81,7 @@ def _torchvision_mismatch(versions: dict[str, str], found: dict[str, object]) ->
     wanted = _requirement("torchvision", "torch")
     error = found["torchvision"].get("error", "")
     disagree = wanted is not None and not wanted.specifier.contains(versions["torch"], prereleases=True)
-    # What a torchvision built for another torch dies of: operators not registered, or a library that cannot be linked.
+    # How a torchvision built for another torch fails: operators not registered, or a library that cannot be linked.
     broken = any(sign in error for sign in ("torchvision::", "undefined symbol", "torchvision/_C", "Symbol not found"))
     if not (disagree or broken):
         return None
@@ -111,7 +111,7 @@ def _version(distribution_name: str) -> str | None:
 
 
 def _installed_path(package: str) -> Path | None:
-    """Where pip has put the package; None for an editable install, which lists none of its files."""
+    """Where pip put the package; None for an editable install, which lists no files."""
     files = distribution(package).files or []
     init = next((file for file in files if file.parts == (package, "__init__.py")), None)
     return None if init is None else Path(init.locate()).parent

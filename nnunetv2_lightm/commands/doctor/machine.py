@@ -1,4 +1,4 @@
-"""The processors and the memory, beside the number of worker processes nnU-Net starts."""
+"""Processors and memory, compared with the number of worker processes nnU-Net starts."""
 
 from __future__ import annotations
 

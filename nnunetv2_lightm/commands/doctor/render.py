@@ -1,4 +1,4 @@
-"""How findings are shown: a screen for people, JSON for programs."""
+"""Findings as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def as_json(findings: list[Finding]) -> str:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """One line a finding, then the verdict with what to mend."""
+    """One line per finding, then the verdict and the fixes."""
     # Names of data sets, folders and errors of other plug-ins come from anywhere.
     findings = [
         replace(
@@ -42,8 +42,8 @@ def as_text(findings: list[Finding]) -> str:
     failures = [finding for finding in findings if finding.status is Status.FAIL]
     if not failures:
         notes = any(finding.status is Status.NOTE for finding in findings)
-        return "\n".join([*lines, "", "A training would start" + ("; mind the notes." if notes else ".")])
-    lines += ["", "A training would not start. To mend:"]
+        return "\n".join([*lines, "", "Training can start" + ("; read the notes." if notes else ".")])
+    lines += ["", "Training cannot start. To fix it:"]
     for failure in failures:
         steps = failure.remedy or (failure.message,)
         lines += [f"  {failure.subject}", *(f"      {step}" for step in steps)]
