@@ -26,7 +26,8 @@ ALLOWED_PARTS = {
     "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
-    "trainers": {"ops", "layers", "networks", "files", "nnunet_faults", "images"},
+    "optim": set(),
+    "trainers": {"ops", "layers", "networks", "optim", "files", "nnunet_faults", "images"},
     "planning": {"files", "nnunet"},
     "measure": set(),
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
@@ -55,7 +56,7 @@ ALLOWED_USERS = {
         "commands.doctor.probe",  # it runs in a process of its own
     },
     "torch": {
-        *("", "ops", "layers", "networks", "trainers", "complexity", "benchmark", "released"),
+        *("", "ops", "layers", "networks", "optim", "trainers", "complexity", "benchmark", "released"),
         *("evaluation.surface_scores", "commands.doctor.probe"),
     },
     "monai": {"networks.monai_networks", "evaluation.surface_scores"},

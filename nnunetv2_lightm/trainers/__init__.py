@@ -11,6 +11,7 @@ from .ablations import (
     nnUNetTrainerLightMUNetSelfAttention,
 )
 from .baselines import (
+    nnUNetTrainerPlainMuon,
     nnUNetTrainerSegResNet,
     nnUNetTrainerSwinUNETR,
     nnUNetTrainerUMambaBot,
@@ -18,7 +19,7 @@ from .baselines import (
     nnUNetTrainerUNETR,
 )
 from .budgets import split_budget, with_budget
-from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetPaperSGD
+from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetMuon, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .names import elsewhere, nearest_trainer, search_trainer
 from .safeguards.files import watch_predictions
@@ -27,6 +28,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
     for trainer in (
         nnUNetTrainerLightMUNet,
+        nnUNetTrainerLightMUNetMuon,
         nnUNetTrainerLightMUNetPaperSGD,
         nnUNetTrainerLightMUNetConv3,
         nnUNetTrainerLightMUNetSelfAttention,
@@ -37,6 +39,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
         nnUNetTrainerSwinUNETR,
         nnUNetTrainerUMambaBot,
         nnUNetTrainerUMambaEnc,
+        nnUNetTrainerPlainMuon,
         nnUNetTrainerLightMUNetReleased,
         nnUNetTrainerLightMUNetReleasedFirst,
     )

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
 from ..layers import SelectiveSSM
 from ..ops import select_backend
 from .checkpoints import AtomicCheckpoints
-from .safeguards import Safeguards
-
-
-class Recipe(NamedTuple):
-    """An optimiser; the learning rate falls by nnU-Net's poly schedule."""
-
-    optimizer: type[torch.optim.Optimizer]
-    initial_lr: float
-    weight_decay: float
+from .recipes import Recipe
+from .safeguards import Safeguards, safeguarded
 
 
 class PluginTrainer(Safeguards, AtomicCheckpoints):
     """100 epochs, as all networks of the LightM-UNet paper have; the network's size in the log.
 
-    Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. What differs
-    between trainers is in class attributes, so that none has to repeat nnU-Net's constructor for it.
+    Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. A trainer says
+    which network it makes and with which recipe it trains it; what else differs is in class attributes, so that none
+    has to repeat nnU-Net's constructor for it.
     """
 
     recipe: Recipe | None = None  # None: nnU-Net's SGD
@@ -45,14 +40,44 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         self.enable_deep_supervision = self.deep_supervision
         self.save_every = self.epochs_between_checkpoints
         if self.recipe is not None:
-            _, self.initial_lr, self.weight_decay = self.recipe
+            self.initial_lr, self.weight_decay = self.recipe.initial_lr, self.recipe.weight_decay
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network for a configuration; nnU-Net calls this in training and in prediction."""
+        network = cls.make_network(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        # Before nnU-Net hands it to DDP, which gives all processes the weights of the first one.
+        if cls.recipe is not None and cls.recipe.initialise is not None:
+            cls.recipe.initialise(network)
+        return safeguarded(network)
+
+    @classmethod
+    def make_network(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool,
+    ) -> nn.Module:
+        """The network of this trainer, with its own initial weights; nnU-Net's: that of the plans."""
+        return nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         if self.recipe is None:
             return super().configure_optimizers()
-        parameters = self.network.parameters()
-        optimizer = self.recipe.optimizer(parameters, lr=self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return self.recipe.optimizer_for(self.network, self.num_epochs, self.initial_lr, self.weight_decay)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Nothing to switch unless the trainer has deep supervision: the network returns one map of logits."""

@@ -1,4 +1,5 @@
-"""Trainers of the networks that the LightM-UNet paper compares with, beside nnU-Net's own: MONAI's, and U-Mamba.
+"""Trainers of the networks that the LightM-UNet paper compares with: MONAI's, U-Mamba, and nnU-Net's own
+with our recipe.
 
 Loss, epochs and the rest are those of our other trainers, so that network and optimiser alone differ.
 """
@@ -13,8 +14,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from ..networks import UMambaBot, UMambaEnc, segresnet, swin_unetr, unetr
-from ._base import PluginTrainer, Recipe
-from .safeguards import safeguarded
+from ._base import PluginTrainer
+from .recipes import UNET_MUON, Recipe
 
 
 class _MonaiTrainer(PluginTrainer):
@@ -23,17 +24,16 @@ class _MonaiTrainer(PluginTrainer):
     builder: Callable[..., nn.Module]
 
     @classmethod
-    def build_network_architecture(
+    def make_network(
         cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
-        enable_deep_supervision: bool = False,
+        enable_deep_supervision: bool,
     ) -> nn.Module:
-        """The network for a configuration, of which it takes the patch size alone; it has no deep supervision."""
-        network = cls.builder(num_input_channels, num_output_channels, configuration_manager.patch_size)
-        return safeguarded(network)
+        """Of the plans only the patch size enters; there is no deep supervision."""
+        return cls.builder(num_input_channels, num_output_channels, configuration_manager.patch_size)
 
 
 class nnUNetTrainerSegResNet(_MonaiTrainer):
@@ -68,13 +68,13 @@ class _UMambaTrainer(PluginTrainer):
     deep_supervision = True
 
     @classmethod
-    def build_network_architecture(
+    def make_network(
         cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
-        enable_deep_supervision: bool = True,
+        enable_deep_supervision: bool,
     ) -> nn.Module:
         """The network with the stages of the plans' U-Net; a residual block for each convolution of a plain one.
 
@@ -90,7 +90,7 @@ class _UMambaTrainer(PluginTrainer):
                 f"{cls.__name__} takes its stages from plans for one of nnU-Net's U-Nets: nnUNetv2_train ... -p "
                 "nnUNetPlans, or -p nnUNetResEncUNetMPlans"
             )
-        network = get_network_from_plans(
+        return get_network_from_plans(
             f"{cls.network_class.__module__}.{cls.network_class.__qualname__}",
             architecture,
             configuration_manager.network_arch_init_kwargs_req_import,
@@ -98,7 +98,6 @@ class _UMambaTrainer(PluginTrainer):
             num_output_channels,
             deep_supervision=enable_deep_supervision,
         )
-        return safeguarded(network)
 
 
 class nnUNetTrainerUMambaBot(_UMambaTrainer):
@@ -111,3 +110,14 @@ class nnUNetTrainerUMambaEnc(_UMambaTrainer):
     """U-Mamba_Enc: nnU-Net's SGD 1e-2 with Nesterov momentum 0.99, weight decay 3e-5, poly schedule, 100 epochs."""
 
     network_class = UMambaEnc
+
+
+class nnUNetTrainerPlainMuon(PluginTrainer):
+    """nnU-Net's own network of the plans, with nnUNetTrainerLightMUNetMuon's optimiser: Muon 2e-3 on its kernels, AdamW
+    1e-3 on the rest, weight decay 1e-2, poly schedule, 100 epochs. Deep supervision, as stock.
+
+    Is it the network or the optimiser? Compared with stock nnU-Net, the optimiser alone differs.
+    """
+
+    deep_supervision = True
+    recipe = UNET_MUON

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from ..networks import LightMUNetReleased
-from .lightm_unet import nnUNetTrainerLightMUNet
-from .safeguards import safeguarded
+from ._base import PluginTrainer
+from .recipes import RELEASED_ADAM
 
 
-class nnUNetTrainerLightMUNetReleased(nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetReleased(PluginTrainer):
     """The released network, head revision, and the released recipe: Adam 1e-4 (weight decay 1e-5, eps 1e-5), poly
     schedule, 100 epochs of 250 iterations, CE + Dice, gradient clipping at 12, training in float32.
 
@@ -22,6 +21,8 @@ class nnUNetTrainerLightMUNetReleased(nnUNetTrainerLightMUNet):
     """
 
     revision = "head"
+    recipe = RELEASED_ADAM
+    epochs_between_checkpoints = 1
 
     def __init__(
         self,
@@ -32,22 +33,18 @@ class nnUNetTrainerLightMUNetReleased(nnUNetTrainerLightMUNet):
         device: torch.device = torch.device("cuda"),
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-4
-        self.weight_decay = 1e-5
         self.grad_scaler = None
 
     @classmethod
-    def build_network_architecture(
+    def make_network(
         cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
-        enable_deep_supervision: bool = False,
+        enable_deep_supervision: bool,
     ) -> nn.Module:
-        """The network for a configuration; nnU-Net calls this in training and in prediction.
-
-        Of the plans only the number of dimensions enters.
+        """Of the plans only the number of dimensions enters.
 
         Raises:
             ValueError: if deep supervision is asked for, which the released network has not.
@@ -55,14 +52,7 @@ class nnUNetTrainerLightMUNetReleased(nnUNetTrainerLightMUNet):
         if enable_deep_supervision:
             raise ValueError(f"{cls.__name__}: enable_deep_supervision is True; the released network has none")
         dims = len(configuration_manager.patch_size)
-        network = LightMUNetReleased(num_input_channels, num_output_channels, spatial_dims=dims, revision=cls.revision)
-        return safeguarded(network)
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay, eps=1e-5
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs, exponent=0.9)
+        return LightMUNetReleased(num_input_channels, num_output_channels, spatial_dims=dims, revision=cls.revision)
 
     def train_step(self, batch: dict) -> dict:
         return self._checked_step(self._float32_step, batch)

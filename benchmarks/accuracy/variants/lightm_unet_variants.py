@@ -6,6 +6,8 @@ to.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,27 +15,24 @@ from torch import Tensor, nn
 from nnunetv2_lightm import trainers
 from nnunetv2_lightm.layers import depthwise_conv, upsample
 from nnunetv2_lightm.networks import LightMUNet
-from nnunetv2_lightm.trainers._base import PluginTrainer, Recipe
-from nnunetv2_lightm.trainers.safeguards import safeguarded
+from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
+from nnunetv2_lightm.trainers.recipes import ADAMW
 
 
 class nnUNetTrainerLightMUNetLR3e3(trainers.nnUNetTrainerLightMUNet):
     """Three times the learning rate: AdamW 3e-3."""
 
-    recipe = Recipe(torch.optim.AdamW, initial_lr=3e-3, weight_decay=1e-2)
+    recipe = replace(ADAMW, initial_lr=3e-3)
 
 
 class nnUNetTrainerLightMUNetLR3e4(trainers.nnUNetTrainerLightMUNet):
     """A third of the learning rate: AdamW 3e-4."""
 
-    recipe = Recipe(torch.optim.AdamW, initial_lr=3e-4, weight_decay=1e-2)
+    recipe = replace(ADAMW, initial_lr=3e-4)
 
 
-class nnUNetTrainerLightMUNetSGD(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetSGD(LightMUNetTrainer):
     """Stock nnU-Net's optimiser: SGD 1e-2, Nesterov momentum 0.99, weight decay 3e-5."""
-
-    recipe = None
-    configure_optimizers = PluginTrainer.configure_optimizers
 
 
 class nnUNetTrainerLightMUNetDeepSupervision(trainers.nnUNetTrainerLightMUNet):
@@ -58,16 +57,15 @@ class nnUNetTrainerLightMUNetFullSkip(trainers.nnUNetTrainerLightMUNet):
     """A skip connection at full resolution, from the stem, which the paper's network does not have."""
 
     @classmethod
-    def build_network_architecture(
-        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    def make_network(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
     ) -> nn.Module:
-        network = FullSkipLightMUNet(
+        return FullSkipLightMUNet(
             num_input_channels,
             num_output_channels,
             spatial_dims=len(configuration_manager.patch_size),
             strides=configuration_manager.pool_op_kernel_sizes,
         )
-        return safeguarded(network)
 
 
 class FullSkipLightMUNet(LightMUNet):

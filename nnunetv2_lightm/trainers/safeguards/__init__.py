@@ -21,12 +21,14 @@ from .architectures import OtherArchitectureError, refuse_other_weights
 from .files import ImagesRefusedError, check_raw_files
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
 from .lock import FoldIsBeingTrainedError, fold_lock
+from .recipes import OtherRecipeError, refuse_other_recipe
 
 __all__ = [
     "FoldIsBeingTrainedError",
     "ImagesRefusedError",
     "NotFiniteError",
     "OtherArchitectureError",
+    "OtherRecipeError",
     "Safeguards",
     "safeguarded",
 ]
@@ -67,6 +69,7 @@ class Safeguards(nnUNetTrainer):
                 f"{folder} holds no preprocessed cases. Make them: "
                 f"{plan_again(self.plans_manager.dataset_name, self.configuration_name)}"
             ) from error
+        refuse_other_recipe(self.optimizer)
 
     def get_tr_and_val_datasets(self) -> tuple:
         """As nnU-Net's, which notices a file that is missing only when chance draws the case, or after the training."""
@@ -164,8 +167,8 @@ class Safeguards(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         try:
             super().load_checkpoint(filename_or_checkpoint)
-        except OtherArchitectureError as error:
-            raise OtherArchitectureError(f"{filename_or_checkpoint}: {error}") from None
+        except (OtherArchitectureError, OtherRecipeError) as error:
+            raise type(error)(f"{filename_or_checkpoint}: {error}") from None
 
     def _splits_file(self) -> str:
         return os.path.join(self.preprocessed_dataset_folder_base, "splits_final.json")

@@ -1,0 +1,142 @@
+"""Muon for the matrices, AdamW for all else, in one optimiser, which is what nnU-Net checkpoints, scales and schedules.
+
+Own code, not ``torch.optim.Muon``: nnU-Net 2.8 runs with PyTorch from 2.1 on, which has Muon since 2.9, a version that
+nnU-Net refuses; and that one takes matrices alone (no convolution kernels), one after the other, in bfloat16 on every
+processor. ``tests/optim`` compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from .polar import POLAR_EXPRESS, Coefficients, polar_factor
+
+# The root mean square of an AdamW update, in learning rates (Liu et al. 2025, section 2.2).
+RMS_OF_ADAMW = 0.2
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) on groups with ``muon=True``, AdamW (Loshchilov & Hutter 2019) on the others.
+
+    With G the gradient of a matrix W and B the running mean of its gradients,
+
+        U = polar(momentum * B + (1 - momentum) * G)
+        W <- (1 - lr' * weight_decay) * W - lr' * 0.2 * sqrt(max(rows, columns)) * U
+
+    where lr' is ``muon_lr_factor`` times the learning rate of the group. The factor with the root gives the update the
+    root mean square of AdamW's, so that the two share learning rates (Liu et al. 2025, arXiv:2502.16982, equation 4).
+    A kernel counts as the matrix (out, in * kernel size).
+
+    All groups have one learning rate ``lr``, since nnU-Net's poly schedule sets the same for all.
+
+    Args:
+        params: Dictionaries of torch's parameter groups.
+        lr: Learning rate of AdamW.
+        weight_decay: Decoupled from the gradient, as in AdamW.
+        muon_lr_factor: Muon's learning rate is so many times AdamW's.
+        momentum: Of Muon; Nesterov's.
+        coefficients: Of the polynomials in :func:`.polar_factor`.
+        dtype: Of the matrix products there; None: bfloat16 where that is fast, otherwise float32.
+        betas: Of AdamW.
+        eps: Of AdamW.
+
+    Raises:
+        ValueError: if a parameter for Muon has less than two axes.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict],
+        lr: float = 1e-3,
+        *,
+        weight_decay: float = 1e-2,
+        muon_lr_factor: float = 2.0,
+        momentum: float = 0.95,
+        coefficients: Coefficients = POLAR_EXPRESS,
+        dtype: torch.dtype | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "muon": False,
+            "muon_lr_factor": muon_lr_factor,
+            "momentum": momentum,
+            "coefficients": coefficients,
+            "dtype": dtype,
+            "betas": betas,
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for parameter in group["params"] if group["muon"] else ():
+            if parameter.ndim < 2:
+                shape = tuple(parameter.shape)
+                raise ValueError(f"Muon is for matrices and kernels; a parameter of shape {shape} belongs to AdamW")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step; parameters without a gradient stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                (self._muon if group["muon"] else self._adamw)(parameters, group)
+        return loss
+
+    def _muon(self, parameters: list[Tensor], group: dict) -> None:
+        lr, momentum = group["lr"] * group["muon_lr_factor"], group["momentum"]
+        by_shape = defaultdict(list)  # matrices of one shape are multiplied together
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+            update = parameter.grad.lerp(mean, momentum).flatten(1)
+            by_shape[update.shape, update.device, update.dtype].append((parameter, update))
+        for ((rows, columns), *_), members in by_shape.items():
+            updates = torch.stack([update for _, update in members])
+            factors = polar_factor(updates, group["coefficients"], group["dtype"])
+            for (parameter, _), factor in zip(members, factors, strict=True):
+                parameter.mul_(1 - lr * group["weight_decay"])
+                parameter.add_(
+                    factor.reshape(parameter.shape), alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(rows, columns))
+                )
+
+    def _adamw(self, parameters: list[Tensor], group: dict) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )

@@ -1,0 +1,64 @@
+"""The polar factor of matrices, by matrix products alone.
+
+Muon steps along the polar factor of the momentum: U V^T of its singular value decomposition U S V^T. Odd polynomials of
+the matrix that bring all singular values near 1 approach it without a decomposition ("Newton-Schulz").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# (a, b, c) of the polynomial a x + b x^3 + c x^5, for each step.
+Coefficients = Sequence[tuple[float, float, float]]
+
+# Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the same polynomial in each step.
+JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
+
+# Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932, algorithm 1: in each step the polynomial
+# that is best for the singular values that the steps before leave, of those from 0.001 to 1; slackened by 1.01, as
+# there, against the rounding of bfloat16.
+POLAR_EXPRESS: Coefficients = tuple(
+    (a / 1.01, b / 1.01**3, c / 1.01**5)
+    for a, b, c in (
+        (8.28721201814563, -23.595886519098837, 17.300387312530933),
+        (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+        (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+        (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+        (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    )
+)
+
+
+def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtype | None = None) -> Tensor:
+    """The polar factors, approximately: their singular values are near 1 where the matrix's own are not tiny.
+
+    Args:
+        matrices: (batch, rows, columns).
+        coefficients: One polynomial for each step.
+        dtype: Of the matrix products; None: :func:`fast_dtype`.
+
+    Returns: The same shape and dtype as the matrices. The factor of a zero matrix is zero.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # the smaller of the two Gram matrices
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)  # Frobenius: no singular value is larger
+    x = (x / norm.clamp(min=torch.finfo(x.dtype).tiny)).to(dtype or fast_dtype(x.device))
+    for a, b, c in coefficients:
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies matrices in it, as far as PyTorch can tell; otherwise float32."""
+    if device.type == "cuda":
+        native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in older versions of PyTorch
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,42 @@
+"""An optimiser's state of another recipe: refused in one sentence, where PyTorch takes it or stops with a riddle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+# Options that tell optimisers apart and that PyTorch has had in all versions.
+TELLING = ("betas", "momentum", "muon")
+
+
+class OtherRecipeError(RuntimeError):
+    """The checkpoint was made with another recipe; the message says how to go on."""
+
+
+def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:
+    """Make an optimiser's ``load_state_dict`` refuse the state of an optimiser that treats the parameters otherwise.
+
+    PyTorch compares the numbers of groups and of parameters alone, and stops in the first step, or never, if an
+    optimiser is given what another one remembers.
+    """
+    optimizer.register_load_state_dict_pre_hook(_compare)
+
+
+def _compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
+    given, own = _groups(state["param_groups"]), _groups(optimizer.param_groups)
+    if given != own:
+        raise OtherRecipeError(
+            f"the checkpoint is of another recipe: its optimiser had {_said(given)}; this trainer's, "
+            f"{type(optimizer).__name__}, has {_said(own)}. Go on with the trainer that made the checkpoint (-tr), or "
+            "begin a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
+        )
+
+
+def _groups(param_groups: list[Mapping]) -> list[tuple]:
+    """Of each group: its size, and which of the telling options it has; ``muon`` counts where it is on."""
+    return [(len(g["params"]), *(name for name in TELLING if name in g and g[name] is not False)) for g in param_groups]
+
+
+def _said(groups: list[tuple]) -> str:
+    return " and ".join(f"{size} parameters ({', '.join(options) or 'plain'})" for size, *options in groups)
