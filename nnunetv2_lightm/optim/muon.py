@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from .polar import POLAR_EXPRESS, Coefficients, polar_factor
+from .polar import THREE_STEPS, Coefficients, polar_factor
 
 # The root mean square of an AdamW update, in learning rates (Liu et al. 2025, section 2.2).
 RMS_OF_ADAMW = 0.2
@@ -58,7 +58,7 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 1e-2,
         muon_lr_factor: float = 2.0,
         momentum: float = 0.95,
-        coefficients: Coefficients = POLAR_EXPRESS,
+        coefficients: Coefficients = THREE_STEPS,
         dtype: torch.dtype | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..networks.initialisation import initialise_near_identity
-from ..optim import POLAR_EXPRESS, MuonAdamW
+from ..optim import MuonAdamW
 
 
 def one_group(network: nn.Module, weight_decay: float) -> list[dict]:
@@ -113,9 +113,9 @@ RELEASED_ADAM = Recipe(torch.optim.Adam, initial_lr=1e-4, weight_decay=1e-5, opt
 
 def muon(*to_adamw: str, initialise: Callable[[nn.Module], None] | None = None) -> Recipe:
     """AdamW 1e-3, and Muon 2e-3 for all matrices but those of the layers named; weight decay 1e-2."""
-    options = {"muon_lr_factor": 2.0, "momentum": 0.95, "coefficients": POLAR_EXPRESS[:3]}
+    options = {"muon_lr_factor": 2.0, "momentum": 0.95}
     groups = MuonGroups(to_adamw)
-    return Recipe(MuonAdamW, 1e-3, 1e-2, options, groups, initialise)
+    return Recipe(MuonAdamW, 1e-3, 1e-2, options=options, parameter_groups=groups, initialise=initialise)
 
 
 LIGHTM_UNET_MUON = muon(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 
-from nnunetv2_lightm.optim import JORDAN, POLAR_EXPRESS, fast_dtype, polar_factor
+from nnunetv2_lightm.optim import FIVE_STEPS, JORDAN, THREE_STEPS, fast_dtype, polar_factor
+from nnunetv2_lightm.optim.polar import SLACK, SMALLEST_OF_THREE_STEPS
 
 SHAPES = [(32, 32), (64, 32), (32, 64), (7, 3), (1, 5), (5, 1), (1, 1)]
 CPU = torch.device("cpu")
@@ -21,41 +25,59 @@ def matrices_with(singular_values: torch.Tensor, rows: int, columns: int) -> tup
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_five_steps_come_near_the_exact_factor(rows, columns, dtype):
-    """Of singular values that differ by a factor of ten, as the paper's theorem has it: within its interval."""
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.17), (torch.bfloat16, 0.19)])
+def test_five_steps_come_near_the_exact_factor(rows, columns, dtype, tolerance):
     torch.manual_seed(0)
     given, expected = matrices_with(torch.logspace(0, -1, min(rows, columns)), rows, columns)
-    found = polar_factor(given, POLAR_EXPRESS, dtype)
+    found = polar_factor(given, FIVE_STEPS, dtype)
     assert found.shape == given.shape and found.dtype == given.dtype
-    error = torch.linalg.matrix_norm(found - expected, ord=2)
-    assert float(error) < (0.12 if dtype == torch.float32 else 0.15)
+    assert torch.linalg.matrix_norm(found - expected, ord=2) < tolerance
 
 
-@pytest.mark.parametrize(("coefficients", "lowest", "highest"), [(JORDAN, 0.6, 1.25), (POLAR_EXPRESS, 0.85, 1.15)])
-def test_singular_values_from_a_hundredth_on_come_near_one(coefficients, lowest, highest):
+@pytest.mark.parametrize(
+    ("coefficients", "smallest", "lowest", "highest"),
+    [(JORDAN, 0.01, 0.65, 1.25), (THREE_STEPS, 0.01, 0.7, 1.3), (FIVE_STEPS, 0.001, 0.84, 1.16)],
+)
+def test_singular_values_from_the_smallest_on_come_near_one(coefficients, smallest, lowest, highest):
+    """Of the matrix divided by its Frobenius norm; 0.9 of it is in the first one."""
     torch.manual_seed(0)
-    given, _ = matrices_with(torch.logspace(0, -2, 48), 48, 96)
-    values = torch.linalg.svdvals(polar_factor(given, coefficients, torch.float32))
-    assert lowest < values.min() and values.max() < highest
+    values = torch.logspace(math.log10(smallest), -1.5, 48)
+    values[0] = 0.9
+    values[1] = (1 - values.square().sum() + values[1] ** 2).sqrt()
+    given, _ = matrices_with(values, 48, 96)
+    found = torch.linalg.svdvals(polar_factor(given, coefficients, torch.float32))
+    assert lowest < found.min() and found.max() < highest
+
+
+def test_each_of_three_steps_is_the_best_for_what_the_one_before_leaves():
+    """A linear program: the largest distance from 1 over the singular values, as small as it gets."""
+    low, high = SMALLEST_OF_THREE_STEPS, 1.0
+    for a, b, c in THREE_STEPS:
+        x = np.concatenate([np.geomspace(low, high, 2000), np.linspace(low, high, 2000)])
+        powers, distance = np.stack([x, x**3, x**5], axis=1), -np.ones((len(x), 1))
+        upper, lower = np.hstack([powers, distance]), np.hstack([-powers, distance])
+        limits, bounds = np.repeat([1.0, -1.0], len(x)), [(None, None)] * 3 + [(0, None)]
+        best = linprog([0, 0, 0, 1], np.vstack([upper, lower]), limits, bounds=bounds).x
+        np.testing.assert_allclose([a * SLACK, b * SLACK**3, c * SLACK**5], best[:3], rtol=1e-3)
+        low, high = 1 - best[3], 1 + best[3]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
 def test_the_scale_of_a_matrix_does_not_count(dtype, scale):
-    """Gradients that a loss scale has shrunk or enlarged. A power of two is exact, ten times one nearly."""
+    """Gradients that a loss scale has shrunk or enlarged, whose squares are no numbers of float32 any more."""
     torch.manual_seed(0)
     given = torch.randn(3, 16, 24)
-    expected = polar_factor(given, POLAR_EXPRESS, dtype)
-    torch.testing.assert_close(polar_factor(given * scale, POLAR_EXPRESS, dtype), expected, atol=2e-2, rtol=0)
+    expected = polar_factor(given, THREE_STEPS, dtype)
+    torch.testing.assert_close(polar_factor(given * scale, THREE_STEPS, dtype), expected, atol=3e-2, rtol=0)
 
 
 def test_zero_stays_zero_and_the_others_of_a_batch_do_not_mind():
     torch.manual_seed(0)
     given = torch.randn(2, 8, 8)
-    alone = polar_factor(given[1:], POLAR_EXPRESS, torch.float32)
+    alone = polar_factor(given[1:], THREE_STEPS, torch.float32)
     given[0] = 0
-    found = polar_factor(given, POLAR_EXPRESS, torch.float32)
+    found = polar_factor(given, THREE_STEPS, torch.float32)
     assert not found[0].any()
     torch.testing.assert_close(found[1:], alone)
 
