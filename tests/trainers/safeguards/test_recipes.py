@@ -1,0 +1,67 @@
+"""--c from a checkpoint of another recipe: refused, saying how to go on; its weights can be taken."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+from nnunetv2_lightm.trainers.safeguards import OtherRecipeError
+
+ADAMW, MUON = "nnUNetTrainerLightMUNet_2epochs_1iters", "nnUNetTrainerLightMUNetMuon_2epochs_1iters"
+SGD = "nnUNetTrainerLightMUNetPaperSGD_2epochs_1iters"
+BATCH = {"data": torch.arange(4096.0).sin().view(2, 1, 8, 16, 16), "target": torch.ones(2, 1, 8, 16, 16)}
+
+
+@pytest.fixture
+def checkpoint(dataset):
+    """Of a trainer of that name after one step: its trainer and its file."""
+
+    def make(name: str):
+        trainer = dataset.trainer(name)
+        trainer.initialize()
+        trainer.train_step(BATCH)
+        file = Path(trainer.output_folder, "checkpoint_latest.pth")
+        trainer.save_checkpoint(str(file))
+        return trainer, file
+
+    return make
+
+
+@pytest.mark.parametrize(("of", "by"), [(ADAMW, MUON), (MUON, ADAMW), (SGD, ADAMW), (MUON, SGD)])
+def test_another_recipe_is_refused(dataset, checkpoint, of, by):
+    """Put under this trainer's name, as a version would find it that has another recipe for the name."""
+    _, file = checkpoint(of)
+    trainer = dataset.trainer(by)
+    target = Path(trainer.output_folder, file.name)
+    shutil.copyfile(file, target)
+    with pytest.raises(OtherRecipeError) as error:
+        dataset.continued(trainer)
+    said = str(error.value)
+    assert said.startswith(f"{target}: the checkpoint is of another recipe: its optimiser had ")
+    assert "(-tr)" in said and "-pretrained_weights" in said
+
+
+@pytest.mark.parametrize("name", [ADAMW, MUON, SGD])
+def test_its_own_is_continued(dataset, checkpoint, name):
+    stopped, _ = checkpoint(name)
+    continued = dataset.trainer(name)
+    dataset.continued(continued)
+    losses = [float(trainer.train_step(BATCH)["loss"]) for trainer in (stopped, continued)]
+    assert losses[0] == losses[1]
+    for mine, theirs in zip(stopped.network.parameters(), continued.network.parameters()):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("of", "by"), [(ADAMW, MUON), (MUON, ADAMW)])
+def test_its_weights_can_be_taken(dataset, checkpoint, of, by):
+    """-pretrained_weights; the heads stay the new network's."""
+    source, file = checkpoint(of)
+    trainer = dataset.trainer(by)
+    trainer.initialize()
+    load_pretrained_weights(trainer.network, str(file))
+    assert torch.equal(trainer.network.bottleneck[0].projection.weight, source.network.bottleneck[0].projection.weight)
+    assert trainer.train_step(BATCH)["loss"] > 0
