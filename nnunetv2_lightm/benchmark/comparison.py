@@ -43,7 +43,8 @@ class Comparison:
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
                 print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
                 return False
-            calibration = load_calibration(self.settings.calibration_file)
+            file = self.settings.calibration_file
+            calibration = load_calibration(file) if self.settings.timings or file.exists() else None
             self.runs = plan_runs(self.settings, calibration)
             tasks = [run_task(self.settings, run) for run in self.runs]
             self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
@@ -53,16 +54,18 @@ class Comparison:
             write_report([self.write()], self.settings.folder, self.settings.title)
         return not self.failures
 
-    def _outlook(self, calibration: Calibration) -> str:
-        """How long what is left takes."""
+    def _outlook(self, calibration: Calibration | None) -> str:
+        """How long what is left takes, where every trainer is calibrated."""
         left = [run for run in self.runs if run.key not in self.complete]
+        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
+        if calibration is None or any(run.trainer not in calibration.trainers for run in left):
+            return f"\n{done}\n"
         seconds = sum(
             calibration.trainers[run.trainer].median.training_seconds(
                 run.epochs, run.iterations_per_epoch, run.validation_iterations_per_epoch
             )
             for run in left
         )
-        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
         return f"\n{done}; training the others takes about {format_seconds(seconds)}, by the calibration\n"
 
     def write(self) -> BenchmarkResults:

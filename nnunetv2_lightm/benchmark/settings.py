@@ -50,6 +50,7 @@ class Settings:
         title: For people.
         command: As it was called.
         calibration_of: Folder of another comparison, whose calibration is taken; None: it is measured.
+        timings: Measure what a trainer costs, where it is not known. Without, the budget must name iterations.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Settings:
     title: str
     command: str
     calibration_of: Path | None = None
+    timings: bool = True
 
     @property
     def equal(self) -> str:

@@ -88,8 +88,8 @@ class PlannedRun:
         return settings.folder / "evaluations" / f"{self.key}.json"
 
 
-def plan_runs(settings: Settings, calibration: Calibration) -> list[PlannedRun]:
-    """All trainers with the first seed and fold, then with the next.
+def plan_runs(settings: Settings, calibration: Calibration | None) -> list[PlannedRun]:
+    """All trainers with the first seed and fold, then with the next; a budget of iterations needs no calibration.
 
     Raises: BudgetTooSmall: naming the trainer of which not one iteration fits.
     """
@@ -107,17 +107,17 @@ def plan_runs(settings: Settings, calibration: Calibration) -> list[PlannedRun]:
     ]
 
 
-def _budget(budget: str | float, calibration: Calibration, trainer: str) -> tuple[str, int, int, int]:
+def _budget(budget: str | float, calibration: Calibration | None, trainer: str) -> tuple[str, int, int, int]:
     """Suffix, epochs, and training and validation iterations of an epoch."""
-    found = calibration.trainers[trainer]
     if isinstance(budget, str):
         match = BUDGET.fullmatch(budget)
         suffix, epochs = budget, int(match["epochs"])
         if match["iterations"] is None:
+            found = calibration.trainers[trainer]
             return suffix, epochs, found.iterations_per_epoch, found.validation_iterations_per_epoch
         iterations = int(match["iterations"])
     else:
-        epochs, iterations = largest_budget(found.median, budget)
+        epochs, iterations = largest_budget(calibration.trainers[trainer].median, budget)
         suffix = f"{epochs}epochs_{iterations}iters"
     return suffix, epochs, iterations, validation_iterations(iterations)
 
@@ -153,7 +153,7 @@ def run_task(settings: Settings, run: PlannedRun) -> Task:
 def preparation_tasks(settings: Settings) -> list[Task]:
     """What the report says of each trainer's network, then the calibration of all of them together."""
     counted = [_task(settings, f"complexity_{name}", [_complexity(settings, name)]) for name in settings.trainers]
-    return [*counted, _task(settings, "calibration", [_calibration(settings)])]
+    return [*counted, _task(settings, "calibration", [_calibration(settings)])] if settings.timings else counted
 
 
 def complexity_file(settings: Settings, trainer: str) -> Path:
@@ -164,7 +164,8 @@ def _complexity(settings: Settings, trainer: str) -> Step:
     output = complexity_file(settings, trainer)
     model = ("-tr", trainer, "-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans)
     # Memory of a patch can be measured on these two.
-    measured = ("-device", settings.device) if settings.device in ("cpu", "cuda") else ("--count-only",)
+    measurable = settings.timings and settings.device in ("cpu", "cuda")
+    measured = ("-device", settings.device) if measurable else ("--count-only",)
     command = ("nnUNetv2_lightm", "complexity", *model, *measured, "--format", "json", "-o", str(output))
     return Step(f"{_short(trainer)} complexity", command, outputs=(output,))
 

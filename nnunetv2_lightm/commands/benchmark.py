@@ -24,6 +24,8 @@ def main(argv: list[str]) -> int:
         parser.error("--slurm goes with --launcher slurm")
     if arguments.nsd_tolerance_mm is not None and not (arguments.surface and arguments.nsd_tolerance_mm > 0):
         parser.error("--nsd-tolerance-mm goes with --surface, and must be above 0")
+    if arguments.no_timings and "iters" not in (arguments.budget or ""):
+        parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters")
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..benchmark.calibration import BudgetTooSmall
     from ..benchmark.comparison import Comparison
@@ -95,6 +97,7 @@ def _settings(
         title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
         command=shared_command(["nnUNetv2_lightm", "benchmark", *argv]),
         calibration_of=arguments.calibration_of and arguments.calibration_of.absolute(),
+        timings=not arguments.no_timings,
     )
 
 
@@ -125,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="take what an iteration costs from this comparison of the same plans; what it lacks is measured",
+    )
+    parser.add_argument(
+        "--no-timings",
+        action="store_true",
+        help="measure no time and no memory, as on a machine that others use too; with a --budget of iterations",
     )
     parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")

@@ -101,6 +101,20 @@ def test_wall_clock_becomes_iterations_by_the_costs(commands, nnunet, capsys):
     assert "0 of 2 runs are complete; training the others takes about 20m00s" in capsys.readouterr().out
 
 
+def test_without_timings_nothing_is_measured(commands, nnunet, capsys):
+    """Iterations can share a machine with other work; what they take there would say nothing."""
+    assert main(arguments(nnunet, "--no-timings")) == 0
+    assert commands.called == [*preparation()[:-1], *all_of(RUNS[0]), *all_of(RUNS[1])]
+    assert "0 of 2 runs are complete\n" in capsys.readouterr().out
+    results = load_results(nnunet / "study" / "results.json")
+    assert results.calibration == {}
+    assert [run.complete for run in results.runs] == [True, True]
+    for budget in (("--wall-clock", "10min"), ("--budget", "2epochs")):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments(nnunet, "--no-timings", budget=budget))
+        assert "--no-timings goes with a --budget of iterations" in capsys.readouterr().err
+
+
 def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
     assert main(arguments(nnunet)) == 0
     measured = json.loads((nnunet / "study" / "calibration.json").read_text())

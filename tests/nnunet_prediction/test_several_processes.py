@@ -38,7 +38,8 @@ def arguments(planned):
         plans["configurations"]["2d"] |= {"batch_size": len(data), "batch_dice": batch_dice}
         plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["strides"] = STRIDES
         found[backend, deep_supervision, batch_dice] = {
-            "trainer": "nnUNetTrainerLightMUNet",
+            # Both recipes, each in half of the cases.
+            "trainer": "nnUNetTrainerLightMUNetMuon" if batch_dice else "nnUNetTrainerLightMUNet",
             "backend": backend,
             "deep_supervision": deep_supervision,
             "plans": plans,
