@@ -30,8 +30,8 @@ OPTIONS = {
     "demo": "--folder --device --trainer --num-cases --shape",
     "evaluate": "--against --surface --nsd-tolerance-mm --dataset-json --csv --json --chill --workers",
     "benchmark": (
-        "-d -c -tr -p -o --budget --wall-clock --calibration-of --folds --seeds -device --launcher --slurm --surface --no-timings "
-        "--nsd-tolerance-mm --title"
+        "-d -c -tr -p -o --budget --wall-clock --calibration-of --folds --seeds -device --launcher --slurm --surface "
+        "--no-timings --nsd-tolerance-mm --title"
     ),
     "benchmark-report": "-o --output --title",
     "import-released": "--overwrite",
