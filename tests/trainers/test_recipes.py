@@ -72,7 +72,7 @@ def test_muon_trains_the_kernels_of_nnunets_own_network(make_trainer):
     assert {name.split(".")[-1] for name in matrices} == {"weight"}
     assert all(trainer.network.get_parameter(name).ndim == 5 for name in matrices)
     assert any("transpconvs" in name for name in matrices)
-    stock = make_trainer("nnUNetTrainer")
+    stock = make_trainer("nnUNetTrainer_20epochs")
     stock.initialize()
     shapes = {name: weight.shape for name, weight in stock.network.state_dict().items()}
     assert {name: weight.shape for name, weight in trainer.network.state_dict().items()} == shapes
