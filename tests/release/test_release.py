@@ -106,10 +106,12 @@ class TestLibraries:
     """What libraries import and export; those of `make wheels` where they were built."""
 
     def built(self):
+        import native_build
         from release.libraries import FOLDER
         from release.platforms import PLATFORMS
 
-        return [(path, target) for target in PLATFORMS for path in (FOLDER / target.tag).glob("_native.*")]
+        paths = [(FOLDER / target.tag / native_build.library_name(target.system), target) for target in PLATFORMS]
+        return [(path, target) for path, target in paths if path.exists()]
 
     def test_the_built_ones_need_the_system_alone(self):
         pytest.importorskip("lief")
