@@ -46,7 +46,8 @@ def build(target: Platform) -> Path:
     objects = [compile_source(target, source, folders) for source in native_build.SOURCES]
     output = FOLDER / target.tag / native_build.library_name(target.system)
     output.parent.mkdir(parents=True, exist_ok=True)
-    zig(target, "-shared", "-s", *objects, *link_flags(target), "-o", output)
+    # -O3 here chooses the optimised build of the C++ library that is linked in.
+    zig(target, "-shared", "-s", "-O3", *objects, *link_flags(target), "-o", output)
     wrong = faults(output, target)
     if wrong:
         output.unlink()
