@@ -1,4 +1,4 @@
-"""Installs what `make wheels` built, without index and compiler, in the oldest and the newest Python of this machine."""
+"""Installs what `make wheels` built, without index and compiler, in the oldest and the newest Python there is here."""
 
 from __future__ import annotations
 
