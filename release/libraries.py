@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -59,8 +60,7 @@ def compile_source(target: Platform, source: Path, folders: list[str]) -> Path:
     """The object file of a source, compiled unless it is there."""
     flags = native_build.flags(source, target.x86_64)
     state = hashlib.sha256(repr((target.target, flags, zig_version())).encode())
-    headers = [*map(ROOT.__truediv__, native_build.HEADERS), Path(folders[-1], "native_layout.hpp")]
-    for path in (ROOT / source, *headers):
+    for path in sorted(with_headers(ROOT / source, folders)):
         state.update(path.read_bytes())
     compiled = FOLDER / "objects" / f"{target.tag}-{source.stem}-{state.hexdigest()[:16]}.o"
     if not compiled.exists():
@@ -69,6 +69,16 @@ def compile_source(target: Platform, source: Path, folders: list[str]) -> Path:
         zig(target, "-c", *flags, *(f"-I{folder}" for folder in folders), ROOT / source, "-o", partial)
         partial.replace(compiled)
     return compiled
+
+
+def with_headers(source: Path, folders: list[str]) -> set[Path]:
+    """The file and the project's headers that it includes, also through others."""
+    found, new = set(), {source}
+    while new:
+        found |= new
+        names = {name for path in new for name in re.findall(r'#include "(.+)"', path.read_text(encoding="utf-8"))}
+        new = {path for name in names for path in (Path(folder, name) for folder in folders) if path.exists()} - found
+    return found
 
 
 def link_flags(target: Platform) -> list[str]:

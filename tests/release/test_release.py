@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
 import shutil
 import subprocess
@@ -122,11 +124,26 @@ class TestLibraries:
 
         assert [fault for path, target in built for fault in faults(path, target)] == []
 
+    @pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() != "x86_64", reason="loads the library for Linux on x86-64"
+    )
+    def test_the_one_for_this_processor_uses_its_instructions(self):
+        """Zig's own answer to what the processor can do is no: the library has to ask for itself."""
+        built = {target.tag: path for path, target in self.built()}
+        if "manylinux2014_x86_64" not in built:
+            pytest.skip("no library in build/zig: `make wheels` builds it")
+        instruction_set = ctypes.CDLL(str(built["manylinux2014_x86_64"])).nnunetv2_lightm_instruction_set
+        instruction_set.restype, instruction_set.argtypes = ctypes.c_char_p, [ctypes.c_int64]
+        names = [name.decode() for name in map(instruction_set, range(3)) if name]
+        (flags, *_) = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")]
+        needed = {"AVX-512": {"avx512f", "avx512dq", "fma"}, "AVX2": {"avx2", "fma"}, "SSE2": {"sse2"}}
+        assert names == [name for name, flags_needed in needed.items() if flags_needed <= set(flags.split())]
+
     @pytest.mark.skipif(sys.platform != "linux", reason="compiles an ELF library")
     def test_a_library_that_needs_more_is_refused(self, tmp_path):
         pytest.importorskip("lief")
+        from release import platforms
         from release.inspect_library import faults
-        from release.platforms import platform
 
         source = tmp_path / "bad.cpp"
         source.write_text('#include <string>\nextern "C" int other(std::string* s) { return s->append("x").size(); }\n')
@@ -134,7 +151,7 @@ class TestLibraries:
         if compiler is None:
             pytest.skip("needs g++")
         subprocess.run([compiler, "-shared", "-fPIC", source, "-o", tmp_path / "_native.so"], check=True)
-        said = "\n".join(faults(tmp_path / "_native.so", platform("manylinux2014_x86_64")))
+        said = "\n".join(faults(tmp_path / "_native.so", platforms.platform("manylinux2014_x86_64")))
         assert "needs libstdc++.so.6" in said
         assert "exports no function of ours" in said
         assert "exports other" in said

@@ -5,6 +5,7 @@
 #include "errors.hpp"
 #include "export.hpp"
 #include "parallel.hpp"
+#include "processor.hpp"
 #include "rvm.hpp"
 #include "scan.hpp"
 
@@ -15,11 +16,9 @@ const std::vector<const InstructionSet*>& instruction_sets() {
     static const std::vector<const InstructionSet*> sets = [] {
         std::vector<const InstructionSet*> found;
 #if defined(__x86_64__)
-        __builtin_cpu_init();
-        const bool fma = __builtin_cpu_supports("fma");
-        if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-            found.push_back(avx512_kernels());
-        if (fma && __builtin_cpu_supports("avx2")) found.push_back(avx2_kernels());
+        const Processor processor;
+        if (processor.avx512) found.push_back(avx512_kernels());
+        if (processor.avx2) found.push_back(avx2_kernels());
 #endif
         found.push_back(baseline_kernels());
         found.erase(std::remove(found.begin(), found.end(), nullptr), found.end());
