@@ -159,7 +159,7 @@ def test_start_of_python_needs_the_standard_library_alone():
     names = {module: imports_by_module()[module] for module in BOOT}
     assert names == {
         "autoload": {"os"},
-        "autoload.boot": {"os", f"{PACKAGE}.autoload", f"{PACKAGE}.autoload.shim_directory"},
+        "autoload.boot": {"os", "sys", f"{PACKAGE}.autoload", f"{PACKAGE}.autoload.shim_directory"},
     }
 
 

@@ -4,6 +4,7 @@ Standard library only, and of that only what the interpreter has loaded already.
 """
 
 import os
+import sys
 
 from . import shim_directory
 
@@ -19,16 +20,31 @@ def announce() -> None:
 
     What the variable holds already stays as it is and comes first. It may be there already: a virtual environment's
     start-up files are read twice, and child processes inherit it. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches this off.
+
+    A script that sets ``os.environ["nnUNet_extTrainer"]`` later takes the directory out again. It is put back whenever
+    a module of nnunetv2 is imported, as most are by nnU-Net's first look-up, before it reads the variable.
     """
     global announced
     if switched_off():
         return
+    if AnnounceAgain not in sys.meta_path:
+        sys.meta_path.insert(0, AnnounceAgain)
     directory = shim_directory()
     value = os.environ.get(EXT_TRAINER_VARIABLE, "")
     if _same(directory) in map(_same, value.split(os.pathsep)):
         return
     os.environ[EXT_TRAINER_VARIABLE] = f"{value}{os.pathsep}{directory}" if value else directory
     announced = True
+
+
+class AnnounceAgain:
+    """A finder of modules that finds none."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        """Called for each import of a module that is not loaded yet."""
+        if name.startswith("nnunetv2."):
+            announce()
 
 
 def switched_off() -> bool:

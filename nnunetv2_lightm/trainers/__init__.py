@@ -60,22 +60,27 @@ __all__ = [
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer class of a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
 
-    A budget goes on each of our trainers, and on all others that nnU-Net finds: its own and those of the directories in
-    ``nnUNet_extTrainer``. None: the name is not one of ours, or there is nothing under the budget.
+    A budget goes on the trainer that nnU-Net finds under the name without it: one of ours, nnU-Net's own, or one of the
+    directories in ``nnUNet_extTrainer``, also where that has the name of one of ours and comes first. None: the name is
+    not one of ours, or there is nothing under the budget.
     """
     if name in TRAINERS:
         return TRAINERS[name]
     budget = split_budget(name)
     if budget is None:
         return None
-    base = {**TRAINERS, nnUNetTrainer.__name__: nnUNetTrainer}.get(budget[0])
-    if base is None:
-        # Not for the others: the search imports all of nnU-Net's trainers.
-        try:
-            base = search_trainer(budget[0])
-        except RuntimeError:
-            return None
-    return with_budget(base, name, budget[1])
+    base = _base(budget[0])
+    return None if base is None else with_budget(base, name, budget[1])
+
+
+def _base(name: str) -> type[nnUNetTrainer] | None:
+    """What nnU-Net finds under a name without budget."""
+    if name == nnUNetTrainer.__name__:  # in no need of the search, which imports all of nnU-Net's trainers
+        return nnUNetTrainer
+    try:
+        return search_trainer(name)
+    except RuntimeError:
+        return TRAINERS.get(name)  # our directory may not be in nnUNet_extTrainer
 
 
 def is_ours(name: str) -> bool:

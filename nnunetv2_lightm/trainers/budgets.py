@@ -19,7 +19,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 SUFFIX = re.compile(
     r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?(?:_seed(?P<seed>\d{1,9}))?"
 )
-_made: dict[str, type[nnUNetTrainer]] = {}
+_made: dict[tuple[str, str, str], type[nnUNetTrainer]] = {}  # by name, and by the module and name of the base
 
 
 class Budget(NamedTuple):
@@ -41,8 +41,10 @@ def split_budget(name: str) -> tuple[str, Budget] | None:
 
 def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nnUNetTrainer]:
     """The trainer ``base`` under another name, with that budget."""
-    if name in _made:
-        return _made[name]
+    # Not by the base itself: nnU-Net imports a directory of nnUNet_extTrainer anew at each look-up.
+    key = name, base.__module__, base.__qualname__
+    if key in _made:
+        return _made[key]
 
     def __init__(
         self,
@@ -71,8 +73,8 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
     namespace = {"__init__": __init__, "__module__": __name__, "__doc__": doc}
     if budget.seed is not None:
         namespace["initialize"] = initialize
-    _made[name] = type(name, (base,), namespace)
-    return _made[name]
+    _made[key] = type(name, (base,), namespace)
+    return _made[key]
 
 
 def __getattr__(name: str) -> type[nnUNetTrainer]:

@@ -28,6 +28,42 @@ def announce_to(monkeypatch, value: str) -> str:
     return os.environ[VARIABLE]
 
 
+SCRIPT = """
+import os
+os.environ["nnUNet_extTrainer"] = "/of/the/script"
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+os.environ["nnUNet_extTrainer"] = "/set/again"
+print(find("nnUNetTrainerLightMUNet_2epochs").__mro__[1].__module__)
+print(os.environ["nnUNet_extTrainer"])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_sets_the_variable_hides_nothing():
+    """Before nnU-Net is imported, and after: its first look-up imports what puts the directory back."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, cwd="/")
+    *_, module, value = done.stdout.splitlines()
+    assert module == "nnunetv2_lightm.trainers.lightm_unet"
+    assert value == os.pathsep.join(["/set/again", shim_directory()])
+
+
+def test_each_import_of_nnunet_puts_the_directory_back(monkeypatch):
+    boot.announce()
+    assert sys.meta_path.count(boot.AnnounceAgain) == 1
+    for name, there in (("nnunetv2.paths", True), ("nnunetv2_other", False), ("numpy.x", False)):
+        monkeypatch.setenv(VARIABLE, "/of/the/script")
+        assert boot.AnnounceAgain.find_spec(name) is None
+        assert (shim_directory() in os.environ[VARIABLE].split(os.pathsep)) is there
+
+
+def test_the_switch_holds_in_a_script():
+    change = "import os; os.environ['nnUNet_extTrainer'] = '/x'"
+    script = f"{change}; import nnunetv2.paths; print(os.environ['nnUNet_extTrainer'])"
+    environment = {**os.environ, "NNUNETV2_LIGHTM_AUTOLOAD": "0"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "/x\n"
+
+
 def test_unset_variable_holds_the_shim_directory_alone():
     boot.announce()
     assert os.environ[VARIABLE] == shim_directory()

@@ -102,6 +102,24 @@ def test_a_budget_goes_on_another_plug_ins_trainer(search, tmp_path, make_traine
     assert search(trainer.__name__, **{place: [other]}) is trainer is pickle.loads(pickle.dumps(trainer))
 
 
+@pytest.mark.parametrize("suffix", ["", "_2epochs", "_2epochs_10iters_seed1"])
+@pytest.mark.parametrize("name", [OURS, "nnUNetTrainerSegResNet"])
+def test_a_rival_of_our_name_that_comes_first_gets_the_budget_too(search, tmp_path, name, suffix):
+    rival = plug_in(tmp_path / "rival", name)
+    theirs = search(f"{name}{suffix}", before=[rival])
+    assert {cls.__module__ for cls in theirs.__mro__ if cls.__name__ == name} == {"rival_trainers"}
+    assert theirs.__name__ == f"{name}{suffix}"
+    assert search(f"{name}{suffix}", after=[rival]).mro()[bool(suffix)] is TRAINERS[name]
+    again = search(f"{name}{suffix}", before=[rival])
+    assert {cls.__module__ for cls in again.__mro__ if cls.__name__ == name} == {"rival_trainers"}
+
+
+def test_our_trainers_take_budgets_where_our_directory_is_not_searched(monkeypatch):
+    monkeypatch.setenv(boot.SWITCH_VARIABLE, "0")
+    monkeypatch.delenv(boot.EXT_TRAINER_VARIABLE, raising=False)
+    assert find_trainer(f"{OURS}_3epochs").__mro__[1] is TRAINERS[OURS]
+
+
 def test_a_budget_goes_on_nnunets_other_trainers(search):
     trainer = search("nnUNetTrainerNoMirroring_4epochs")
     assert trainer.__mro__[1].__module__.startswith("nnunetv2.training.nnUNetTrainer.variants")
