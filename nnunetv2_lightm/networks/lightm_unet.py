@@ -132,12 +132,13 @@ class Stem(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(batch, input_channels, *spatial) -> (batch, *spatial, features)."""
         convolution, pointwise = self.depthwise, self.pointwise
+        image = image.to(convolution.weight.dtype)
         if not image.requires_grad and self.fused(image.device.type):
             return depthwise_stem(image, [convolution.weight, convolution.bias, pointwise.weight, pointwise.bias])
         # In float32 under autocast too, as that operator: one hot voxel of a z-scored image is as large as the root of
         # the number of voxels, and no norm comes before.
         with _without_autocast(image.device.type):
-            return convolution(pointwise(image.movedim(1, -1).to(convolution.weight.dtype)))
+            return convolution(pointwise(image.movedim(1, -1)))
 
     @constant_in_graphs
     def fused(self, device_type: str) -> bool:

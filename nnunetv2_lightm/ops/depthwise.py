@@ -173,11 +173,13 @@ def _check_shapes(
         if sizes[axis] < 1:
             operands.refuse(f"{axis} is {sizes[axis]}; expected at least 1")
     spatial = tuple(x.shape[2:] if surroundings == STEM else x.shape[1:-1])
+    if 0 in spatial:
+        operands.refuse(f"`x` is {tuple(x.shape)}; expected at least 1 on each spatial axis")
     if surroundings != HEAD:
         if size != spatial:
             operands.refuse(f"size is {size}; expected {spatial}, the spatial axes of `x`")
-    elif len(size) != dims or (min(size) < 1 and min(spatial) > 0) or (min(spatial) < 1 and 0 not in size):
-        operands.refuse(f"size is {size}; expected {dims} positive numbers, and a map `x` of no axis of size 0")
+    elif len(size) != dims or min(size) < 1:
+        operands.refuse(f"size is {size}; expected {dims} positive numbers")
 
 
 @checked_once

@@ -131,6 +131,8 @@ def _check_layer(tensors: tuple[Tensor, ...], pool: tuple[int, ...], *, stored: 
     _require_cpu(operands, tensors[0], stored)
     sizes = _sizes(operands, tensors)
     dims = tensors[0].ndim - 2
+    if 0 in tensors[0].shape[1:-1]:
+        operands.refuse(f"`x` is {tuple(tensors[0].shape)}; expected at least 1 on each spatial axis")
     operands.require_shapes({**AXES, "conv_weight": AXES["conv_weight"][: 2 + dims]}, sizes, "`x` and the others")
     for axis in ("channels", "d_inner", "out_channels"):
         if sizes[axis] < 1 or sizes[axis] % CHANNEL_MULTIPLE:

@@ -61,3 +61,13 @@ def test_the_sentence(name, dims, monkeypatch):
         for image, message in wrong_images(dims).values():
             with torch.no_grad(), pytest.raises(ValueError, match=message):
                 network(image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_other_floats_are_computed_in_the_networks_dtype(dtype, monkeypatch):
+    network = NETWORKS["LightMUNet"](2).eval()
+    image = torch.randn(1, 2, 8, 8).to(dtype)
+    for backend in BACKENDS:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, backend)
+        with torch.no_grad():
+            assert torch.equal(network(image), network(image.float()))

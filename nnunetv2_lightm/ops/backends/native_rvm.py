@@ -23,8 +23,6 @@ def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_
 
 def checkpoint_count(spatial: Sequence[int], parameters: Sequence[Tensor]) -> int:
     """Number of checkpointed states for each entry of the batch, of a map of this size."""
-    if 0 in spatial:
-        return 0
     # Nothing is asked of the batch, so that it may be a symbol (torch.export); spatial sizes become numbers.
     problem = _problem((1, *spatial, parameters[0].shape[0]), parameters, None, torch.float32)
     return native_library.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
