@@ -59,7 +59,9 @@ def dtypes(device: str, dtype: torch.dtype, spatial_dims: int, loss: nn.Module) 
 
     def note(name: str) -> Callable:
         def hook(_: nn.Module, inputs: tuple, output: object) -> None:
-            seen[name] = (*(x.dtype for x in inputs if isinstance(x, Tensor)), output.dtype)
+            # Lists of modules pass on several maps.
+            outputs = output if isinstance(output, (list, tuple)) else [output]
+            seen[name] = tuple(x.dtype for x in (*inputs, *outputs) if isinstance(x, Tensor))
 
         return hook
 
