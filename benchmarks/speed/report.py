@@ -16,7 +16,7 @@ from harness.results import Row, argument_parser
 
 from nnunetv2_lightm.files import write_text
 
-GROUPS = ("scan", "networks", "memory", "tuned_malloc", "profile")
+GROUPS = ("scan", "networks", "memory", "tuned_malloc", "profile", "gpu_memory")
 PLOT = "benchmark.png"
 
 

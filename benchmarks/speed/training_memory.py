@@ -1,14 +1,13 @@
-"""Memory of LightMUNet's training step, from which `nnUNetv2_lightm plan` plans: measures and fits its coefficients.
+"""Memory of LightMUNet's training step, from which `nnUNetv2_lightm plan` plans: counts, measures, fits coefficients.
 
     python benchmarks/speed/training_memory.py
     python benchmarks/speed/training_memory.py --quick --out quick
 
 Writes training_memory.json and prints the coefficients for nnunetv2_lightm/planning/memory.py:
 
-- what autograd saves, counted on fake tensors: on a GPU under autocast, and with the compiled layers on a CPU;
-- what a step takes beyond that. On a GPU nothing can be measured here: it is the CPU allocator's peak under bfloat16
-  autocast, with the scan in PyTorch, minus what autograd saves there. With the compiled layers: the peak RSS minus the
-  RSS before, by `memory.py`, which needs Linux.
+- on a GPU: saved bytes and peaks counted on fake tensors under autocast (harness/step_count.py), nothing measured;
+- with the compiled layers on a CPU: what autograd saves, counted; the peak RSS minus the RSS before, by `memory.py`,
+  which needs Linux.
 
 Worst errors are relative to what was counted or measured.
 """
@@ -26,25 +25,36 @@ import torch
 from harness.checks import backend
 from harness.models import CONTIGUOUS, OURS
 from harness.results import Result, argument_parser, parse
-from harness.step_memory import Case, Path, allocated_peak, saved_bytes
+from harness.step_count import count_saved, count_step
+from harness.step_memory import Case
 from scipy.optimize import differential_evolution
 
 from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.measure.memory import not_measurable_reason
-from nnunetv2_lightm.ops.backends import cpu_native, torch_chunked, triton_gpu
+from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
+from nnunetv2_lightm.ops.backends.recomputing import slabs
 from nnunetv2_lightm.planning.memory import StepMemory, voxels_at
 
-GPU, GPU_ON_CPU, COMPILED = Path("cuda", torch.float16), Path("cpu", torch.bfloat16), Path("cpu", None)
 # On the axes of a thin axis, of all others.
 HALVED, THIN = 2, 1
+# LightMUNet's channels at full resolution.
+FEATURES = 32
 SAVED_PATCHES = ((128, 192), (32, 48, 64))
-PEAKS = ((32, 32, 16), (32, 32, 32), (32, 32, 64), (64, 64, 32), (128, 128), (256, 256), (512, 256))
+# Patch and batch; the last ones fill slabs.
+PEAKS = (
+    ((32, 32, 32), 1),
+    ((64, 64, 64), 2),
+    ((256, 256), 4),
+    ((96, 128, 160), 2),
+    ((512, 512), 12),
+    ((128, 160, 160), 2),
+)
+QUICK_PEAKS = (((16, 32, 32), 1), ((64, 64), 2), ((64, 64, 64), 2), ((96, 96, 96), 2))
 RSS_PATCHES = ((64, 64, 64), (96, 96, 96), (512, 512), (768, 768))
-QUICK_PEAKS = ((16, 16, 16), (32, 16, 16), (16, 32, 32), (64, 64), (96, 64))
 QUICK_RSS_PATCHES = ((16, 16, 16), (32, 32, 32), (64, 64), (128, 128))
 MANY_CLASSES = 128
-# Of backward (bytes), fixed_mib and what per_class is beyond the saved bytes, in the fit.
-BOUNDS = ((0, 10_000), (0, 500), (0, 100))
+# Of backward, slab (bytes), fixed_mib and what per_class is beyond the saved bytes, in the fit.
+BOUNDS = ((0, 3_000), (0, 10_000), (0, 500), (0, 100))
 MIB = 2**20
 
 
@@ -60,18 +70,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def gpu_model(result: Result) -> StepMemory:
-    """From fake tensors on a GPU, and from what a step takes beyond the saved bytes on a CPU under autocast."""
-    with backend(torch_chunked.NAME):
-        saved = fit_saved(GPU, SAVED_PATCHES, result)
-        # The CPU's autocast treats 2D and 3D convolutions differently.
-        here = {len(patch): fit_saved(GPU_ON_CPU, (patch,), result) for patch in SAVED_PATCHES}
-        cases = [Case(patch, strides_of(len(patch))) for patch in (QUICK_PEAKS if result.effort.quick else PEAKS)]
-        cases += [replace(case, classes=MANY_CLASSES) for case in (cases[1], cases[-1])]
-        peaks = [Peak(case, allocated_peak(GPU_ON_CPU, case), here[len(case.patch)]) for case in cases]
-    backward, _, loss = fit_peaks("allocator's peak under bfloat16 autocast, scan in PyTorch", peaks, result)
-    # The weights and gradients are float32, as on the CPU, and so is the work space of the Triton scan's backward pass.
-    fixed_mib = (4 * parameter_bytes() + 4 * triton_gpu.WORK_ELEMENTS) / MIB
-    return rounded(replace(saved, backward=backward, per_class=saved.per_class + loss, fixed_mib=fixed_mib))
+    """From fake tensors alone."""
+    saved = fit_saved(torch.float16, triton_gpu.NAME, result)
+    saved = replace(saved, slab_voxels=slabs.SLAB_ELEMENTS // FEATURES)
+    cases = [
+        Case(patch, strides_of(len(patch)), batch) for patch, batch in (QUICK_PEAKS if result.effort.quick else PEAKS)
+    ]
+    cases += [replace(case, classes=MANY_CLASSES) for case in (cases[1], cases[2])]
+    peaks = [Peak(case, count_step(case).peak, saved) for case in cases]
+    backward, slab, fixed_mib, loss = fit_peaks("peak of all allocations, counted, float16", peaks, result)
+    # Weights and momentum are there before the step.
+    fixed_mib += 2 * parameter_bytes() / MIB
+    return rounded(replace(saved, backward=backward, slab=slab, per_class=saved.per_class + loss, fixed_mib=fixed_mib))
 
 
 def compiled_model(result: Result) -> StepMemory | None:
@@ -80,57 +90,59 @@ def compiled_model(result: Result) -> StepMemory | None:
     if reason:
         print(f"  with the compiled layers: not measured: {reason}")
         return None
+    saved = fit_saved(None, cpu_native.NAME, result)
     with backend(cpu_native.NAME):
-        saved = fit_saved(COMPILED, SAVED_PATCHES, result)
         repetitions = 1 if result.effort.quick else memory.REPETITIONS
         peaks = []
         for patch in QUICK_RSS_PATCHES if result.effort.quick else RSS_PATCHES:
             mib = [memory.measure_apart(OURS, "training", patch, CONTIGUOUS) for _ in range(repetitions)]
             peaks.append(Peak(Case(patch, strides_of(len(patch))), statistics.median(mib) * MIB, saved))
-    backward, fixed_mib, _ = fit_peaks("peak RSS minus RSS before, compiled layers", peaks, result)
+    backward, _, fixed_mib, _ = fit_peaks("peak RSS minus RSS before, compiled layers", peaks, result)
     # What the measured steps already had: weights and, with AdamW, two moments.
     return rounded(replace(saved, backward=backward, fixed_mib=fixed_mib + 3 * parameter_bytes() / MIB))
 
 
-def fit_saved(path: Path, patches: Sequence[Sequence[int]], result: Result) -> StepMemory:
+def fit_saved(autocast: torch.dtype | None, scan: str, result: Result) -> StepMemory:
     """What autograd saves, as bytes per voxel of each resolution and per voxel and class: linear, so a least-squares
     fit finds it."""
     cases = [
         Case(patch, strides_of(len(patch), thin), batch, classes)
-        for patch in patches
+        for patch in SAVED_PATCHES
         for thin in ((), (1,), (1, 2), (2,), (3,), (1, 2, 3))
         for batch, classes in ((1, 3), (2, 3), (1, 64))
     ]
     terms = [[1.0, *(case.batch * n for n in (*voxels(case), logits(case)))] for case in cases]
-    found = [saved_bytes(path, case) for case in cases]
+    found = [count_saved(case, autocast, scan) for case in cases]
     relative = np.array(terms) / np.array(found)[:, None]
     solution = np.linalg.lstsq(relative, np.ones(len(found)), rcond=None)[0]
     error = float(np.abs(relative @ solution - 1).max())
     _, *saved, per_class = map(float, solution)
-    dims = " and ".join(f"{len(patch)}D" for patch in patches)
-    name = f"saved bytes, {dims}, {path.device}, autocast {path.autocast or 'off'}".replace("torch.", "")
+    name = f"saved bytes, 2D and 3D, {scan}, autocast {autocast or 'off'}".replace("torch.", "")
     print(f"  {name}: {len(cases)} cases, worst error {error:.2%}", flush=True)
     result.tables[name] = [
         *({"per voxel of resolution": f"1/{2**i}", "bytes": round(value, 1)} for i, value in enumerate(saved)),
         {"per voxel of resolution": "each, and class", "bytes": round(per_class, 1)},
         {"per voxel of resolution": "worst error", "bytes": round(error, 6)},
     ]
-    return StepMemory(tuple(saved), 0.0, per_class, 0.0)
+    return StepMemory(tuple(saved), 0.0, 0.0, 0, per_class, 0.0)
 
 
-def fit_peaks(name: str, peaks: Sequence[Peak], result: Result) -> tuple[float, float, float]:
-    """What is taken beyond the saved bytes: bytes of `backward`, `fixed_mib`, bytes per class in the loss."""
-    varied = len({peak.case.classes for peak in peaks}) > 1
+def fit_peaks(name: str, peaks: Sequence[Peak], result: Result) -> tuple[float, float, float, float]:
+    """What is taken beyond the saved bytes: of `backward` and of `slab`, `fixed_mib`, bytes per class in the loss."""
+    nothing = (0, 0)
+    varied = BOUNDS[3] if len({peak.case.classes for peak in peaks}) > 1 else nothing
+    in_slabs = BOUNDS[1] if peaks[0].saved.slab_voxels else nothing
 
     def errors(values: Sequence[float]) -> list[float]:
         return [peak.estimate(*values) / peak.found - 1 for peak in peaks]
 
     # The estimate is a maximum, so its errors are not smooth: a global search for the smallest worst error.
-    bounds = BOUNDS if varied else (*BOUNDS[:2], (0, 0))
+    bounds = (BOUNDS[0], in_slabs, BOUNDS[2], varied)
     fitted = differential_evolution(lambda values: max(map(abs, errors(values))), bounds, seed=0, tol=1e-8)
     result.tables[name] = [
         {
             "patch": "x".join(map(str, peak.case.patch)),
+            "batch": peak.case.batch,
             "classes": peak.case.classes,
             "measured, MiB": round(peak.found / MIB, 1),
             "estimated, MiB": round(float(peak.estimate(*fitted.x)) / MIB, 1),
@@ -151,9 +163,10 @@ class Peak:
     found: float
     saved: StepMemory
 
-    def estimate(self, backward: float, fixed_mib: float, loss: float) -> float:
+    def estimate(self, backward: float, slab: float, fixed_mib: float, loss: float) -> float:
         """Bytes, with what is taken beyond the saved ones."""
-        model = replace(self.saved, backward=backward, fixed_mib=fixed_mib, per_class=self.saved.per_class + loss)
+        beyond = {"backward": backward, "slab": slab, "fixed_mib": fixed_mib}
+        model = replace(self.saved, **beyond, per_class=self.saved.per_class + loss)
         return model.gib(self.case.patch, self.case.strides, self.case.batch, self.case.classes) * 2**30
 
 
@@ -180,9 +193,7 @@ def rounded(model: StepMemory) -> StepMemory:
     """To whole bytes and MiB: more digits would be noise."""
     return StepMemory(
         tuple(round(value) for value in model.saved),
-        round(model.backward),
-        round(model.per_class),
-        round(model.fixed_mib),
+        *(round(value) for value in (model.backward, model.slab, model.slab_voxels, model.per_class, model.fixed_mib)),
     )
 
 

@@ -43,7 +43,7 @@ def _scan_in_rvm(x: Shape, parameters: Sequence[Shape], *_, **__) -> int:
     return selective_scan_flops(x[0], prod(x[1:-1]), d_inner, d_state, skip=True, gate=False)
 
 
-def _depthwise(surroundings: int, x: Shape, size: Shape, parameters: Sequence[Shape], **_) -> int:
+def _depthwise(surroundings: int, x: Shape, size: Shape, parameters: Sequence[Shape], *_, **__) -> int:
     """Convolution and pointwise layer work on the voxels of the output; biases have one axis and count nothing."""
     return 2 * x[0] * prod(size) * sum(prod(shape) for shape in parameters if len(shape) > 1)
 

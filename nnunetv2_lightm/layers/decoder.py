@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import gathered_upsample_usable
+from ..ops import upsample as gathered_upsample
 from .depthwise import depthwise_conv
 
 
@@ -40,5 +42,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Linear interpolation, corners not aligned: (batch, *spatial, channels) -> (batch, *size, channels)."""
     if tuple(x.shape[1:-1]) == tuple(size):
         return x
+    if gathered_upsample_usable(x.device.type):
+        return gathered_upsample(x, size)
     mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
     return F.interpolate(x.movedim(-1, 1), size=tuple(size), mode=mode).movedim(1, -1)

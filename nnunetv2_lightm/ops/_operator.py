@@ -48,7 +48,7 @@ def scan_op(
     check_scan(tensors, out_dtype, backend)
     dtype = compute_dtype(*tensors)
     with torch.autocast(u.device.type, enabled=False):
-        inputs = [_to(t, dtype) for t in tensors]
+        inputs = _as_taken(tensors, backend, dtype)
         y, last, checkpoints = load_backend(backend).forward(*inputs, delta_softplus, keep_checkpoints)
     return y.to(out_dtype or u.dtype), last, checkpoints
 
@@ -87,9 +87,8 @@ def scan_backward_op(
     _check_scan_backward((*inputs, grad_y, grad_last, checkpoints), backend)
     dtype = compute_dtype(*inputs)
     with torch.autocast(u.device.type, enabled=False):
-        grads = load_backend(backend).backward(
-            _to(grad_y, dtype), _to(grad_last, dtype), checkpoints, *(_to(t, dtype) for t in inputs), delta_softplus
-        )
+        given = (_to(grad_last, dtype), checkpoints, *_as_taken(inputs, backend, dtype))
+        grads = load_backend(backend).backward(_to(grad_y, dtype), *given, delta_softplus)
     return tuple(
         u.new_empty(0) if t is None else g.to(t.dtype).contiguous() for g, t in zip(grads, inputs, strict=True)
     )
@@ -189,6 +188,20 @@ def _backward_of_backward(ctx, *cotangents):
 scan_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_second)
 register_vmap_by_loop(scan_op)
 register_vmap_by_loop(scan_backward_op)
+
+
+def autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
+    """The dtype in which autocast would multiply these tensors; None: not at all."""
+    device = tensors[0].device.type
+    if compute_dtype(*tensors) == torch.float64 or not torch.amp.is_autocast_available(device):
+        return None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _as_taken(inputs: tuple[Tensor | None, ...], backend: str, dtype: torch.dtype) -> list[Tensor | None]:
+    """u ... delta_bias in the compute dtype, but the tokens as they are for a backend that casts them in registers."""
+    as_given = {0, 1, 3, 4, 6} if load_backend(backend).TAKES_HALF and dtype == torch.float32 else set()
+    return [t if i in as_given else _to(t, dtype) for i, t in enumerate(inputs)]
 
 
 def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,5 +1,6 @@
-"""Depthwise convolution and what surrounds it, as one registered PyTorch operator where a backend has it; elsewhere
-PyTorch's own operators do the same (:mod:`nnunetv2_lightm.layers`)."""
+"""Depthwise convolution and what surrounds it, as one registered PyTorch operator that saves its input alone: compiled
+on a CPU, elsewhere a slab of the image at a time. With the reference scan PyTorch's own operators do the same
+(:mod:`nnunetv2_lightm.layers`)."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
 from ._operands import Operands, checked_once, require_tensors
-from ._operator import to_contiguous
-from .backends import cpu_native, native_depthwise, select_backend
+from ._operator import autocast_dtype, to_contiguous
+from .backends import TRITON, cpu_native, native_depthwise, select_backend, starts_from_a_state
 from .backends.native_depthwise import HEAD, PLAIN, STEM
 from .backends.native_interface import CHANNEL_MULTIPLE
+from .backends.recomputing import depthwise as recomputing_depthwise
 from .reference import compute_dtype, depthwise_conv_reference, depthwise_head_reference, depthwise_stem_reference
 
 NAMES = {PLAIN: "depthwise_conv", STEM: "depthwise_stem", HEAD: "depthwise_head"}
@@ -23,18 +25,22 @@ PARAMETERS = ("weight", "bias", "point_weight", "point_bias")
 # torch.compile shall take the answer as a constant, not trace how it was found.
 @torch.compiler.assume_constant_result
 def fused_depthwise_usable(device_type: str, channels: int) -> bool:
-    """Whether these functions run on the device: where the selected scan backend is the compiled one."""
-    if select_backend(device_type) != cpu_native.NAME:
+    """Whether these functions run on the device, as :func:`.fused_rvm_layer_usable` has it."""
+    if device_type == "meta":
         return False
-    return native_depthwise.not_supported_reason(device_type, channels) is None
+    name = select_backend(device_type)
+    if name == cpu_native.NAME:
+        return native_depthwise.not_supported_reason(device_type, channels) is None
+    return starts_from_a_state(name)
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Depthwise convolution, 3 taps on each axis, zeros beyond the image.
 
-    All three functions compute in float32 whatever autocast says (in float64 if an input is float64) and return x's
-    dtype. They raise ValueError if an operand's shape, dtype, device or memory is not as described. Second derivatives,
-    forward-mode ones and the transforms of ``torch.func`` are computed by the reference.
+    The compiled functions compute in float32 whatever autocast says (in float64 if an input is float64) and return x's
+    dtype; the others follow autocast as PyTorch's operators do, but for the stem. They raise ValueError if an operand's
+    shape, dtype, device or memory is not as described. Second derivatives, forward-mode ones and the transforms of
+    ``torch.func`` are computed by the reference.
 
     Args:
         x: (batch, *spatial, channels), 2D or 3D.
@@ -47,7 +53,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def depthwise_stem(image: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Pointwise layer, then depthwise convolution. The image gets no gradient.
+    """Pointwise layer, then depthwise convolution, in float32 under autocast too. The image gets no gradient.
 
     Args:
         image: (batch, input_channels, *spatial).
@@ -73,10 +79,12 @@ def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor])
 
 def _run(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
     require_tensors(NAMES[surroundings], (x, *parameters))
+    backend = select_backend(x.device.type)
     if composite_needed():
-        _check((x, *parameters), surroundings, tuple(size), stored=False)
+        _check((x, *parameters), surroundings, tuple(size), backend, stored=False)
         return _composite(surroundings, x, size, parameters)
-    return depthwise_op(surroundings, x, list(size), list(parameters))
+    product_dtype = None if backend == cpu_native.NAME or surroundings == STEM else autocast_dtype(x, *parameters)
+    return depthwise_op(surroundings, x, list(size), list(parameters), backend, product_dtype)
 
 
 def _composite(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
@@ -86,51 +94,81 @@ def _composite(surroundings: int, x: Tensor, size: Sequence[int], parameters: Se
 
 
 @torch.library.custom_op("nnunetv2_lightm::depthwise", mutates_args=())
-def depthwise_op(surroundings: int, x: Tensor, size: list[int], parameters: list[Tensor]) -> Tensor:
-    """Any of the three; size: spatial, of the output."""
+def depthwise_op(
+    surroundings: int,
+    x: Tensor,
+    size: list[int],
+    parameters: list[Tensor],
+    backend: str = cpu_native.NAME,
+    product_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Any of the three.
+
+    Args:
+        surroundings: PLAIN, STEM or HEAD.
+        x: Map or image.
+        size: Spatial, of the output.
+        parameters: Of the convolution and the pointwise layer.
+        backend: The scan's, which says whose kernels these are.
+        product_dtype: Autocast's; None: without autocast.
+    """
     refuse_forward_mode("depthwise")
-    _check((x, *parameters), surroundings, tuple(size))
+    _check((x, *parameters), surroundings, tuple(size), backend)
     dtype = compute_dtype(x, *parameters)
-    out = native_depthwise.forward(
-        surroundings, to_contiguous(x, dtype), size, [to_contiguous(p, dtype) for p in parameters]
-    )
-    return out.to(x.dtype)
+    if backend == cpu_native.NAME:
+        given = [to_contiguous(p, dtype) for p in parameters]
+        return native_depthwise.forward(surroundings, to_contiguous(x, dtype), size, given).to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        options = (product_dtype or dtype, product_dtype or x.dtype, backend == TRITON)
+        return recomputing_depthwise.forward(surroundings, x.contiguous(), size, parameters, *options)
 
 
 @depthwise_op.register_fake
-def _(surroundings, x, size, parameters):
-    _check((x, *parameters), surroundings, tuple(size), stored=False)
-    return x.new_empty(native_depthwise.out_shape(surroundings, x, size, parameters))
+def _(surroundings, x, size, parameters, backend=cpu_native.NAME, product_dtype=None):
+    _check((x, *parameters), surroundings, tuple(size), backend, stored=False)
+    shape = native_depthwise.out_shape(surroundings, x, size, parameters)
+    return x.new_empty(shape, dtype=product_dtype or x.dtype)
 
 
 @torch.library.custom_op("nnunetv2_lightm::depthwise_backward", mutates_args=())
 def depthwise_backward_op(
-    surroundings: int, grad_out: Tensor, x: Tensor, size: list[int], parameters: list[Tensor]
+    surroundings: int,
+    grad_out: Tensor,
+    x: Tensor,
+    size: list[int],
+    parameters: list[Tensor],
+    backend: str = cpu_native.NAME,
+    product_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of x (empty for an image) and of the parameters, in their dtypes."""
     refuse_forward_mode("depthwise_backward")
-    _check_backward((x, *parameters, grad_out), surroundings, tuple(size))
+    _check_backward((x, *parameters, grad_out), surroundings, tuple(size), backend)
     dtype = compute_dtype(x, *parameters)
-    grad_x, grads = native_depthwise.backward(
-        surroundings,
-        to_contiguous(grad_out, dtype),
-        to_contiguous(x, dtype),
-        size,
-        [to_contiguous(p, dtype) for p in parameters],
-    )
+    if backend == cpu_native.NAME:
+        given = [to_contiguous(p, dtype) for p in parameters]
+        grad_out, x_given = to_contiguous(grad_out, dtype), to_contiguous(x, dtype)
+        grad_x, grads = native_depthwise.backward(surroundings, grad_out, x_given, size, given)
+    else:
+        with torch.autocast(x.device.type, enabled=False):
+            options = (dtype, product_dtype or dtype, backend == TRITON)
+            grad_x, grads = recomputing_depthwise.backward(
+                surroundings, grad_out, x.contiguous(), size, parameters, *options
+            )
     return grad_x.to(x.dtype), [grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)]
 
 
 @depthwise_backward_op.register_fake
-def _(surroundings, grad_out, x, size, parameters):
-    _check_backward((x, *parameters, grad_out), surroundings, tuple(size), stored=False)
+def _(surroundings, grad_out, x, size, parameters, backend=cpu_native.NAME, product_dtype=None):
+    _check_backward((x, *parameters, grad_out), surroundings, tuple(size), backend, stored=False)
     contiguous = {"memory_format": torch.contiguous_format}
     grad_x = x.new_empty(0) if surroundings == STEM else torch.empty_like(x, **contiguous)
     return grad_x, [torch.empty_like(p, **contiguous) for p in parameters]
 
 
 @checked_once
-def _check(tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], *, stored: bool) -> None:
+def _check(
+    tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], backend: str, *, stored: bool
+) -> None:
     """x, then the parameters; size: spatial, of the output."""
     if surroundings not in NAMES:
         raise ValueError(f"depthwise: surroundings is {surroundings}; expected one of {list(NAMES)}")
@@ -141,19 +179,34 @@ def _check(tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...]
         raise ValueError(f"{NAMES[surroundings]}: {given}; expected {len(names)}: {', '.join(names)}")
     operands = Operands(NAMES[surroundings], dict(zip(("x", *names), tensors, strict=True)), stored)
     operands.require_floats()
-    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
-    if reason is not None:
-        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
+    _require_backend(operands, tensors, backend, stored)
     if x.ndim not in (4, 5):
         operands.refuse(f"`x` is {tuple(x.shape)}; expected batch, channels and 2 or 3 spatial axes")
     for name, parameter in zip(names, parameters, strict=True):
         if name.endswith("weight") and parameter.ndim < 2:
             operands.refuse(f"`{name}` is {tuple(parameter.shape)}; expected at least two axes")
-    _check_shapes(operands, surroundings, x, size, parameters)
+    multiple = CHANNEL_MULTIPLE if backend == cpu_native.NAME else 1
+    _check_shapes(operands, surroundings, x, size, parameters, multiple)
+
+
+def _require_backend(operands: Operands, tensors: Sequence[Tensor], backend: str, stored: bool) -> None:
+    x = tensors[0]
+    if backend != cpu_native.NAME:
+        if stored:
+            select_backend(x.device.type, backend, compute_dtype(*tensors))
+        return
+    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
+    if reason is not None:
+        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
 
 
 def _check_shapes(
-    operands: Operands, surroundings: int, x: Tensor, size: tuple[int, ...], parameters: Sequence[Tensor]
+    operands: Operands,
+    surroundings: int,
+    x: Tensor,
+    size: tuple[int, ...],
+    parameters: Sequence[Tensor],
+    multiple: int,
 ) -> None:
     dims = x.ndim - 2
     sizes = {"channels": parameters[0].shape[0], "1": 1, "3": 3}
@@ -167,8 +220,8 @@ def _check_shapes(
         sizes["num_classes"] = parameters[2].shape[0]
         axes |= {"point_weight": ("num_classes", "channels"), "point_bias": ("num_classes",)}
     operands.require_shapes(axes, sizes, "`x` and the others")
-    if sizes["channels"] < 1 or sizes["channels"] % CHANNEL_MULTIPLE:
-        operands.refuse(f"there are {sizes['channels']} channels; expected a multiple of {CHANNEL_MULTIPLE}")
+    if sizes["channels"] < 1 or sizes["channels"] % multiple:
+        operands.refuse(f"there are {sizes['channels']} channels; expected a multiple of {multiple}")
     for axis in {"input_channels", "num_classes"} & sizes.keys():
         if sizes[axis] < 1:
             operands.refuse(f"{axis} is {sizes[axis]}; expected at least 1")
@@ -183,24 +236,24 @@ def _check_shapes(
 
 
 @checked_once
-def _check_backward(tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], *, stored: bool) -> None:
+def _check_backward(
+    tensors: tuple[Tensor, ...], surroundings: int, size: tuple[int, ...], backend: str, *, stored: bool
+) -> None:
     """x, the parameters, then the gradient of the output."""
     *inputs, grad_out = tensors
-    _check(inputs, surroundings, size, stored=False)
+    _check(inputs, surroundings, size, backend, stored=False)
     names = ("x", *PARAMETERS[: len(inputs) - 1], "grad_out")
     operands = Operands(f"{NAMES[surroundings]}_backward", dict(zip(names, tensors, strict=True)), stored)
     operands.require_floats("grad_out")
     x, *parameters = inputs
-    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
-    if reason is not None:
-        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
+    _require_backend(operands, inputs, backend, stored)
     expected = native_depthwise.out_shape(surroundings, x, size, parameters)
     if tuple(grad_out.shape) != expected:
         operands.refuse(f"`grad_out` is {tuple(grad_out.shape)}; expected {expected}, the shape of the output")
 
 
 def _setup_context(ctx, inputs, output):
-    ctx.surroundings, x, ctx.size, parameters = inputs
+    ctx.surroundings, x, ctx.size, parameters, ctx.backend, ctx.product_dtype = inputs
     if ctx.surroundings == STEM and x.requires_grad:
         raise RuntimeError("depthwise_stem computes no gradient of the image; detach it")
     ctx.save_for_backward(x, *parameters)
@@ -208,15 +261,17 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_out):
     x, *parameters = ctx.saved_tensors
-    grad_x, grads = depthwise_backward_op(ctx.surroundings, grad_out, x, ctx.size, parameters)
-    return None, None if ctx.surroundings == STEM else grad_x, None, grads
+    grad_x, grads = depthwise_backward_op(
+        ctx.surroundings, grad_out, x, ctx.size, parameters, ctx.backend, ctx.product_dtype
+    )
+    return None, None if ctx.surroundings == STEM else grad_x, None, grads, None, None
 
 
 depthwise_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _setup_second(ctx, inputs, output):
-    ctx.surroundings, grad_out, x, ctx.size, parameters = inputs
+    ctx.surroundings, grad_out, x, ctx.size, parameters, *_ = inputs
     ctx.save_for_backward(grad_out, x, *parameters)
 
 
@@ -228,7 +283,7 @@ def _backward_of_backward(ctx, cotangent, cotangents):
 
     cotangents = [None if ctx.surroundings == STEM else cotangent, *cotangents]
     grads, (second,) = gradients_of_gradients(convolution, inputs, [grad_out], cotangents)
-    return None, second, grads[0], None, grads[1:]
+    return None, second, grads[0], None, grads[1:], None, None
 
 
 depthwise_backward_op.register_autograd(_backward_of_backward, setup_context=_setup_second)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ._derivatives import composite_needed
 from ._operands import require_tensors
 from ._operator import check_scan, compute_dtype, scan_op
-from .backends import REFERENCE, select_backend
+from .backends import REFERENCE, is_short, select_backend
 from .reference import selective_scan_reference
 
 
@@ -81,7 +81,8 @@ def selective_scan(
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     require_tensors("selective_scan", tensors)
-    name = select_backend(u.device.type, backend, compute_dtype(*tensors))
+    short = u.ndim == 3 and is_short(*u.shape)  # other shapes are refused below
+    name = select_backend(u.device.type, backend, compute_dtype(*tensors), short)
     if name == REFERENCE or composite_needed():
         check_scan(tensors, out_dtype, None, stored=False)
         y, last = selective_scan_reference(*tensors, delta_softplus, out_dtype)

@@ -1,13 +1,13 @@
 """What a training step of LightMUNet takes in memory, by the voxels at each resolution.
 
-Unlike nnU-Net's network, this one spends most of its memory on what a stage computes inside: maps of twice the stage's
-channels, of which the selective scan takes some in float32 whatever autocast says. So it is not counted in feature
-maps, as nnU-Net's planner does, but in bytes that were measured; ``python
-benchmarks/speed/training_memory.py`` measures them again and prints the numbers below.
+The network's layers recompute in their backward pass, a slab of the image at a time, so that nnU-Net's way of counting
+feature maps does not fit it. It is counted in bytes; ``python benchmarks/speed/training_memory.py`` counts and measures
+them again and prints the numbers below.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,53 +19,69 @@ Strides = Sequence[Sequence[int]]
 class StepMemory:
     """Coefficients of a training step of the network with its default widths, with deep supervision.
 
-    A sample's peak is in the loss, when all is saved, or in the backward pass of one of the resolutions: what autograd
-    has saved up to there, and what the backward pass of that stage takes itself.
+    The peak is in the loss, when all is saved, or in the backward pass of one of the resolutions: what autograd has
+    saved up to there, the gradients of that stage's maps, and the slab that it works on. Both of the latter grow with
+    the stage's channels, the slab only until it is full.
 
     Attributes:
         saved: Bytes that autograd saves for the backward pass, per voxel of each resolution: full, then after each
             pooling.
-        backward: Bytes that a stage's backward pass takes itself, per voxel of its resolution and for the channels at
-            full resolution; it grows with the stage's channels.
+        backward: Bytes of a stage's backward pass, per voxel of its resolution and for the channels at full resolution.
+        slab: The same for what it takes for a slab.
+        slab_voxels: Voxels at full resolution that a slab holds.
         per_class: Bytes of logits and loss, per class and voxel of the resolutions with logits: all but the lowest.
         fixed_mib: Weights, gradients, the optimizer's state and work space, whatever the patch, in MiB.
     """
 
     saved: tuple[float, ...]
     backward: float
+    slab: float
+    slab_voxels: int
     per_class: float
     fixed_mib: float
 
-    def sample_bytes(self, patch_size: Sequence[int], strides: Strides, num_classes: int) -> float:
-        """One sample's bytes.
+    def maps_bytes(self, patch_size: Sequence[int], strides: Strides, batch_size: int, num_classes: int) -> float:
+        """Bytes of a step, without the fixed ones.
 
         Args:
             patch_size: Spatial size, 2D or 3D.
             strides: One for each resolution, the first of which is 1 on each axis.
+            batch_size: Samples.
             num_classes: Channels of the logits.
         """
-        voxels = voxels_at(patch_size, strides)
+        voxels = [batch_size * count for count in voxels_at(patch_size, strides)]
         peak = saved = 0.0
         for level, (count, per_voxel) in enumerate(zip(voxels, self.saved, strict=True)):
             saved += per_voxel * count
-            peak = max(peak, saved + self.backward * 2**level * count)
+            wide = 2**level * count
+            peak = max(peak, saved + self.backward * wide + self.slab * min(wide, self.slab_voxels))
         return max(peak, saved + self.per_class * num_classes * sum(voxels[:-1]))
 
     def gib(self, patch_size: Sequence[int], strides: Strides, batch_size: int, num_classes: int) -> float:
         """The whole step's GiB."""
-        return self.fixed_mib / 2**10 + batch_size * self.sample_bytes(patch_size, strides, num_classes) / 2**30
+        return self.fixed_mib / 2**10 + self.maps_bytes(patch_size, strides, batch_size, num_classes) / 2**30
 
     def largest_batch(self, gib: float, patch_size: Sequence[int], strides: Strides, num_classes: int) -> int:
         """How many samples fit into the memory; 0: not even one."""
-        left = gib * 2**30 - self.fixed_mib * 2**20
-        return max(0, math.floor(left / self.sample_bytes(patch_size, strides, num_classes)))
+        above = 1
+        while self.gib(patch_size, strides, above, num_classes) <= gib:
+            above *= 2
+        return (
+            bisect.bisect_right(
+                range(above), gib, lo=1, key=lambda batch: self.gib(patch_size, strides, batch, num_classes)
+            )
+            - 1
+        )
 
 
-# On a GPU, under autocast: nothing of it is measured on a GPU. The saved bytes are counted on tensors that have a GPU's
-# dtypes and no memory, the rest is what a step takes beyond its saved bytes on a CPU under autocast.
-GPU = StepMemory(saved=(2407, 9927, 19672, 67034), backward=2978, per_class=15, fixed_mib=167)
-# On a CPU with the compiled layers, which recompute instead of saving: fitted to the peak of the resident memory.
-CPU_COMPILED = StepMemory(saved=(198, 1488, 2973, 9244), backward=379, per_class=12, fixed_mib=101)
+# On a GPU, under autocast: counted on tensors that have a GPU's dtypes and no memory, never measured on a GPU.
+GPU = StepMemory(
+    saved=(2407, 9927, 19672, 67034), backward=2978, slab=0, slab_voxels=1 << 18, per_class=15, fixed_mib=167
+)
+# On a CPU with the compiled layers, which recompute as well: fitted to the peak of the resident memory.
+CPU_COMPILED = StepMemory(
+    saved=(198, 1488, 2973, 9244), backward=379, slab=0, slab_voxels=0, per_class=12, fixed_mib=101
+)
 # Of a GPU's memory; the rest is left to CUDA itself and to the allocator's gaps. Not measured.
 USABLE_SHARE = 0.9
 

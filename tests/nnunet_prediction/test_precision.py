@@ -15,11 +15,12 @@ from torch.nn.utils import parameters_to_vector
 
 from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.layers import SelectiveSSM, depthwise, rvm
+from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.networks import lightm_unet
 from nnunetv2_lightm.ops.backends import cpu_native, load_backend, native_rvm
 from nnunetv2_lightm.trainers import find_trainer
 
-from .cuda_autocast import cuda_rules, dtypes
+from .cuda_autocast import dtypes
 
 pytestmark = pytest.mark.slow
 

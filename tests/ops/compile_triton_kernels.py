@@ -1,56 +1,111 @@
-"""Compiles the Triton kernels for an NVIDIA GPU that need not be there: dtype, optional inputs (0 or 1), sizes.
+"""Compiles the Triton kernels for NVIDIA GPUs that need not be there, down to machine code.
 
-A process of its own for test_triton_gpu.py: where Triton interprets, it does not compile. Prints the kernels' names.
+    python compile_triton_kernels.py ARCHITECTURE fp16|bf16|fp32|fp64 all|none|layer LENGTH CHUNKS STATES CHANNELS
+
+ARCHITECTURE: 80 for compute capability 8.0; then the dtype of the tokens, the optional inputs that there are, in the
+network's layers all but the gate, and sizes. Prints one JSON object a kernel: registers, spilled bytes, shared memory,
+and the PTX's instructions by kind. A process of its own: where Triton interprets, it does not compile.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nnunetv2_lightm.ops.backends import _triton_backward_kernels, _triton_kernels
+from nnunetv2_lightm.ops.backends import triton_gpu
+from nnunetv2_lightm.ops.backends.triton_kernels import depthwise, depthwise_kernels, scan, scan_backward
+from nnunetv2_lightm.ops.backends.triton_kernels.launch import power_of_2
 
-OPTIONAL = ("D_ptr", "z_ptr", "bias_ptr", "grad_D_ptr", "grad_z_ptr", "grad_bias_ptr")
-CONSTANTS = {"SOFTPLUS": True, "CHUNK": 64, "BLOCK_N": 16, "BLOCK_D": 32, "REVERSE": True, "GROUP": 64, "BLOCK": 128}
-ARCHITECTURE = 80
+# Pointers in float32 (float64 for float64) whatever the tokens are; those of y and its gradient too: a norm follows.
+WIDE = {"A_ptr", "D_ptr", "bias_ptr", "starts_ptr", "ends_ptr", "dt_sums_ptr", "grad_ends_ptr", "states_ptr", "y_ptr"}
+WIDE |= {"grad_y_ptr", "grad_A_ptr", "grad_B_ptr", "grad_C_ptr", "grad_D_ptr", "grad_bias_ptr", "parts_ptr"}
+WIDE |= {"local_ptr", "firsts_ptr", "group_dt_ptr"}
+ABSENT = {
+    "all": (),
+    "none": ("D_ptr", "z_ptr", "bias_ptr", "grad_D_ptr", "grad_z_ptr", "grad_bias_ptr"),
+    "layer": ("z_ptr", "grad_z_ptr"),
+}
+KERNELS = {
+    scan.scan_chunks: triton_gpu.WARPS,
+    scan.carry: 4,
+    scan_backward.gradients_through_chunks: triton_gpu.WARPS,
+    scan_backward.backward_chunks: triton_gpu.WARPS,
+    depthwise_kernels.convolve: depthwise.WARPS,
+    depthwise_kernels.weight_gradient: depthwise.WARPS,
+}
+INSTRUCTIONS = {
+    "exponentials": r"ex2\.approx",
+    "shuffles": r"shfl\.sync",
+    "multiply-adds": r"fma\.rn",
+    "loads": r"ld\.global",
+    "stores": r"st\.global",
+    "barriers": r"bar\.sync",
+}
 
 
-def compile_kernel(kernel, dtype, optional, sizes):
-    constants = {name: CONSTANTS[name] for name in kernel.arg_names if name in CONSTANTS}
-    if not optional:
-        constants |= dict.fromkeys(name for name in kernel.arg_names if name in OPTIONAL)
+def compile_kernel(kernel, architecture: int, dtype: str, optional: str, sizes: dict[str, int]):
+    wide = "fp64" if dtype == "fp64" else "fp32"
+    block_n, block_c = power_of_2(sizes["states"]), min(64, power_of_2(sizes["channels"]))
+    backward = kernel is scan_backward.backward_chunks
+    tile = triton_gpu.BACKWARD_TILE_ELEMENTS if backward else triton_gpu.TILE_ELEMENTS
+    constants = {
+        **{"SOFTPLUS": True, "CHUNK": triton_gpu.CHUNK_LENGTH, "SPAN": triton_gpu.SPAN, "BLOCK_N": block_n},
+        **{"BLOCK_D": max(1, min(power_of_2(sizes["channels"]), tile // block_n))},
+        **{"REVERSE": True, "GROUP": triton_gpu.GROUP_CHUNKS, "BLOCK": triton_gpu.CARRY_ELEMENTS},
+        **{"TAPS_Y": 3, "FLIP": False, "RUN": depthwise.RUN, "TYPE": {"fp32": tl.float32, "fp64": tl.float64}[wide]},
+        **{"BLOCK_C": block_c, "BLOCK_X": depthwise.TILE_ELEMENTS // block_c},
+    }
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    constants |= dict.fromkeys(name for name in kernel.arg_names if name in ABSENT[optional])
+    # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
     constants |= {name: 1 for name, size in sizes.items() if size == 1 and name in kernel.arg_names}
 
-    def kind(name):
-        return "constexpr" if name in constants else f"*{dtype}" if name.endswith("_ptr") else "i32"
+    def kind(name: str) -> str:
+        if name in constants:
+            return "constexpr"
+        return f"*{wide if name in WIDE else dtype}" if name.endswith("_ptr") else "i32"
 
-    source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, constants)
-    target = GPUTarget("cuda", ARCHITECTURE, 32)
-    return triton.compile(source, target=target, options={"num_warps": 1}).asm["ptx"]
+    arguments = enumerate(kernel.arg_names)
+    divisible = {
+        (i,): [["tt.divisibility", 16]] for i, name in arguments if name.endswith("_ptr") or not sizes.get(name, 1) % 16
+    }
+    signature = {name: kind(name) for name in kernel.arg_names}
+    divisible = {
+        place: value for place, value in divisible.items() if signature[kernel.arg_names[place[0]]] != "constexpr"
+    }
+    source = ASTSource(kernel, signature, constants, divisible)
+    options = {"num_warps": KERNELS[kernel]}
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def spilled(ptx):
-    """What the assembler says of registers that do not fit."""
-    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    command = [assembler, "--verbose", f"--gpu-name=sm_{ARCHITECTURE}", "--output-file=/dev/null", "-"]
+def assembled(ptx: str, architecture: int) -> tuple[int, int]:
+    """Registers of a thread, and bytes that did not fit into them, as the assembler says."""
+    assembler = Path(triton.__file__).parent / "backends/nvidia/bin"
+    assembler /= "ptxas-blackwell" if architecture >= 100 and (assembler / "ptxas-blackwell").is_file() else "ptxas"
+    name = f"sm_{architecture}{'a' if architecture >= 90 else ''}"
+    command = [assembler, "--verbose", f"--gpu-name={name}", "--output-file=/dev/null", "-"]
     done = subprocess.run(command, input=ptx, capture_output=True, text=True, check=True)
-    lines = [line for line in done.stderr.splitlines() if "spill" in line]
-    assert lines
-    return [line for line in lines if "0 bytes spill stores, 0 bytes spill loads" not in line]
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", done.stderr)
+    assert spilled, done.stderr
+    return int(re.search(r"Used (\d+) registers", done.stderr)[1]), sum(map(int, spilled))
 
 
 if __name__ == "__main__":
-    dtype, optional, *sizes = sys.argv[1:]
+    architecture, dtype, optional, *sizes = sys.argv[1:]
     sizes = dict(zip(("length", "chunks", "states", "channels"), map(int, sizes), strict=True))
     sizes |= {"tokens": sizes["length"], "groups": sizes["chunks"]}
-    kernels = (_triton_kernels.scan_chunks, _triton_kernels.carry)
-    kernels += (_triton_backward_kernels.gradients_through_chunks, _triton_backward_kernels.backward_chunks)
-    for kernel in kernels:
-        lost = spilled(compile_kernel(kernel, dtype, optional == "1", sizes))
-        assert dtype != "fp32" or not lost, lost
-        print(kernel.fn.__name__)
+    for kernel in KERNELS:
+        compiled = compile_kernel(kernel, int(architecture), dtype, optional, sizes)
+        registers, spilled = assembled(compiled.asm["ptx"], int(architecture))
+        found = {"kernel": kernel.fn.__name__, "registers": registers, "spilled": spilled}
+        found["shared"] = compiled.metadata.shared
+        found |= {name: len(re.findall(pattern, compiled.asm["ptx"])) for name, pattern in INSTRUCTIONS.items()}
+        print(json.dumps(found), flush=True)

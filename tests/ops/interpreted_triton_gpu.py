@@ -33,8 +33,10 @@ def small_sizes(monkeypatch):
     monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 4)
     monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
     monkeypatch.setattr(triton_gpu, "TILE_ELEMENTS", 16)
+    monkeypatch.setattr(triton_gpu, "BACKWARD_TILE_ELEMENTS", 8)
+    monkeypatch.setattr(triton_gpu, "SPAN", 2)
     monkeypatch.setattr(triton_gpu, "CARRY_ELEMENTS", 8)
-    monkeypatch.setattr(triton_gpu, "WORK_ELEMENTS", 4 * 3 * 5 * 5)
+    monkeypatch.setattr(triton_gpu, "WORK_ELEMENTS", 2 * 3 * 5 * 5)
 
 
 def compare(inputs, tolerance, **options):

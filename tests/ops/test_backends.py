@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nnunetv2_lightm.ops import backend_table, select_backend, selective_scan
-from nnunetv2_lightm.ops.backends import REGISTRY, load_backend
+from nnunetv2_lightm.ops.backends import REGISTRY, is_short, load_backend
 
-ON_CUDA = ["mamba_ssm_cuda", "triton_gpu", "torch_chunked"]
+ON_CUDA = ["triton_gpu", "mamba_ssm_cuda", "torch_chunked"]
 ON_CPU = ["cpu_native", "torch_chunked"]
 
 
@@ -37,6 +37,22 @@ def test_the_first_of_the_device_s_order_that_can_run_is_taken(only, device, ord
     for first in range(len(order)):
         only(*order[first:])
         assert select_backend(device) == order[first]
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [
+        ((2, 128**3, 64), "triton_gpu"),
+        ((2, 32**3, 256), "triton_gpu"),
+        ((2, 16**3, 512), "mamba_ssm_cuda"),
+        ((1, 4096, 64), "triton_gpu"),
+    ],
+    ids=str,
+)
+def test_mamba_ssm_is_taken_for_many_short_sequences(only, shape, taken):
+    only(*REGISTRY)
+    assert select_backend("cuda", short=is_short(*shape)) == taken
+    assert select_backend("cpu", short=is_short(*shape)) == "cpu_native"
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
@@ -121,7 +137,7 @@ import sys
 from nnunetv2_lightm.ops import select_backend
 select_backend("cpu")
 loaded = {name.removeprefix("nnunetv2_lightm.ops.backends.") for name in sys.modules}
-assert not loaded & {"triton_gpu", "_triton_kernels", "mamba_ssm_cuda", "mamba_ssm", "selective_scan_cuda"}
+assert not loaded & {"triton_gpu", "triton_kernels.scan", "mamba_ssm_cuda", "mamba_ssm", "selective_scan_cuda"}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

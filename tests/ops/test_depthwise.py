@@ -124,4 +124,6 @@ def test_the_image_gets_no_gradient():
 def test_opcheck(surroundings):
     made = [p.detach().float().requires_grad_() for p in parameters(16, 2, 3, head=True)]
     x = torch.randn(1, 5, 6, 16, requires_grad=True)
-    torch.library.opcheck(depthwise_op, (surroundings, x, [5, 6], made[:2] if surroundings == 0 else made))
+    torch.library.opcheck(
+        depthwise_op, (surroundings, x, [5, 6], made[:2] if surroundings == 0 else made, "cpu_native")
+    )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
+from nnunetv2_lightm.ops.backends.recomputing import slabs
 from nnunetv2_lightm.planning import memory
 from nnunetv2_lightm.planning.memory import CPU_COMPILED, GPU, StepMemory, voxels_at
 
@@ -43,10 +44,19 @@ def test_voxels_are_floored_at_each_resolution():
 def test_peak_by_hand():
     """Two resolutions of 16 and 4 voxels: in the loss, in the lower stage's backward pass, in the upper one's."""
     patch, strides = (4, 4), [(1, 1), (2, 2)]
-    assert StepMemory((10, 100), 0, 7, 0).sample_bytes(patch, strides, 3) == 160 + 400 + 7 * 3 * 16
-    assert StepMemory((10, 100), 30, 0, 0).sample_bytes(patch, strides, 3) == 160 + 400 + 30 * 2 * 4
-    assert StepMemory((10, 100), 80, 0, 0).sample_bytes(patch, strides, 3) == 160 + 80 * 16
-    assert StepMemory((10, 100), 80, 0, 3).gib(patch, strides, 5, 3) == (5 * 1440 + 3 * 2**20) / 2**30
+
+    def model(**coefficients):
+        return StepMemory(
+            (10, 100), **dict.fromkeys(("backward", "slab", "slab_voxels", "per_class", "fixed_mib"), 0) | coefficients
+        )
+
+    assert model(per_class=7).maps_bytes(patch, strides, 1, 3) == 160 + 400 + 7 * 3 * 16
+    assert model(backward=30).maps_bytes(patch, strides, 1, 3) == 160 + 400 + 30 * 2 * 4
+    assert model(backward=80).maps_bytes(patch, strides, 1, 3) == 160 + 80 * 16
+    assert model(backward=80, fixed_mib=3).gib(patch, strides, 5, 3) == (5 * 1440 + 3 * 2**20) / 2**30
+    # A slab that holds all of one sample's voxels does not grow with the batch.
+    assert model(slab=80, slab_voxels=16).maps_bytes(patch, strides, 1, 3) == 160 + 80 * 16
+    assert model(slab=80, slab_voxels=16).maps_bytes(patch, strides, 5, 3) == 5 * 560 + 80 * 16
 
 
 @pytest.mark.parametrize("model", [GPU, CPU_COMPILED], ids=["gpu", "cpu"])
@@ -58,6 +68,10 @@ def test_largest_batch_just_fits(model, patch):
     assert model.largest_batch(0.01, patch, strides, 3) == 0
 
 
-def test_compiled_layers_take_a_fraction_of_what_is_planned_for_a_gpu():
-    step = ((96, 96, 96), STRIDES[3], 2, 3)
-    assert CPU_COMPILED.gib(*step) < 0.15 * GPU.gib(*step)
+def test_nnunets_usual_plan_trains_on_the_card_that_it_is_made_for():
+    """By this count: 128x128x128 with batch 2, which nnU-Net plans for 8 GB."""
+    assert GPU.gib((128, 128, 128), STRIDES[3], 2, 3) < 0.5 * memory.USABLE_SHARE * 8
+
+
+def test_a_slab_is_as_large_as_the_layers_have_it():
+    assert GPU.slab_voxels * 32 == slabs.SLAB_ELEMENTS

@@ -1,7 +1,9 @@
 """The backends of the selective scan, in order of preference, and the choice among them.
 
-A backend is a module with ``NAME``, ``COMPUTE_DTYPES``, ``describe()``, ``not_supported_reason(device_type)``,
-``checkpoint_count(length)``, ``forward`` and ``backward`` (see :mod:`.torch_chunked`), imported when it is looked at.
+A backend is a module with ``NAME``, ``COMPUTE_DTYPES``, ``TAKES_HALF`` (tokens need not be cast), ``describe()``,
+``not_supported_reason(device_type)``, ``checkpoint_count(length)``, ``forward`` and ``backward`` (see
+:mod:`.torch_chunked`), imported when it is looked at.
+One that starts from a given state, and so can scan an image slab by slab, has ``replay`` as well.
 """
 
 from __future__ import annotations
@@ -17,13 +19,20 @@ from types import ModuleType
 import torch
 
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
-# Tried in this order on a device; the first one that can run is taken. Elsewhere (MPS, XPU): the last resort alone.
+# Tried in this order on a device; the first one that can run is taken. Elsewhere (MPS, XPU): the last resort alone. On
+# CUDA by a prediction, nothing is measured: mamba-ssm's kernel has one block for each sequence and channel, which walks
+# through the tokens 2048 at a time, where Triton's chunks run side by side.
 PRIORITIES = {
     "cpu": ("cpu_native", "torch_chunked"),
-    "cuda": ("mamba_ssm_cuda", "triton_gpu", "torch_chunked"),
+    "cuda": ("triton_gpu", "mamba_ssm_cuda", "torch_chunked"),
 }
+# Where there are sequences and channels enough to fill a GPU with such blocks, and each has little to walk.
+PRIORITIES_SHORT = PRIORITIES | {"cuda": ("mamba_ssm_cuda", "triton_gpu", "torch_chunked")}
+SHORT_TOKENS, MANY_BLOCKS = 4096, 512
 LAST_RESORT = "torch_chunked"
 REGISTRY: tuple[str, ...] = ("cpu_native", "mamba_ssm_cuda", "triton_gpu", "torch_chunked")
+# Its layers take their other kernels in Triton, too.
+TRITON = "triton_gpu"
 # The specification is not a backend to train with, but may be asked for by name.
 REFERENCE = "reference"
 
@@ -44,6 +53,11 @@ class BackendStatus:
     selected: bool
 
 
+def starts_from_a_state(name: str) -> bool:
+    """Whether the backend can scan a long sequence piece by piece."""
+    return name != REFERENCE and hasattr(load_backend(name), "replay")
+
+
 @cache
 def load_backend(name: str) -> ModuleType:
     """Import a backend by its name.
@@ -57,13 +71,16 @@ def load_backend(name: str) -> ModuleType:
 
 # torch.compile shall take the name as a constant, not trace how it was found.
 @torch.compiler.assume_constant_result
-def select_backend(device_type: str, requested: str | None = None, dtype: torch.dtype = torch.float32) -> str:
+def select_backend(
+    device_type: str, requested: str | None = None, dtype: torch.dtype = torch.float32, short: bool = False
+) -> str:
     """Name of the backend for the device type.
 
     Args:
         device_type: "cpu", "cuda", "mps", ...
         requested: A name to force; None: environment variable NNUNETV2_LIGHTM_BACKEND, else the fastest usable one.
         dtype: The dtype to compute in, float32 or float64.
+        short: Whether the sequences are short and many, as :func:`is_short` has it.
 
     Raises:
         ValueError: if the requested name does not exist.
@@ -76,7 +93,7 @@ def select_backend(device_type: str, requested: str | None = None, dtype: torch.
     if requested == REFERENCE:
         return REFERENCE
     reasons = []
-    for name in _considered(device_type) if requested is None else (requested,):
+    for name in _considered(device_type, short) if requested is None else (requested,):
         reason = _not_supported_reason(name, device_type, dtype)
         if reason is None:
             return name
@@ -105,8 +122,13 @@ def backend_table(device_types: tuple[str, ...] = ("cpu", "cuda", "mps")) -> Ite
             yield BackendStatus(name, device, reason is None, described, name in considered, name == selected)
 
 
-def _considered(device_type: str) -> tuple[str, ...]:
-    return PRIORITIES.get(device_type, (LAST_RESORT,))
+def is_short(batch: int, tokens: int, channels: int) -> bool:
+    """Whether sequences are so short, and so many with their channels, that nothing is gained by cutting them."""
+    return tokens <= SHORT_TOKENS and batch * channels >= MANY_BLOCKS
+
+
+def _considered(device_type: str, short: bool = False) -> tuple[str, ...]:
+    return (PRIORITIES_SHORT if short else PRIORITIES).get(device_type, (LAST_RESORT,))
 
 
 def _not_supported_reason(name: str, device_type: str, dtype: torch.dtype = torch.float32) -> str | None:

@@ -11,6 +11,7 @@ from .native_interface import Rows, ScanProblem
 
 NAME = "cpu_native"
 COMPUTE_DTYPES = (torch.float32, torch.float64)
+TAKES_HALF = False
 
 
 def not_supported_reason(device_type: str) -> str | None:

@@ -20,6 +20,7 @@ from ...extras import install_command
 
 NAME = "mamba_ssm_cuda"
 COMPUTE_DTYPES = (torch.float32,)
+TAKES_HALF = False
 # Both are fixed in the kernel.
 CHUNK_LENGTH = 2048
 MAX_STATES = 256

@@ -19,9 +19,15 @@ from torch import Tensor
 
 NAME = "torch_chunked"
 COMPUTE_DTYPES = (torch.float32, torch.float64)
+TAKES_HALF = False
 CHUNK_LENGTH = 64
-# State elements that advance together in one step: large enough to hide PyTorch's call overhead, small enough for L2.
-GROUP_ELEMENTS = 1 << 17
+# State elements that advance together in one step. On a CPU: large enough to hide PyTorch's call overhead, small enough
+# for L2. Elsewhere a step is a few launches whatever it holds, so that groups are as large as the backward pass's
+# states, CHUNK_LENGTH times as many twice over, should become: 512 MiB in float32.
+GROUP_ELEMENTS = {"cpu": 1 << 17}
+GROUP_ELEMENTS_ELSEWHERE = 1 << 20
+# Chunks whose states are combined to those of a longer chunk, where a loop over all of them would be long.
+CARRY_CHUNKS = 64
 
 
 def not_supported_reason(device_type: str) -> str | None:
@@ -49,8 +55,9 @@ def forward(
     delta_bias: Tensor | None,
     delta_softplus: bool,
     keep_checkpoints: bool,
+    first_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs in the compute dtype (float32 or float64).
+    """Inputs in the compute dtype (float32 or float64); first_state: (batch, d_inner, d_state), None: zero.
 
     Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, the state that each chunk
         starts from, (batch, chunks, d_state, d_inner), or empty if they are not kept.
@@ -58,28 +65,36 @@ def forward(
     batch, length, d_inner = u.shape
     if u.numel() == 0:
         shape = (batch, checkpoint_count(length), A.shape[1], d_inner) if keep_checkpoints else (0,)
-        return torch.zeros_like(u), u.new_zeros(batch, d_inner, A.shape[1]), u.new_zeros(shape)
+        last = u.new_zeros(batch, d_inner, A.shape[1]) if first_state is None else first_state.clone()
+        return torch.zeros_like(u), last, u.new_zeros(shape)
 
     A_t = A.t().contiguous()
     dt = _timescale(delta, delta_bias, delta_softplus)
     dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
-    starts, last = _chunk_starts(dt, x, B, A_t, batch)
-
-    y = torch.empty_like(x)
-    for group in _groups(starts):
-        h = starts[group].clone()
-        decay = torch.empty_like(h)
-        for t in range(CHUNK_LENGTH):
-            _advance(h, decay, dt[group, t], x[group, t], B[group, t], A_t)
-            _sum_products(h, C[group, t, :, None], 1, decay, y[group, t])
-
-    y = _tokens(y, batch, length)
-    if D is not None:
-        y = torch.addcmul(y, u, D)
-    if z is not None:
-        y = y * F.silu(z)
+    starts, last = _chunk_starts(dt, x, B, A_t, batch, first_state)
+    y = _outputs(starts, dt, x, B, C, A_t, u, D, z)
     checkpoints = starts.view(batch, -1, *starts.shape[1:]) if keep_checkpoints else u.new_empty(0)
     return y, last.transpose(1, 2).contiguous(), checkpoints
+
+
+def replay(
+    checkpoints: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:
+    """y of ``forward`` once more, from its checkpoints."""
+    if u.numel() == 0:
+        return torch.zeros_like(u)
+    dt = _timescale(delta, delta_bias, delta_softplus)
+    dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
+    return _outputs(checkpoints.flatten(0, 1), dt, x, B, C, A.t().contiguous(), u, D, z)
 
 
 def backward(
@@ -95,10 +110,16 @@ def backward(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    grad_first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of u, delta, A, B, C, D, z and delta_bias (None where the input is None), in the compute dtype."""
+    """Gradients of u, delta, A, B, C, D, z and delta_bias (None where the input is None), in the compute dtype.
+
+    grad_first: (batch, d_inner, d_state), written if given: the gradient of the first state.
+    """
     batch, length, d_inner = u.shape
     if u.numel() == 0:
+        if grad_first is not None:
+            grad_first.zero_() if grad_last is None else grad_first.copy_(grad_last)
         inputs = (u, delta, A, B, C, D, z, delta_bias)
         return tuple(None if t is None else torch.zeros_like(t) for t in inputs)
 
@@ -108,7 +129,9 @@ def backward(
     grad_scan = grad_y if gate is None else grad_y * gate
     dt, x, B_chunks, C_chunks, gy = (_chunks(t) for t in (dt_tokens, dt_tokens * u, B, C, grad_scan))
     starts = checkpoints.flatten(0, 1)
-    grad_ends = _chunk_end_gradients(dt, C_chunks, gy, A_t, batch, grad_last)
+    grad_ends, through_all = _chunk_end_gradients(dt, C_chunks, gy, A_t, batch, grad_last)
+    if grad_first is not None:
+        grad_first.copy_(through_all.transpose(1, 2))
 
     grad_dt, grad_x, y_scan = torch.empty_like(dt), torch.empty_like(x), None if z is None else torch.empty_like(x)
     grad_B, grad_C = torch.empty_like(B_chunks), torch.empty_like(C_chunks)
@@ -168,7 +191,8 @@ def _tokens(x: Tensor, batch: int, length: int) -> Tensor:
 
 def _groups(states: Tensor) -> list[slice]:
     """Slices of chunks that advance together; states: (chunks, d_state, d_inner)."""
-    size = max(1, GROUP_ELEMENTS // (states.shape[1] * states.shape[2]))
+    elements = GROUP_ELEMENTS.get(states.device.type, GROUP_ELEMENTS_ELSEWHERE)
+    size = max(1, elements // (states.shape[1] * states.shape[2]))
     return [slice(i, i + size) for i in range(0, states.shape[0], size)]
 
 
@@ -185,41 +209,89 @@ def _sum_products(a: Tensor, b: Tensor, dim: int, work: Tensor, out: Tensor) -> 
     torch.sum(work, dim, out=out)
 
 
-def _chunk_starts(dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+def _outputs(
+    starts: Tensor,
+    dt: Tensor,
+    x: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A_t: Tensor,
+    u: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+) -> Tensor:
+    """Every chunk runs from its true start; starts ... C are in chunks, u and z in tokens, as is the result."""
+    y = torch.empty_like(x)
+    for group in _groups(starts):
+        h = starts[group].clone()
+        decay = torch.empty_like(h)
+        for t in range(CHUNK_LENGTH):
+            _advance(h, decay, dt[group, t], x[group, t], B[group, t], A_t)
+            _sum_products(h, C[group, t, :, None], 1, decay, y[group, t])
+    y = _tokens(y, *u.shape[:2])
+    if D is not None:
+        y = torch.addcmul(y, u, D)
+    return y if z is None else y * F.silu(z)
+
+
+def _chunk_starts(
+    dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor, batch: int, first_state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The state each chunk starts from, (batch * chunks, d_state, d_inner), and the state after the last token."""
     local = dt.new_zeros(dt.shape[0], *A_t.shape)
     for group in _groups(local):
         decay = torch.empty_like(local[group])
         for t in range(CHUNK_LENGTH):
             _advance(local[group], decay, dt[group, t], x[group, t], B[group, t], A_t)
-    through = torch.exp(dt.sum(1)[:, None, :] * A_t).view(batch, -1, *A_t.shape)
-    local = local.view(batch, -1, *A_t.shape)
-    starts = torch.empty_like(local)
-    state = torch.zeros_like(local[:, 0])
-    for c in range(local.shape[1]):
-        starts[:, c] = state
-        state = torch.addcmul(local[:, c], through[:, c], state)
-    return starts.flatten(0, 1), state
+    state = torch.zeros_like(local[:batch]) if first_state is None else first_state.transpose(1, 2)
+    starts, last = _carry(*_of_batch(dt, local, batch), A_t, state)
+    return starts.flatten(0, 1), last
 
 
 def _chunk_end_gradients(
     dt: Tensor, C: Tensor, gy: Tensor, A_t: Tensor, batch: int, grad_last: Tensor | None
-) -> Tensor:
-    """Gradient of the state at each chunk's end that the later chunks send, (batch * chunks, d_state, d_inner)."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the state at each chunk's end that the later chunks send, (batch * chunks, d_state, d_inner), and
+    that of the state before the first token."""
     local = dt.new_zeros(dt.shape[0], *A_t.shape)
     for group in _groups(local):
         g, decay = local[group], torch.empty_like(local[group])
         for t in reversed(range(CHUNK_LENGTH)):
             torch.mul(dt[group, t, None, :], A_t, out=decay)
             g.addcmul_(gy[group, t, None, :], C[group, t, :, None]).mul_(decay.exp_())
-    through = torch.exp(dt.sum(1)[:, None, :] * A_t).view(batch, -1, *A_t.shape)
-    local = local.view(batch, -1, *A_t.shape)
-    ends = torch.empty_like(local)
-    grad = torch.zeros_like(local[:, 0]) if grad_last is None else grad_last.transpose(1, 2)
-    for c in reversed(range(local.shape[1])):
-        ends[:, c] = grad
-        grad = torch.addcmul(local[:, c], through[:, c], grad)
-    return ends.flatten(0, 1)
+    grad = torch.zeros_like(local[:batch]) if grad_last is None else grad_last.transpose(1, 2)
+    # The same sum from the last chunk to the first.
+    ends, first = _carry(*(t.flip(1) for t in _of_batch(dt, local, batch)), A_t, grad)
+    return ends.flip(1).flatten(0, 1), first
+
+
+def _of_batch(dt: Tensor, local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Sums of the step sizes, (batch, chunks, d_inner), and local states, (batch, chunks, d_state, d_inner)."""
+    return dt.sum(1).view(batch, -1, dt.shape[-1]), local.view(batch, -1, *local.shape[1:])
+
+
+def _carry(dt_sums: Tensor, local: Tensor, A_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """``state <- exp(A sum(dt)) state + local`` over the chunks: the state before each one, and the last.
+
+    The loop over many chunks is taken in two levels: CARRY_CHUNKS to a longer chunk, then the longer chunks in a loop.
+    """
+    batch, chunks = local.shape[:2]
+    if chunks <= 2 * CARRY_CHUNKS:
+        through = torch.exp(dt_sums[:, :, None, :] * A_t)
+        starts = torch.empty_like(local)
+        for c in range(chunks):
+            starts[:, c] = state
+            state = torch.addcmul(local[:, c], through[:, c], state)
+        return starts, state
+    # What is missing is padded with chunks that leave the state as it is.
+    missing = -chunks % CARRY_CHUNKS
+    dt_groups = F.pad(dt_sums, (0, 0, 0, missing)).view(-1, CARRY_CHUNKS, dt_sums.shape[-1])
+    local_groups = F.pad(local, (0, 0, 0, 0, 0, missing)).view(-1, CARRY_CHUNKS, *local.shape[2:])
+    zero = torch.zeros_like(local_groups[:, 0])
+    _, ends = _carry(dt_groups, local_groups, A_t, zero)
+    group_starts, last = _carry(*_of_batch(dt_groups, ends, batch), A_t, state)
+    starts, _ = _carry(dt_groups, local_groups, A_t, group_starts.flatten(0, 1))
+    return starts.view(batch, -1, *local.shape[2:])[:, :chunks], last
 
 
 def _group_backward(

@@ -1,17 +1,19 @@
-"""The bytes of a training step: counted on fake tensors, measured in the allocator, fitted, and those planned with."""
+"""The bytes of a training step: counted on fake tensors, fitted, and those planned with."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
 import torch
 import training_memory
-from harness.checks import backend
 from harness.results import Result
-from harness.step_memory import Case, allocated_peak, saved_bytes
-from training_memory import GPU, GPU_ON_CPU, Peak, fit_peaks, strides_of
+from harness.step_count import count_saved, count_step
+from harness.step_memory import Case
+from training_memory import Peak, fit_peaks, strides_of
 
+from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.measure.timing import QUICK
 from nnunetv2_lightm.planning import memory
 from nnunetv2_lightm.planning.memory import StepMemory
@@ -23,28 +25,24 @@ UNSEEN = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("case", UNSEEN, ids=lambda case: "x".join(map(str, case.patch)))
-def test_the_network_saves_what_is_planned_with(case):
+def test_the_network_takes_what_is_planned_with(case):
     """Fails when the network has changed: `python benchmarks/speed/training_memory.py` gives the new coefficients."""
-    with backend("torch_chunked"):
-        found = saved_bytes(GPU, case)
-    planned = replace(memory.GPU, backward=0).sample_bytes(case.patch, case.strides, case.classes)
-    constant = 5e6  # weights in half precision
-    assert case.batch * planned + constant == pytest.approx(found, rel=0.01)
+    arguments = (case.patch, case.strides, case.batch, case.classes)
+    saved = replace(memory.GPU, backward=0, slab=0).maps_bytes(*arguments)
+    weights = 5e6  # in half precision
+    assert saved + weights == pytest.approx(count_saved(case), rel=0.03)
+    momentum_and_weights = 8 * sum(p.numel() for p in LightMUNet(1, 3, spatial_dims=3).parameters())
+    found = count_step(case).peak + momentum_and_weights
+    assert memory.GPU.gib(*arguments) * 2**30 == pytest.approx(found, rel=0.15)
 
 
-def test_autocast_saves_less_than_float32_and_is_switched_off_again():
+def test_autocast_saves_less_than_float32():
     case = Case((32, 32, 32), strides_of(3))
-    with backend("torch_chunked"):
-        assert saved_bytes(GPU, case) < 0.8 * saved_bytes(replace(GPU, autocast=None), case)
-    assert not torch.is_autocast_enabled("cuda")
-
-
-def test_allocator_gives_out_what_is_saved_and_more():
-    case = Case((16, 16, 16), strides_of(3))
-    with backend("torch_chunked"):
-        peak, saved = allocated_peak(GPU_ON_CPU, case), saved_bytes(GPU_ON_CPU, case)
-    assert saved < peak < saved + 100 * 2**20
+    assert count_saved(case, scan="torch_chunked") < 0.8 * count_saved(case, None, "torch_chunked")
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.fixture
@@ -54,12 +52,12 @@ def result(monkeypatch):
 
 
 def test_fit_finds_what_the_peaks_were_made_with(result):
-    saved = StepMemory((2000, 9000, 20000, 60000), 0, 12, 0)
-    truth = {"backward": 2500.0, "fixed_mib": 40.0, "loss": 6.0}
-    cases = [Case(patch, strides_of(len(patch))) for patch in training_memory.PEAKS]
+    saved = StepMemory((200, 900, 2000, 6000), 0, 0, 1 << 18, 12, 0)
+    truth = {"backward": 250.0, "slab": 2000.0, "fixed_mib": 40.0, "loss": 6.0}
+    cases = [Case(patch, strides_of(len(patch)), batch) for patch, batch in training_memory.PEAKS]
     cases += [replace(case, classes=200) for case in cases]
     peaks = [Peak(case, Peak(case, 0, saved).estimate(**truth), saved) for case in cases]
-    assert fit_peaks("made", peaks, result) == pytest.approx(tuple(truth.values()), rel=0.02)
+    assert fit_peaks("made", peaks, result) == pytest.approx(tuple(truth.values()), rel=0.05)
     assert len(result.tables["made"]) == len(cases)
 
 

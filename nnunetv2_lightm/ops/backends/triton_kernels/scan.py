@@ -1,8 +1,9 @@
-"""Triton kernels of the selective scan's forward pass; :mod:`.triton_gpu` launches them and says how they fit together.
+"""Triton kernels of the selective scan's forward pass; :mod:`..triton_gpu` launches them and says how they belong.
 
 A program owns a tile (BLOCK_N states, BLOCK_D channels) of one chunk of one sequence and walks through its tokens.
 Tensors are contiguous: tokens (batch, length, channels), B and C (batch, length, states), states (..., states,
-channels). Lanes beyond the states or channels read zeros and write nothing. A pointer is None only where it says so.
+channels). Tokens, B, C and y may be of any floating dtype; A, D, the bias and the states are TYPE, in which all is
+computed. Lanes beyond the states or channels read zeros and write nothing. A pointer is None only where it says so.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def sigmoid(x):
 
 
 @triton.jit
-def channels_or_zero(ptr, d, in_d, like):
+def channels_or_zero(ptr, d, in_d, TYPE: tl.constexpr):
     """A vector over channels; zeros if there is none."""
     if ptr is None:
-        return tl.zeros(d.shape, dtype=like.dtype.element_ty)
+        return tl.zeros(d.shape, dtype=TYPE)
     else:
         return tl.load(ptr + d, mask=in_d, other=0.0)
 
@@ -54,6 +55,7 @@ def scan_chunks(
     channels,
     SOFTPLUS: tl.constexpr,
     CHUNK: tl.constexpr,
+    TYPE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -65,29 +67,29 @@ def scan_chunks(
     at_h = n * channels + d
     at_chunk = chunk * states * channels
     A = tl.load(A_ptr + at_h, mask=in_h, other=0.0)
-    D = channels_or_zero(D_ptr, d, in_d, u_ptr)
-    bias = channels_or_zero(bias_ptr, d, in_d, u_ptr)
+    D = channels_or_zero(D_ptr, d, in_d, TYPE)
+    bias = channels_or_zero(bias_ptr, d, in_d, TYPE)
     if starts_ptr is None:
-        h = tl.zeros((BLOCK_N, BLOCK_D), dtype=u_ptr.dtype.element_ty)
+        h = tl.zeros((BLOCK_N, BLOCK_D), dtype=TYPE)
     else:
         h = tl.load(starts_ptr + at_chunk + at_h, mask=in_h, other=0.0)
-    dt_sum = tl.zeros((1, BLOCK_D), dtype=u_ptr.dtype.element_ty)
+    dt_sum = tl.zeros((1, BLOCK_D), dtype=TYPE)
 
     first = (chunk % chunks) * CHUNK
     row = (chunk // chunks) * length + first
     for _ in range(0, tl.minimum(length - first, CHUNK).to(tl.int32)):
         at_d, at_n = row * channels + d, row * states + n
-        u = tl.load(u_ptr + at_d, mask=in_d, other=0.0)
-        dt = tl.load(delta_ptr + at_d, mask=in_d, other=0.0) + bias
+        u = tl.load(u_ptr + at_d, mask=in_d, other=0.0).to(TYPE)
+        dt = tl.load(delta_ptr + at_d, mask=in_d, other=0.0).to(TYPE) + bias
         if SOFTPLUS:
             dt = softplus(dt)
-        B = tl.load(B_ptr + at_n, mask=in_n, other=0.0)
+        B = tl.load(B_ptr + at_n, mask=in_n, other=0.0).to(TYPE)
         h = tl.exp(dt * A) * h + (dt * u) * B
         if y_ptr is not None:
-            C = tl.load(C_ptr + at_n, mask=in_n, other=0.0)
+            C = tl.load(C_ptr + at_n, mask=in_n, other=0.0).to(TYPE)
             y = tl.sum(h * C, axis=0, keep_dims=True) + D * u
             if z_ptr is not None:
-                z = tl.load(z_ptr + at_d, mask=in_d, other=0.0)
+                z = tl.load(z_ptr + at_d, mask=in_d, other=0.0).to(TYPE)
                 y *= z * sigmoid(z)
             tl.store(y_ptr + at_d, y, mask=in_d)
         dt_sum += dt

@@ -1,0 +1,83 @@
+"""Time of a training step on a GPU, predicted kernel by kernel, ours beside nnU-Net's network; nothing is measured.
+
+    python benchmarks/speed/gpu_model.py
+    python benchmarks/speed/gpu_model.py --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere
+
+Writes gpu_model.json. harness/step_cost.py says what is counted and how it becomes milliseconds; `gpu.py` measures on a
+GPU, and prints its kernels beside these.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from gpu_memory import case_of
+from harness.models import NNUNET, OURS
+from harness.results import RESULTS, Result, argument_parser, parse
+from harness.step_cost import CARDS, LAUNCH_US, Card, Cost, cost_of_step
+
+NAMES = {OURS: "LightMUNet", NNUNET: "PlainConvUNet"}
+# Kernels told by name; the others are added up.
+MOST = 14
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--patch", type=int, nargs="+", default=[128, 128, 128])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument(
+        "--card", choices=list(CARDS), default="H100", help="whose kernels are listed (default: %(default)s)"
+    )
+    arguments, effort = parse(parser, argv)
+    if arguments.out.resolve() == RESULTS and (arguments.patch, arguments.batch) != ([128, 128, 128], 2):
+        parser.error("the published table is of 128x128x128, batch 2: name another folder with --out")
+    patch, card = tuple([64] * 3 if effort.quick else arguments.patch), CARDS[arguments.card]
+    work = f"{'x'.join(map(str, patch))}, batch {arguments.batch}, float16"
+    result = Result("gpu_model", effort, torch.get_num_threads())
+    costs = {which: cost_of_step(case_of(which, patch, arguments.batch)) for which in (OURS, NNUNET)}
+    result.tables[f"Training step on a GPU, {work}: predicted"] = [totals(costs, card) for card in CARDS.values()]
+    for which, found in costs.items():
+        result.tables[f"{NAMES[which]} on a {card.name}, {work}: predicted"] = kernels(found, card)
+    for title, records in result.tables.items():
+        print(title, *records, sep="\n  ", flush=True)
+    result.write(arguments.out)
+    return 0
+
+
+def totals(costs: dict[str, dict[str, Cost]], card: Card) -> dict:
+    """ms of both on a card, and the ratio."""
+    ms = {which: sum(cost.ms(card) for cost in found.values()) for which, found in costs.items()}
+    host = {which: 1e-3 * LAUNCH_US * sum(cost.launches for cost in found.values()) for which, found in costs.items()}
+    record = {"card": card.name}
+    for which, name in NAMES.items():
+        record |= {f"{name}, ms": ms[which], f"{name}, host ms": host[which]}
+    return record | {"ratio": max(ms[OURS], host[OURS]) / max(ms[NNUNET], host[NNUNET])}
+
+
+def kernels(costs: dict[str, Cost], card: Card) -> list[dict]:
+    """The slowest first, the others together."""
+    ordered = sorted(costs, key=lambda name: -costs[name].ms(card))
+    rest = Cost()
+    for name in ordered[MOST:]:
+        rest.add(costs[name])
+    records = [_record(name, costs[name], card) for name in ordered[:MOST]]
+    rest_ms = sum(costs[name].ms(card) for name in ordered[MOST:])
+    return [*records, {**_record(f"{len(ordered[MOST:])} others", rest, card), "ms": rest_ms, "bound by": None}]
+
+
+def _record(name: str, cost: Cost, card: Card) -> dict:
+    return {
+        "kernel": name,
+        "GB": cost.bytes / 1e9,
+        "GFLOP, products": cost.product_flop / 1e9,
+        "GFLOP, float32": cost.float_flop / 1e9,
+        "G exponentials": cost.exponentials / 1e9,
+        "launches": cost.launches,
+        "ms": cost.ms(card),
+        "bound by": cost.bound(card),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

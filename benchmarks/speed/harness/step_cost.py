@@ -1,0 +1,174 @@
+"""What a training step costs a GPU, kernel by kernel: bytes, FLOP and launches counted, milliseconds predicted.
+
+The step runs on fake tensors as in :mod:`.step_count`; each operator counts as one kernel that reads its inputs and
+writes its outputs once. A kernel takes as long as the slowest of: its bytes at the card's copy rate, its products at
+the rate of the tensor cores, its other arithmetic at that of float32, its exponentials at that of the special-function
+units. A prediction and no measurement: kernels reach their bound at best, and nothing is said of the caches.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
+from nnunetv2_lightm.ops.backends import triton_gpu
+
+from .step_count import Operators, as_on_a_gpu, id_of
+from .step_memory import Case, Step
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU, by its data sheet.
+
+    Attributes:
+        name: In the tables.
+        copy_gbytes: GB/s, read and written, of a large copy: nine tenths of the memory's rate.
+        half_tflops: TFLOP/s of float16 products that large convolutions and products reach: half of the peak.
+        float_tflops: TFLOP/s of float32 outside the tensor cores.
+        exponentials: 1e12 a second: 16 for each multiprocessor and cycle.
+    """
+
+    name: str
+    copy_gbytes: float
+    half_tflops: float
+    float_tflops: float
+    exponentials: float
+
+
+CARDS = {
+    "T4": Card("T4", 288, 32, 8.1, 1.0),
+    "RTX3060": Card("RTX 3060, 12 GB", 324, 25, 12.7, 0.80),
+    "RTX4090": Card("RTX 4090", 907, 82, 82.6, 5.2),
+    "A100": Card("A100, 40 GB", 1400, 156, 19.5, 2.4),
+    "H100": Card("H100 SXM", 3015, 495, 66.9, 4.2),
+}
+# Of the host for each kernel, in eager mode.
+LAUNCH_US = 6.0
+# Operators that move nothing.
+FREE = ("empty", "detach", "alias", "_reshape_alias")
+
+
+@dataclass
+class Cost:
+    """Of all calls of a kernel."""
+
+    bytes: float = 0
+    product_flop: float = 0
+    float_flop: float = 0
+    exponentials: float = 0
+    launches: int = 0
+
+    def add(self, other: Cost) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def ms(self, card: Card) -> float:
+        """Predicted for a card."""
+        seconds = (
+            self.bytes / (card.copy_gbytes * 1e9),
+            self.product_flop / (card.half_tflops * 1e12),
+            self.float_flop / (card.float_tflops * 1e12),
+            self.exponentials / (card.exponentials * 1e12),
+        )
+        return 1e3 * max(seconds)
+
+    def bound(self, card: Card) -> str:
+        """What the prediction rests on."""
+        single = {
+            "bytes": "memory",
+            "product_flop": "tensor cores",
+            "float_flop": "float32",
+            "exponentials": "exponentials",
+        }
+        times = {told: Cost(**{name: getattr(self, name)}).ms(card) for name, told in single.items()}
+        return max(times, key=times.get)
+
+
+class Costs(Operators):
+    """Adds up the cost of each kernel.
+
+    Attributes:
+        by_kernel: By its name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_kernel: dict[str, Cost] = defaultdict(Cost)
+
+    def ran(self, func: OpOverload, args: tuple, kwargs: dict, out: object) -> None:
+        name = func.overloadpacket.__name__
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        known = {id_of(t) for t in given}
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and id_of(t) not in known]
+        changes = func._schema.is_mutable
+        if any(free in name for free in FREE) or not (made or changes):
+            return  # a view
+        moved = sum(map(size_of, (*given, *made))) + (size_of(given[0]) if changes and given else 0)
+        formula = flop_registry.get(func.overloadpacket)
+        flop = formula(*args, **kwargs, out_val=out) if formula else 0
+        half = any(t.dtype in (torch.float16, torch.bfloat16) for t in given)
+        elements = sum(t.numel() for t in (made or given[:1])) if not formula else 0
+        self.by_kernel[f"torch: {name}"].add(
+            Cost(moved, flop if half else 0, elements if half or not flop else flop, 0, 1)
+        )
+
+    def launched(self, kernel: object, grid: tuple[int, ...], *arguments: object, **named: object) -> None:
+        """A Triton kernel."""
+        name = kernel.fn.__name__
+        given = dict(zip(kernel.arg_names, arguments)) | named
+        tensors = [t for t in given.values() if isinstance(t, Tensor)]
+        cost = Cost(sum(map(size_of, tensors)), launches=1)
+        if name in ("convolve", "weight_gradient"):
+            out = given["out_ptr"] if name == "convolve" else given["grad_ptr"]
+            cost.float_flop = 2 * 9 * given["TAPS_Y"] * out.numel()
+        elif name == "carry":
+            cost.exponentials = given["local_ptr"].numel()
+        else:
+            self._scan(cost, name, grid, given)
+        self.by_kernel[f"triton: {name}"].add(cost)
+
+    @staticmethod
+    def _scan(cost: Cost, name: str, grid: tuple[int, ...], given: dict) -> None:
+        """One exponential for each token, channel and state and each time that it passes; two for a softplus."""
+        tokens = min(grid[0] * given["CHUNK"], given["delta_ptr"].shape[0] * given["length"])
+        updates = tokens * given["channels"] * given["states"]
+        passes, operations = {"scan_chunks": (1, 6), "gradients_through_chunks": (1, 6), "backward_chunks": (2, 22)}[
+            name
+        ]
+        softplus = 2 * passes * tokens * given["channels"] if given["SOFTPLUS"] else 0
+        cost.exponentials = passes * updates + softplus
+        cost.float_flop = operations * updates
+        if name == "backward_chunks":
+            # A launch works on its chunks of the tensors; its work space is written and read.
+            share = grid[0] / prod(given["starts_ptr"].shape[:2])
+            work = size_of(given["states_ptr"])
+            cost.bytes = share * (cost.bytes - work) + 2 * work
+        elif given.get("y_ptr") is None and name == "scan_chunks":
+            cost.float_flop = 4 * updates
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes that are really there: an expanded tensor has fewer than elements."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+def cost_of_step(case: Case, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
+    """By kernel."""
+    costs = Costs()
+    with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched):
+        step = Step(case)
+        step.run(autocast)
+        costs.by_kernel.clear()
+        with costs:
+            step.run(autocast)
+    return dict(costs.by_kernel)

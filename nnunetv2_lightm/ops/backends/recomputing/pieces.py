@@ -1,0 +1,111 @@
+"""What the recomputing layers are put together from: depthwise convolution, pooling and products, with their gradients.
+
+Maps are channels-last, (images, *spatial, channels). "Wide" is float32, or float64 for float64 inputs; what is wide
+here is a slab, never a whole map.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..triton_kernels import depthwise as triton_depthwise
+
+
+def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of the SiLU's input."""
+    return torch.ops.aten.silu_backward(grad, x)
+
+
+def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool) -> Tensor:
+    """Depthwise convolution, 3 taps on each axis, of a slab with its halo; the result is without it.
+
+    Args:
+        x: Contiguous.
+        beyond: Planes of zeros before and after it.
+        weight: (channels, 1, 3, [3,] 3), of x's dtype.
+        bias: (channels,).
+        in_triton: Take the kernel in Triton, not PyTorch's.
+    """
+    if in_triton:
+        return triton_depthwise.convolve(x, beyond, weight, bias)
+    dims = x.ndim - 2
+    conv = {2: F.conv2d, 3: F.conv3d}[dims]
+    x = _with_planes(x, beyond).movedim(-1, 1)
+    with _without_tf32():
+        out = conv(x, weight, bias, padding=(0, *(1,) * (dims - 1)), groups=x.shape[1])
+    return out.movedim(1, -1).contiguous()
+
+
+def depthwise_backward(
+    grad: Tensor, x: Tensor, beyond: tuple[int, int], weight: Tensor, wide: torch.dtype, in_triton: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`depthwise`'s input, (the planes of x), weight and bias, the latter two wide."""
+    grad_bias = column_sums(grad, wide)
+    if in_triton:
+        return *triton_depthwise.convolve_backward(grad, x, beyond, weight, wide), grad_bias
+    dims = x.ndim - 2
+    x = _with_planes(x, beyond)
+    with _without_tf32():
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            *(grad.movedim(-1, 1), x.movedim(-1, 1), weight, None, [1] * dims, [0, *[1] * (dims - 1)], [1] * dims),
+            *(False, [0] * dims, x.shape[-1], (True, True, False)),
+        )
+    grad_x = grad_x.movedim(1, -1)[:, beyond[0] : grad_x.shape[2] - beyond[1]]
+    return grad_x.contiguous(), grad_weight.to(wide), grad_bias
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """cuDNN rounds a float32 convolution's inputs to 10 bits unless it is told not to."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+        yield
+
+
+def _with_planes(x: Tensor, beyond: tuple[int, int]) -> Tensor:
+    return F.pad(x, (0, 0) * (x.ndim - 2) + beyond) if any(beyond) else x
+
+
+def max_pool(x: Tensor, window: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Max-pooling and the place of each maximum in its window, uint8; the first one of equals, the last NaN."""
+    best = place = None
+    for index, part in enumerate(_places(x, window)):
+        if best is None:
+            best, place = part.clone(), torch.zeros(part.shape, dtype=torch.uint8, device=x.device)
+            continue
+        better = (part > best).logical_or_(part.isnan())
+        best = torch.where(better, part, best)
+        place.masked_fill_(better, index)
+    return best, place
+
+
+def max_pool_backward(grad: Tensor, place: Tensor, window: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Gradient of the pooling's input, of this shape."""
+    result = grad.new_zeros(*shape)
+    for index, part in enumerate(_places(result, window)):
+        part.copy_(grad.masked_fill(place != index, 0))
+    return result
+
+
+def _places(x: Tensor, window: Sequence[int]) -> Iterator[Tensor]:
+    """Views of all first elements of the windows, of all second ones, and so on."""
+    counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
+    for offsets in itertools.product(*map(range, window)):
+        axes = zip(offsets, counts, window, strict=True)
+        yield x[(slice(None), *(slice(o, o + count * step, step) for o, count, step in axes))]
+
+
+def column_sums(x: Tensor, wide: torch.dtype) -> Tensor:
+    """Sums over all but the last axis, wide."""
+    return x.flatten(0, -2).sum(0, dtype=wide)
+
+
+def weight_gradient(grad: Tensor, x: Tensor, wide: torch.dtype) -> Tensor:
+    """Gradient, wide, of the weight of ``x @ weight.T``."""
+    return (grad.flatten(0, -2).t() @ x.flatten(0, -2)).to(wide)

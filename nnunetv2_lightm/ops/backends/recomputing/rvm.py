@@ -1,0 +1,297 @@
+"""The RVM layer: equations (1) to (3) of the paper and the pooling after them, recomputed in the backward pass.
+
+Saved are the scan's checkpoints and the pooling's argmax; the layer's input is saved by whoever calls. The steps, with
+their dtypes under autocast, are those of :class:`nnunetv2_lightm.layers.RVMLayer`: products and the convolution in
+autocast's dtype, norms, scan, gate and residual in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import TRITON
+from ..native_interface import RVM_PARAMETERS
+from ..triton_kernels import rows as triton_rows
+from . import pieces, rows
+from .slabs import Slab, slabs_of
+
+# Those that enter a product or the convolution.
+_MULTIPLIED = {"in_proj", "gate_proj", "conv_weight", "conv_bias", "x_proj", "dt_weight", "out_proj"}
+_MULTIPLIED |= {"projection_weight", "projection_bias"}
+
+
+def checkpoint_count(spatial: Sequence[int], channels: int, pool: Sequence[int], scan: ModuleType) -> int:
+    """Number of checkpointed states for each image of a map of this size."""
+    per_plane = math.prod(spatial[1:])
+    slabs = slabs_of(1, spatial, channels, pool[0])
+    return sum(scan.checkpoint_count((slab.last - slab.first) * per_plane) for slab in slabs)
+
+
+def forward(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    pool: Sequence[int],
+    keep_checkpoints: bool,
+    scan: ModuleType,
+    wide: torch.dtype,
+    product_dtype: torch.dtype,
+    out_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer of contiguous inputs.
+
+    Args:
+        x: (batch, *spatial, channels), any floating dtype.
+        parameters: In the order of ``RVM_PARAMETERS``.
+        pool: Window and stride of the pooling.
+        keep_checkpoints: For the backward pass.
+        scan: A backend of the scan that starts from a state.
+        wide: float32 or float64.
+        product_dtype: Of the matrix products and the convolution.
+        out_dtype: Of the output.
+
+    Returns: the output (batch, *pooled, out_channels); checkpoints (batch, chunks, d_state, d_inner) and argmax, uint8,
+        both empty if they are not kept.
+    """
+    layer = _Layer(parameters, scan, wide, product_dtype)
+    pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
+    out = x.new_empty(x.shape[0], *pooled, layer.projection_weight.shape[0], dtype=out_dtype)
+    chunks = checkpoint_count(x.shape[1:-1], x.shape[-1], pool, scan) if keep_checkpoints else 0
+    shape = (x.shape[0], chunks, *layer.A.t().shape) if keep_checkpoints else (0,)
+    checkpoints = x.new_empty(shape, dtype=wide)
+    pools = max(pool) > 1
+    argmax = torch.empty(out.shape if keep_checkpoints and pools else 0, dtype=torch.uint8, device=x.device)
+    if not (x.numel() and out.numel()):
+        return out, checkpoints, argmax
+
+    state, chunk = None, 0
+    for slab in slabs_of(x.shape[0], x.shape[1:-1], x.shape[-1], pool[0]):
+        if slab.first == 0:
+            state, chunk = None, 0
+        steps = _Steps(layer, slab, x)
+        u, delta, B, C = steps.scan_inputs()
+        y, state, kept = layer.scan_forward(u, delta, B, C, keep_checkpoints, state)
+        del u, delta, B, C
+        if keep_checkpoints:
+            checkpoints[slab.images, chunk : chunk + kept.shape[1]] = kept
+            chunk += kept.shape[1]
+        result = steps.projected(y)
+        del y, steps, kept
+        where = _pooled(slab, pool)
+        if not pools:
+            out[where] = result
+        elif where[1].start < where[1].stop:
+            best, place = pieces.max_pool(result, pool)
+            out[where] = best
+            if keep_checkpoints:
+                argmax[where] = place
+    return out, checkpoints, argmax
+
+
+def backward(
+    grad_out: Tensor,
+    checkpoints: Tensor,
+    argmax: Tensor,
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    pool: Sequence[int],
+    scan: ModuleType,
+    wide: torch.dtype,
+    product_dtype: torch.dtype,
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of x, in its dtype, and of the parameters, wide, from what ``forward`` has kept."""
+    layer = _Layer(parameters, scan, wide, product_dtype)
+    grad_x = torch.zeros_like(x)
+    if not (x.numel() and grad_out.numel()):
+        return grad_x, list(layer.gradients.values())
+
+    grad_state, chunk = None, 0
+    for slab in reversed(slabs_of(x.shape[0], x.shape[1:-1], x.shape[-1], pool[0])):
+        if slab.last == slab.planes:
+            grad_state, chunk = None, checkpoints.shape[1]
+        tokens = (slab.last - slab.first) * math.prod(x.shape[2:-1])
+        begin = chunk - scan.checkpoint_count(tokens)
+        states, chunk = checkpoints[slab.images, begin:chunk].contiguous(), begin
+
+        shape = (*x[slab.own].shape[:-1], layer.projection_weight.shape[0])
+        grad = grad_out[_pooled(slab, pool)].to(product_dtype)
+        if max(pool) > 1:
+            grad = pieces.max_pool_backward(grad, argmax[_pooled(slab, pool)], pool, shape)
+        grad_state = _Steps(layer, slab, x).backward(grad, states, grad_state, grad_x)
+    return grad_x, list(layer.gradients.values())
+
+
+def _pooled(slab: Slab, pool: Sequence[int]) -> tuple[slice, slice]:
+    return slab.images, slice(slab.first // pool[0], slab.last // pool[0])
+
+
+class _Layer:
+    """The parameters in the dtypes that they are used in, the sums of their gradients, and the steps of every slab."""
+
+    def __init__(self, parameters: Sequence[Tensor], scan: ModuleType, wide: torch.dtype, product: torch.dtype) -> None:
+        self.backend, self.wide, self.product, self.in_triton = scan, wide, product, scan.NAME == TRITON
+        self.rows = triton_rows if self.in_triton else rows
+        for name, tensor in zip(RVM_PARAMETERS, parameters, strict=True):
+            setattr(self, name, tensor.to(product if name in _MULTIPLIED else wide).contiguous())
+        self.gradients = {
+            name: torch.zeros_like(tensor, dtype=wide, memory_format=torch.contiguous_format)
+            for name, tensor in zip(RVM_PARAMETERS, parameters, strict=True)
+        }
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        """Add a slab's gradient of a parameter."""
+        self.gradients[name] += gradient
+
+    def add_all(self, names: Sequence[str], gradients: Sequence[Tensor]) -> None:
+        """Add several."""
+        for name, gradient in zip(names, gradients, strict=True):
+            self.add(name, gradient)
+
+    def product_backward(self, name: str, grad: Tensor, x: Tensor) -> Tensor:
+        """Gradient of x in ``x @ weight.T``; the weight's is added up."""
+        self.add(name, pieces.weight_gradient(grad, x, self.wide))
+        return grad @ getattr(self, name)
+
+    def _for_scan(self, *tensors: Tensor) -> list[Tensor]:
+        return [t if self.backend.TAKES_HALF else t.to(self.wide) for t in tensors]
+
+    def scan_forward(
+        self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, keep: bool, state: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y, wide, last state, checkpoints."""
+        u, delta, B, C = self._for_scan(u, delta, B, C)
+        inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
+        return self.backend.forward(*inputs, keep, first_state=state)
+
+    def scan_again(self, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        """y once more, wide."""
+        u, delta, B, C = self._for_scan(u, delta, B, C)
+        return self.backend.replay(states, u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
+
+    def scan_backward(
+        self, grad: Tensor, grad_state: Tensor | None, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Gradients of u, delta, B and C, in the products' dtype, and of the state before."""
+        u, delta, B, C = self._for_scan(u, delta, B, C)
+        first = grad.new_empty(u.shape[0], *self.A.shape, dtype=self.wide)
+        inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
+        found = self.backend.backward(grad, grad_state, states, *inputs, grad_first=first)
+        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = found
+        self.add("A", grad_A)
+        self.add("D", grad_D)
+        self.add("dt_bias", grad_bias)
+        return *(g.to(self.product) for g in (grad_u, grad_delta, grad_B, grad_C)), first
+
+
+class _Steps:
+    """A slab on its way through the layer, and the gradient on its way back."""
+
+    def __init__(self, layer: _Layer, slab: Slab, x: Tensor) -> None:
+        self.layer, self.slab = layer, slab
+        self.x = x[slab.own]
+        self.around = x[slab.halo].contiguous()
+        self.n = layer.rows.norm(self.around, layer.norm_in_weight, layer.norm_in_bias, layer.product)
+        self.n_own = self.n[:, slab.inner].contiguous()
+
+    def convolved(self) -> tuple[Tensor, Tensor]:
+        """in_proj's map, with the halo, and the convolved one."""
+        layer = self.layer
+        h = F.linear(self.n, layer.in_proj)
+        return h, pieces.depthwise(h, self.slab.beyond, layer.conv_weight, layer.conv_bias, layer.in_triton)
+
+    def scan_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """u, delta, B, C of equation (3)'s SSM, (images, tokens, ...)."""
+        _, convolved = self.convolved()
+        u = F.silu(convolved).flatten(1, -2)
+        return u, *self._selective(u)[1:]
+
+    def _selective(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dt, delta, B, C of u."""
+        layer = self.layer
+        rank, states = layer.dt_weight.shape[1], layer.A.shape[1]
+        dt, B, C = F.linear(u, layer.x_proj).split((rank, states, states), dim=-1)
+        return dt, F.linear(dt, layer.dt_weight), B.contiguous(), C.contiguous()
+
+    def projected(self, y: Tensor) -> Tensor:
+        """Equations (1) and (2), before the pooling, from the scan's output."""
+        layer = self.layer
+        gate = F.linear(self.n_own, layer.gate_proj)
+        gated = layer.rows.gated_norm(y.view(gate.shape), layer.norm_weight, layer.norm_bias, gate)
+        del gate
+        return F.linear(
+            self._normed_out(F.linear(gated, layer.out_proj)), layer.projection_weight, layer.projection_bias
+        )
+
+    def _normed_out(self, mixed: Tensor) -> Tensor:
+        """LayerNorm'(m), m = VSSM(LN(x)) + s * x."""
+        layer = self.layer
+        norm = (layer.norm_out_weight, layer.norm_out_bias)
+        return layer.rows.residual_norm(mixed, self.x, layer.scale, *norm)
+
+    def backward(self, grad: Tensor, states: Tensor, grad_state: Tensor | None, grad_x: Tensor) -> Tensor:
+        """Adds to grad_x and to the layer's gradients.
+
+        Args:
+            grad: Of the layer's output before the pooling, in the products' dtype.
+            states: The slab's checkpoints.
+            grad_state: Gradient of the state after the slab; None: zero.
+            grad_x: Of the whole batch.
+
+        Returns: The gradient of the state before the slab.
+        """
+        layer, slab = self.layer, self.slab
+        h, convolved = self.convolved()
+        u = F.silu(convolved).flatten(1, -2)
+        dt, delta, B, C = self._selective(u)
+        y = layer.scan_again(states, u, delta, B, C)
+        grad_y, grad_gate = self._through_output(y, grad, grad_x)
+        del y, grad
+        grads = layer.scan_backward(grad_y, grad_state, states, u, delta, B, C)
+        grad_u, grad_delta, grad_B, grad_C, grad_state = grads
+        del grad_y, grads, B, C, delta
+        grad_dt = layer.product_backward("dt_weight", grad_delta, dt)
+        selected = torch.cat((grad_dt, grad_B, grad_C), -1)
+        del grad_delta, grad_dt, grad_B, grad_C, dt
+        grad_u = grad_u + layer.product_backward("x_proj", selected, u)
+        del u, selected
+
+        grad_c = pieces.silu_backward(grad_u.view(convolved.shape), convolved)
+        del grad_u, convolved
+        grad_h, grad_weight, grad_bias = pieces.depthwise_backward(
+            grad_c, h, slab.beyond, layer.conv_weight, layer.wide, layer.in_triton
+        )
+        layer.add("conv_weight", grad_weight)
+        layer.add("conv_bias", grad_bias)
+        del grad_c, h
+        # The norm's backward pass is linear in its gradient: planes of the halo get here what comes from this slab.
+        grad_n = layer.product_backward("in_proj", grad_h, self.n)
+        del grad_h
+        grad_n[:, slab.inner] += layer.product_backward("gate_proj", grad_gate, self.n_own)
+        del grad_gate
+        grads = layer.rows.norm_backward(grad_n, self.around, layer.norm_in_weight, grad_x[slab.halo])
+        layer.add_all(("norm_in_weight", "norm_in_bias"), grads)
+        return grad_state
+
+    def _through_output(self, y: Tensor, grad: Tensor, grad_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of y, wide, and of the gate's projection; adds the residual's to grad_x."""
+        layer = self.layer
+        gate = F.linear(self.n_own, layer.gate_proj)
+        y, norm = y.view(gate.shape), (layer.norm_weight, layer.norm_bias)
+        mixed = F.linear(layer.rows.gated_norm(y, *norm, gate), layer.out_proj)
+        layer.add("projection_bias", pieces.column_sums(grad, layer.wide))
+        grad = layer.product_backward("projection_weight", grad, self._normed_out(mixed))
+        norm_out = (layer.scale, layer.norm_out_weight, layer.norm_out_bias)
+        grad_mixed, *grads = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
+        layer.add_all(("norm_out_weight", "norm_out_bias", "scale"), grads)
+        del mixed, grad
+        # The product of out_proj, whose other factor comes out of the next step.
+        grad = grad_mixed @ layer.out_proj
+        grad_y, grad_gate, gated, *grads = layer.rows.gated_norm_backward(grad, y, *norm, gate)
+        layer.add("out_proj", pieces.weight_gradient(grad_mixed, gated, layer.wide))
+        layer.add_all(("norm_weight", "norm_bias"), grads)
+        return grad_y.flatten(1, -2), grad_gate

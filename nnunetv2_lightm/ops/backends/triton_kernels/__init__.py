@@ -1,0 +1,1 @@
+"""Kernels in Triton and what launches them; imported where Triton is there."""

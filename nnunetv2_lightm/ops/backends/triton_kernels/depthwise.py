@@ -1,0 +1,90 @@
+"""Launches of the depthwise convolution's kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native_interface import insert_height
+from .launch import launch, power_of_2, type_of
+
+# Channels of a program, and elements: two for each thread of four warps.
+BLOCK_CHANNELS = 64
+TILE_ELEMENTS = 256
+WARPS = 4
+# Output planes that a program walks through; two more are read.
+RUN = 16
+
+
+def convolve(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
+    """As :func:`..recomputing.pieces.depthwise`."""
+    planes = x.shape[1] + sum(beyond) - 2
+    out = x.new_empty(x.shape[0], planes, *x.shape[2:])
+    _convolve(x, weight, bias, out, shift=beyond[0], flip=False)
+    return out
+
+
+def convolve_backward(
+    grad: Tensor, x: Tensor, beyond: tuple[int, int], weight: Tensor, wide: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`convolve`'s x, in grad's dtype, and weight, wide."""
+    grad_x = torch.empty_like(x, dtype=grad.dtype)
+    _convolve(grad, weight, None, grad_x, shift=2 - beyond[0], flip=True)
+    return grad_x, _weight_gradient(grad, x, beyond[0], weight, wide)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shift: int, flip: bool) -> None:
+    from . import depthwise_kernels
+
+    if not out.numel():
+        return
+    sizes = _Sizes(x, out)
+    launch(
+        depthwise_kernels.convolve,
+        sizes.grid,
+        *(x, weight, bias, out),
+        **sizes.arguments,
+        shift=shift,
+        TAPS_Y=1 if x.ndim == 4 else 3,
+        FLIP=flip,
+        RUN=RUN,
+        TYPE=sizes.type,
+        num_warps=WARPS,
+    )
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: torch.dtype) -> Tensor:
+    from . import depthwise_kernels
+
+    if not grad.numel():
+        return torch.zeros_like(weight, dtype=wide)
+    sizes = _Sizes(x, grad)
+    taps_y = 1 if x.ndim == 4 else 3
+    parts = x.new_empty(sizes.grid[0] * sizes.grid[1], 9 * taps_y, x.shape[-1], dtype=wide)
+    launch(
+        depthwise_kernels.weight_gradient,
+        sizes.grid,
+        *(grad, x, parts),
+        **sizes.arguments,
+        shift=shift,
+        TAPS_Y=taps_y,
+        RUN=RUN,
+        TYPE=sizes.type,
+        num_warps=WARPS,
+    )
+    return parts.sum(0).t().reshape(weight.shape)
+
+
+class _Sizes:
+    """Grid and sizes of a launch that writes, or goes through, ``out`` and reads around it in ``x``."""
+
+    def __init__(self, x: Tensor, out: Tensor) -> None:
+        images, out_planes, channels = out.shape[0], out.shape[1], out.shape[-1]
+        _, rows, width = insert_height(out.shape[1:-1])
+        block_c = min(BLOCK_CHANNELS, power_of_2(channels))
+        block_x = min(power_of_2(width), max(1, TILE_ELEMENTS // block_c))
+        runs = -(-out_planes // RUN)
+        self.grid = (images * runs * rows, -(-width // block_x), -(-channels // block_c))
+        self.type = type_of(torch.promote_types(x.dtype, torch.float32))
+        self.arguments = {"planes": x.shape[1], "out_planes": out_planes, "rows": rows, "width": width}
+        self.arguments |= {"channels": channels, "runs": runs, "BLOCK_X": block_x, "BLOCK_C": block_c}

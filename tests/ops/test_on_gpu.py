@@ -1,0 +1,75 @@
+"""The scan and the layers on a GPU, where there is one: against the CPU in float64, twice the same, in every dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nnunetv2_lightm.networks import LightMUNet
+from nnunetv2_lightm.ops import backend_table
+
+from .cases import TOLERANCES, assert_close, grads_for, make_inputs, run
+from .triton_layers import LAYERS, MAPS, check_depthwise, check_layer, check_upsampling
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here, or PyTorch cannot use it"),
+]
+BACKENDS = [status.name for status in backend_table(("cuda",)) if status.usable]
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+
+
+def on_gpu(inputs):
+    return {n: None if t is None else t.detach().cuda().requires_grad_() for n, t in inputs.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS or ["none"])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 3), (2, 63, 33, 16), (1, 1000, 64, 16), (2, 4097, 5, 1)], ids=str)
+def test_scan(backend, shape):
+    inputs = make_inputs(*shape, dtype=torch.float32)
+    wide = {n: t.detach().double().requires_grad_() for n, t in inputs.items()}
+    found = {n: t.cpu() for n, t in run(on_gpu(inputs), backend, **on_device(grads_for(inputs))).items()}
+    assert_close(found, run(wide, "torch_chunked", **grads_for(wide)), TOLERANCES[torch.float32])
+
+
+def on_device(grads):
+    return {name: grad.cuda() for name, grad in grads.items()}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", LAYERS)
+def test_layer(case, dtype):
+    check_layer(case, "cuda", dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("case", MAPS)
+def test_depthwise(case, dtype):
+    check_depthwise(case, "cuda", dtype)
+
+
+@DTYPES
+def test_upsampling(dtype):
+    check_upsampling("cuda", dtype)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_network_as_on_the_cpu_and_twice_the_same(dims, autocast):
+    torch.manual_seed(0)
+    network, image = LightMUNet(1, 3, spatial_dims=dims), torch.randn(2, 1, *(40, 33, 24)[:dims])
+    network(image).square().mean().backward()
+    expected = [p.grad.clone() for p in network.parameters()]
+    network.cuda()
+    runs = []
+    for _ in range(2):
+        network.zero_grad()
+        with torch.autocast("cuda", autocast or torch.float32, enabled=autocast is not None):
+            loss = network(image.cuda()).float().square().mean()
+        loss.backward()
+        runs.append([p.grad.clone() for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    scale = max(g.abs().max() for g in expected)
+    tolerance = 1e-3 if autocast is None else 5e-2
+    for found, value in zip(runs[0], expected, strict=True):
+        assert (found.cpu() - value).abs().max() <= tolerance * scale
