@@ -155,6 +155,12 @@ def test_missing_triton_says_what_to_install(monkeypatch):
     assert "No module named 'triton'" in reason and "pip install triton" in reason
 
 
+@needs_triton
+def test_an_old_triton_says_what_is_needed(monkeypatch):
+    monkeypatch.setattr("triton.__version__", "3.2.0")
+    assert triton_gpu.not_supported_reason("cuda") == "needs Triton 3.3, which comes with PyTorch 2.7; this is 3.2.0"
+
+
 class Driver:
     """Stands in for Triton's driver on a GPU of a compute capability, or where the driver fails."""
 

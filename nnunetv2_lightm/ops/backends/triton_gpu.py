@@ -40,6 +40,8 @@ CARRY_ELEMENTS = 128
 SPAN = 4
 # States that the backward pass keeps in memory at a time: 128 MiB in float32.
 WORK_ELEMENTS = 1 << 25
+# The first whose kernels may hold tensors in tuples; it comes with PyTorch 2.7.
+MIN_TRITON = (3, 3)
 # Times 10, as Triton writes it.
 MIN_COMPUTE_CAPABILITY = 70
 
@@ -55,6 +57,10 @@ def not_supported_reason(device_type: str) -> str | None:
         return (
             f"needs Triton ({error}), which comes with PyTorch for CUDA on Linux; elsewhere install the version that "
             "fits this PyTorch: pip install triton, on Windows triton-windows"
+        )
+    if tuple(map(int, triton.__version__.split(".")[:2])) < MIN_TRITON:
+        return (
+            f"needs Triton {MIN_TRITON[0]}.{MIN_TRITON[1]}, which comes with PyTorch 2.7; this is {triton.__version__}"
         )
     # Triton decides this when a kernel is defined, for its own ones when it is imported.
     if not isinstance(triton.language.sum, triton.runtime.JITFunction):

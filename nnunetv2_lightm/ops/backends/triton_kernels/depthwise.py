@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native_interface import insert_height
+from ..native_library import insert_height
 from .launch import launch, power_of_2, type_of
 
 # Channels of a program, and elements: two for each thread of four warps.
