@@ -133,6 +133,10 @@ class Costs(Operators):
             cost.float_flop = 2 * 9 * given["TAPS_Y"] * out.numel()
         elif name == "carry":
             cost.exponentials = given["local_ptr"].numel()
+        elif "rows" in given and "weight_ptr" in given:  # norms
+            elements = given["rows"] * given["channels"]
+            cost.float_flop = 30 * elements
+            cost.exponentials = elements if given.get("gate_ptr") is not None else 0
         else:
             self._scan(cost, name, grid, given)
         self.by_kernel[f"triton: {name}"].add(cost)
