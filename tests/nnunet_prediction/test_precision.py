@@ -116,10 +116,11 @@ def test_scan_computes_in_float32(make_trainer, path, configuration, dtype, monk
     seen = []
 
     def spied(function):
-        def spy(*arguments):
-            tensors = [t for a in arguments for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
+        def spy(*arguments, **options):
+            given = [*arguments, *options.values()]
+            tensors = [t for a in given for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
             seen.extend(t.dtype for t in tensors if t.is_floating_point())
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return spy
 

@@ -37,7 +37,7 @@ def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, 
     dims = x.ndim - 2
     conv = {2: F.conv2d, 3: F.conv3d}[dims]
     x = _with_planes(x, beyond).movedim(-1, 1)
-    with _without_tf32():
+    with _without_tf32(x):
         out = conv(x, weight, bias, padding=(0, *(1,) * (dims - 1)), groups=x.shape[1])
     return out.movedim(1, -1).contiguous()
 
@@ -51,7 +51,7 @@ def depthwise_backward(
         return *triton_depthwise.convolve_backward(grad, x, beyond, weight, wide), grad_bias
     dims = x.ndim - 2
     x = _with_planes(x, beyond)
-    with _without_tf32():
+    with _without_tf32(x):
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             *(grad.movedim(-1, 1), x.movedim(-1, 1), weight, None, [1] * dims, [0, *[1] * (dims - 1)], [1] * dims),
             *(False, [0] * dims, x.shape[-1], (True, True, False)),
@@ -61,9 +61,12 @@ def depthwise_backward(
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def _without_tf32(x: Tensor) -> Iterator[None]:
     """cuDNN rounds a float32 convolution's inputs to 10 bits unless it is told not to."""
     cudnn = torch.backends.cudnn
+    if not x.is_cuda or x.dtype != torch.float32:
+        yield
+        return
     with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
         yield
 
