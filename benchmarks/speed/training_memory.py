@@ -45,8 +45,8 @@ PEAKS = (
     ((32, 32, 32), 1),
     ((64, 64, 64), 2),
     ((256, 256), 4),
-    ((96, 96, 128), 2),
-    ((512, 512), 8),
+    ((96, 96, 96), 2),
+    ((512, 512), 6),
 )
 QUICK_PEAKS = (((16, 32, 32), 1), ((64, 64), 2), ((64, 64, 64), 2), ((96, 96, 96), 2))
 RSS_PATCHES = ((64, 64, 64), (96, 96, 96), (512, 512), (768, 768))
@@ -107,8 +107,8 @@ def fit_saved(autocast: torch.dtype | None, scan: str, result: Result) -> StepMe
     cases = [
         Case(patch, strides_of(len(patch), thin), batch, classes)
         for patch in SAVED_PATCHES
-        for thin in ((), (1,), (1, 2), (2,), (3,), (1, 2, 3))
-        for batch, classes in ((1, 3), (2, 3), (1, 64))
+        for thin in ((), (1,), (2, 3), (1, 2, 3))
+        for batch, classes in ((2, 3), (1, 64))
     ]
     terms = [[1.0, *(case.batch * n for n in (*voxels(case), logits(case)))] for case in cases]
     found = [count_saved(case, autocast, scan) for case in cases]

@@ -20,7 +20,7 @@ from .triton_layers import LAYERS, MAPS, check_depthwise, check_layer, check_ups
 def small_sizes(monkeypatch, poisoned_memory):  # noqa: F811
     """Several slabs, chunks, spans and runs of planes in a small image; unwritten memory is NaN."""
     assert triton_runs("cpu")
-    monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 100)
+    monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 300)
     monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 8)
     monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
     monkeypatch.setattr(depthwise, "RUN", 4)
