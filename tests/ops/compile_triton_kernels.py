@@ -21,26 +21,40 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from nnunetv2_lightm.ops.backends import triton_gpu
-from nnunetv2_lightm.ops.backends.triton_kernels import depthwise, depthwise_kernels, scan, scan_backward
+from nnunetv2_lightm.ops.backends.triton_kernels import (
+    depthwise,
+    depthwise_kernels,
+    row_kernels,
+    rows,
+    scan,
+    scan_backward,
+)
 from nnunetv2_lightm.ops.backends.triton_kernels.launch import power_of_2
 
 # Pointers in float32 (float64 for float64) whatever the tokens are; those of y and its gradient too: a norm follows.
 WIDE = {"A_ptr", "D_ptr", "bias_ptr", "starts_ptr", "ends_ptr", "dt_sums_ptr", "grad_ends_ptr", "states_ptr", "y_ptr"}
 WIDE |= {"grad_y_ptr", "grad_A_ptr", "grad_B_ptr", "grad_C_ptr", "grad_D_ptr", "grad_bias_ptr", "parts_ptr"}
-WIDE |= {"local_ptr", "firsts_ptr", "group_dt_ptr"}
+WIDE |= {"local_ptr", "firsts_ptr", "group_dt_ptr", "scale_ptr"}
 ABSENT = {
     "all": (),
     "none": ("D_ptr", "z_ptr", "bias_ptr", "grad_D_ptr", "grad_z_ptr", "grad_bias_ptr"),
     "layer": ("z_ptr", "grad_z_ptr"),
 }
-KERNELS = {
-    scan.scan_chunks: triton_gpu.WARPS,
-    scan.carry: 4,
-    scan_backward.gradients_through_chunks: triton_gpu.WARPS,
-    scan_backward.backward_chunks: triton_gpu.WARPS,
-    depthwise_kernels.convolve: depthwise.WARPS,
-    depthwise_kernels.weight_gradient: depthwise.WARPS,
-}
+# Kernel, warps, and the inputs that it does not have, for each way that the layers call it.
+KERNELS = (
+    (scan.scan_chunks, triton_gpu.WARPS, ()),
+    (scan.carry, 4, ()),
+    (scan_backward.gradients_through_chunks, triton_gpu.WARPS, ()),
+    (scan_backward.backward_chunks, triton_gpu.WARPS, ()),
+    (depthwise_kernels.convolve, depthwise.WARPS, ()),
+    (depthwise_kernels.weight_gradient, depthwise.WARPS, ()),
+    (row_kernels.norm, rows.WARPS, ("add_ptr", "scale_ptr", "gate_ptr")),
+    (row_kernels.norm, rows.WARPS, ("add_ptr", "scale_ptr")),
+    (row_kernels.norm, rows.WARPS, ("gate_ptr",)),
+    (row_kernels.norm_backward, rows.WARPS, ("add_ptr", "scale_ptr", "grad_add_ptr")),
+    (row_kernels.norm_backward, rows.WARPS, ()),
+    (row_kernels.gated_norm_backward, rows.WARPS, ()),
+)
 INSTRUCTIONS = {
     "exponentials": r"ex2\.approx",
     "shuffles": r"shfl\.sync",
@@ -51,7 +65,7 @@ INSTRUCTIONS = {
 }
 
 
-def compile_kernel(kernel, architecture: int, dtype: str, optional: str, sizes: dict[str, int]):
+def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optional: str, sizes: dict[str, int]):
     wide = "fp64" if dtype == "fp64" else "fp32"
     block_n, block_c = power_of_2(sizes["states"]), min(64, power_of_2(sizes["channels"]))
     backward = kernel is scan_backward.backward_chunks
@@ -63,8 +77,12 @@ def compile_kernel(kernel, architecture: int, dtype: str, optional: str, sizes: 
         **{"TAPS_Y": 3, "FLIP": False, "RUN": depthwise.RUN, "TYPE": {"fp32": tl.float32, "fp64": tl.float64}[wide]},
         **{"BLOCK_C": block_c, "BLOCK_X": depthwise.TILE_ELEMENTS // block_c},
     }
+    if kernel.fn.__module__ == row_kernels.__name__:
+        block_c = power_of_2(sizes["channels"])
+        constants |= {"BLOCK_C": block_c, "BLOCK_R": max(1, rows.TILE_ELEMENTS // block_c)}
+        constants |= {"STEPS": rows.STEPS, "EPSILON": rows.EPSILON}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    constants |= dict.fromkeys(name for name in kernel.arg_names if name in ABSENT[optional])
+    constants |= dict.fromkeys(name for name in kernel.arg_names if name in (*ABSENT[optional], *absent))
     # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
     constants |= {name: 1 for name, size in sizes.items() if size == 1 and name in kernel.arg_names}
 
@@ -82,7 +100,7 @@ def compile_kernel(kernel, architecture: int, dtype: str, optional: str, sizes: 
         place: value for place, value in divisible.items() if signature[kernel.arg_names[place[0]]] != "constexpr"
     }
     source = ASTSource(kernel, signature, constants, divisible)
-    options = {"num_warps": KERNELS[kernel]}
+    options = {"num_warps": warps}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
@@ -102,8 +120,8 @@ if __name__ == "__main__":
     architecture, dtype, optional, *sizes = sys.argv[1:]
     sizes = dict(zip(("length", "chunks", "states", "channels"), map(int, sizes), strict=True))
     sizes |= {"tokens": sizes["length"], "groups": sizes["chunks"]}
-    for kernel in KERNELS:
-        compiled = compile_kernel(kernel, int(architecture), dtype, optional, sizes)
+    for kernel, warps, absent in KERNELS:
+        compiled = compile_kernel(kernel, warps, absent, int(architecture), dtype, optional, sizes)
         registers, spilled = assembled(compiled.asm["ptx"], int(architecture))
         found = {"kernel": kernel.fn.__name__, "registers": registers, "spilled": spilled}
         found["shared"] = compiled.metadata.shared
