@@ -126,10 +126,10 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         gib = USABLE_SHARE * self.UNet_vram_target_GB
         least = self.batch_size or self.UNet_min_batch_size
 
-        def batch_that_fits(patch: Patch) -> int:
-            return GPU.largest_batch(gib, patch.size, patch.strides, classes)
+        def fits(patch: Patch) -> bool:
+            return GPU.gib(patch.size, patch.strides, least, classes) <= gib
 
-        patch = largest_patch(spacing, median_shape, lambda patch: batch_that_fits(patch) >= least)
+        patch = largest_patch(spacing, median_shape, fits)
         if patch is None:
             raise PlanningError(
                 f"no patch of LightMUNet's {len(spacing)}D network fits into {self.UNet_vram_target_GB:g} GB with a "
@@ -137,7 +137,9 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
             )
         # nnU-Net's precaution against overfitting: a batch sees at most a twentieth of the data set.
         most = round(dataset_voxels * self.max_dataset_covered / math.prod(patch.size))
-        return patch, self.batch_size or max(least, min(batch_that_fits(patch), most))
+        return patch, self.batch_size or max(
+            least, min(GPU.largest_batch(gib, patch.size, patch.strides, classes), most)
+        )
 
     def _own_identifier_if_data_differ(self, plan: dict) -> str:
         """Stock plans that were made in another way, say with another spacing, keep their data for themselves."""

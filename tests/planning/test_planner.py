@@ -161,7 +161,7 @@ def test_planning_again_replaces_what_was_planned_and_keeps_what_was_added(make_
     assert set(read(folders, dataset)["configurations"]) == {"2d", "3d_fullres", "of the user"}
 
 
-@pytest.mark.parametrize("gb", [0.1, 1e-12])
+@pytest.mark.parametrize("gb", [0.02, 1e-12])
 def test_too_little_memory_is_said(make_dataset, folders, gb):
     dataset = make_dataset(*ISOTROPIC)
     with pytest.raises(PlanningError, match=r"no patch .* 3D .* fits into .* GB with a batch of 2; .*smaller batch"):
