@@ -58,6 +58,7 @@ ALLOWED_USERS = {
     "torch": {
         *("", "ops", "layers", "networks", "optim", "trainers", "complexity", "benchmark", "released"),
         *("evaluation.surface_scores", "commands.doctor.probe"),
+        "measure.cuda_autocast",
     },
     "monai": {"networks.monai_networks", "evaluation.surface_scores"},
     "triton": {"ops.backends"},
