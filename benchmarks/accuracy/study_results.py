@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_lightm.benchmark.calibrate import ROUNDS
-from nnunetv2_lightm.benchmark.calibration import Calibration, TrainerCalibration, Turn, write_calibration
+from nnunetv2_lightm.benchmark.costs import Calibration, TrainerCalibration, Turn, write_calibration
+from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import BenchmarkResults, Run, load_results, write_results
 from nnunetv2_lightm.benchmark.settings import CALIBRATION_FILE, RESULTS_FILE
 

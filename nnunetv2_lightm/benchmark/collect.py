@@ -1,4 +1,4 @@
-"""What is there of a comparison, finished or in the middle of it, as results."""
+"""Collects the current state of a comparison, finished or not, as results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..complexity.plans import PlannedConfiguration
 from ..json_input import Amount, Content, Count, JsonInputError, check, read_json
 from ..measure.machine import machine
 from ..runs.training_log import EpochRecord, read_training_log
-from .calibration import load_calibration
+from .costs import load_calibration
 from .results import BenchmarkResults, ResultsError, Run
 from .settings import Settings
 from .sharing import without_home
@@ -44,11 +44,11 @@ def collect(
     """Read calibration, complexity, training logs and evaluations.
 
     Args:
-        settings: Of the comparison.
-        planned: Its configuration.
-        runs: All of it; empty before the calibration.
-        complete: Keys of the runs that are complete.
-        failures: Why runs failed, by key.
+        settings: The settings of the comparison.
+        planned: The planned configuration.
+        runs: All planned runs; empty before the costs are measured.
+        complete: Keys of the complete runs.
+        failures: Key of a failed run to the reason.
     Raises: ResultsError: naming a file that cannot be read.
     """
     file = settings.calibration_file
@@ -97,7 +97,7 @@ def _collect_run(settings: Settings, run: PlannedRun, complete: bool, failure: s
 
 
 def _finished_epochs(fold_folder: Path) -> tuple[EpochRecord, ...]:
-    """None before the first is finished."""
+    """The finished epochs; none before the first has ended."""
     try:
         return tuple(read_training_log(fold_folder))
     except (FileNotFoundError, ValueError):
@@ -105,7 +105,7 @@ def _finished_epochs(fold_folder: Path) -> tuple[EpochRecord, ...]:
 
 
 def _read_complexity(file: Path) -> dict[str, float | None]:
-    """Of what `nnUNetv2_lightm complexity` writes for one trainer; two FLOPs of a scan are worth a MAC."""
+    """The costs that `nnUNetv2_lightm complexity` wrote for one trainer; two FLOPs of a scan count as one MAC."""
     try:
         (found,) = check(_read_json(file), _ComplexityFile, file).trainers
     except JsonInputError as error:

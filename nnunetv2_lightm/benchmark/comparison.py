@@ -1,4 +1,4 @@
-"""A comparison at work: prepares, launches what is left to run, and keeps results.json up to date."""
+"""Runs a comparison: prepares it, launches the remaining runs, and keeps results.json up to date."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from ..complexity.plans import PlannedConfiguration
 from ..runs.pipeline import folder_lock
 from ..runs.progress import format_seconds
-from .calibration import Calibration, load_calibration, write_calibration
 from .collect import collect
+from .costs import Calibration, load_calibration, write_calibration
 from .launchers import Launcher
 from .results import BenchmarkResults, write_results
 from .settings import Settings, calibration_to_take
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_RESULTS = 60.0
 
 
 class Comparison:
-    """Runs what is left of a comparison and keeps its results.json up to date."""
+    """A comparison in progress."""
 
     def __init__(self, settings: Settings, planned: PlannedConfiguration, launch: Launcher) -> None:
         self.settings, self.planned, self.launch = settings, planned, launch
@@ -28,9 +28,10 @@ class Comparison:
         self._written = 0.0
 
     def run(self) -> bool:
-        """Returns: whether everything is complete.
+        """Run everything that is not complete yet.
 
-        Raises: what stops all of it, an error of the settings, the results, the budget, the pipeline or the evaluation.
+        Returns: whether everything is complete.
+        Raises: an error of the settings, results, budget, pipeline or evaluation that stops the whole comparison.
         """
         from .report.document import write_report  # it draws: not before there is something to draw
 
@@ -41,7 +42,7 @@ class Comparison:
                 write_calibration(taken, self.settings.calibration_file)
             self.write()
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
-                print("\nbenchmark: nothing was trained, for what is above; mend it, or leave out the trainer")
+                print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
                 return False
             file = self.settings.calibration_file
             calibration = load_calibration(file) if self.settings.timings or file.exists() else None
@@ -55,7 +56,7 @@ class Comparison:
         return not self.failures
 
     def _outlook(self, calibration: Calibration | None) -> str:
-        """How long what is left takes, where every trainer is calibrated."""
+        """Estimated duration of the remaining runs, if the costs of their trainers are known."""
         left = [run for run in self.runs if run.key not in self.complete]
         done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
         if calibration is None or any(run.trainer not in calibration.trainers for run in left):
@@ -69,7 +70,7 @@ class Comparison:
         return f"\n{done}; training the others takes about {format_seconds(seconds)}, by the calibration\n"
 
     def write(self) -> BenchmarkResults:
-        """Write results.json as things stand."""
+        """Write the current state to results.json."""
         results = collect(self.settings, self.planned, self.runs, complete=self.complete, failures=self.failures)
         write_results(results, self.settings.results_file)
         self._written = time.monotonic()

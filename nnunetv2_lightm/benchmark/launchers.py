@@ -1,4 +1,4 @@
-"""Where the tasks run: one after the other here, or each as a job of a Slurm cluster, through submitit."""
+"""Runs tasks one after the other on this machine, or each as a Slurm job through submitit."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ OnChange = Callable[[Task, bool, str | None], None]
 
 
 class Launcher(Protocol):
-    """Runs tasks to their end."""
+    """Runs tasks to completion."""
 
     def __call__(self, tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], None]) -> dict[str, str]:
-        """Run what is not complete; a task that fails stops no other.
+        """Run the tasks that are not complete; a failing task does not stop the others.
 
         Args:
-            tasks: In order.
-            on_change: Called after each step that changes what is there, with the task, whether it is complete, and
-                why it has failed.
+            tasks: The tasks, in order.
+            on_change: Called after each step, with the task, whether it is complete, and why it failed, or None.
             on_tick: Called every few seconds.
-        Returns: Why, for each task that failed, by name.
-        Raises: PipelineError: if another process is at work in the folder of a task.
+        Returns: Name of each failed task to the reason.
+        Raises: PipelineError: if another process is working in the folder of a task.
         """
 
 
 def run_here(tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], None]) -> dict[str, str]:
-    """A :class:`Launcher`: one after the other, in processes of this machine."""
+    """A :class:`Launcher` that runs tasks one after the other, in processes on this machine."""
     progress = Progress([step for task in tasks for step in task.steps])
     failures = {}
     for task in tasks:
@@ -62,10 +61,10 @@ def run_here(tasks: Sequence[Task], on_change: OnChange, on_tick: Callable[[], N
 
 
 class RunTask:
-    """What a job does; submitit calls it on the cluster."""
+    """The work of a job; submitit calls it on the cluster."""
 
     def __call__(self, task: Task) -> str | None:
-        """Returns: why the task failed; None: it is complete."""
+        """Run a task. Returns: the reason if it failed, None if it is complete."""
         try:
             task.pipeline().run(lambda *_: None, on_skip=lambda step: None, on_end=lambda *_: None)
         except CommandFailed as error:
@@ -73,12 +72,12 @@ class RunTask:
         return None
 
     def checkpoint(self, task: Task) -> Any:
-        """A job whose time is up, or that makes room for another, is queued again and goes on."""
+        """A job that runs out of time or is preempted is queued again and continues."""
         return import_extra("submitit.helpers", "--launcher slurm").DelayedSubmission(self, task)
 
 
 class SlurmLauncher:
-    """A :class:`Launcher`: a job for each task."""
+    """A :class:`Launcher` that submits one job per task."""
 
     def __init__(self, folder: Path, options: Mapping[str, str | int]) -> None:
         """
@@ -124,7 +123,7 @@ class SlurmLauncher:
         return failures
 
     def _job(self, task: Task) -> Any:
-        """The one that is at work on it still, from a call that was ended, or a new one."""
+        """The job still working on the task, submitted by an earlier call, or a new one."""
         file = self.folder / f"{task.name}.job"
         if file.exists():
             job = self.executor._executor.job_class(self.folder, file.read_text().strip())
@@ -144,9 +143,9 @@ class SlurmLauncher:
 
 
 def parse_slurm_options(words: Sequence[str]) -> dict[str, str | int]:
-    """Of KEY=VALUE words.
+    """Parse KEY=VALUE words.
 
-    Raises: SettingsError: for a word that is none.
+    Raises: SettingsError: for a word of another form.
     """
     options = {}
     for word in words:

@@ -1,4 +1,4 @@
-"""results.json: what a comparison of trainers leaves behind."""
+"""results.json: the outcome of a comparison of trainers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One training and what came of it.
+    """One training and its outcome.
 
     Attributes:
         trainer: Class name without budget and seed.
         name: Full name, as nnU-Net knows it.
-        fold: Of the five-fold split.
-        seed: Of the initial weights, and of what else is random in the training process (trainers/budgets.py).
+        fold: Fold of the five-fold split.
+        seed: Seed of the initial weights and of all other randomness in the training process (trainers/budgets.py).
         complete: Trained to the end, predicted and evaluated.
         iterations_per_epoch: Of training.
         validation_iterations_per_epoch: Of validation.
-        epochs: The finished ones, in order.
+        epochs: The finished epochs, in order.
         evaluation: What ``nnUNetv2_lightm evaluate --json`` writes, or None.
         predictions: Folder of the predicted segmentations, or None.
         references: Folder of their ground truth, or None.
@@ -66,13 +66,13 @@ class BenchmarkResults:
     """A comparison: trainers on one configuration of one data set, with one budget.
 
     Attributes:
-        title: For people.
+        title: Human-readable title.
         dataset: Full name.
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
         patch_size: Voxels, (z, y, x) or (y, x).
         batch_size: Patches per iteration.
-        spacing_mm: Of the configuration, in the order of `patch_size`.
+        spacing_mm: Target spacing of the configuration, in the order of `patch_size`.
         labels: dataset.json's `labels`.
         file_ending: dataset.json's `file_ending`.
         reader: dataset.json's `overwrite_image_reader_writer`, or None.
@@ -111,7 +111,7 @@ class BenchmarkResults:
 
 
 def load_results(path: Path) -> BenchmarkResults:
-    """Read a results file, which may be anyone's. Folders in it that are not absolute are relative to its own.
+    """Read a results file of any origin. Relative folders in it are relative to the folder of the file.
 
     Raises: ResultsError: if it cannot be read, is of another format, or does not hold what it should; naming the key.
     """
@@ -135,7 +135,7 @@ def _from_content(content: dict, path: Path) -> BenchmarkResults:
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
-    """Write a results file in one step. Folders in it are relative to its own: they may move together."""
+    """Write a results file atomically. Its folders are stored relative to it, so that all can be moved together."""
     runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
     content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
     write_text(path, to_json(_plain(content)))
@@ -163,7 +163,7 @@ def _load_epoch(epoch: EpochContent) -> EpochRecord:
 
 
 def _plain_costs(costs: Mapping[str, Content]) -> dict[str, dict]:
-    """The numbers that the file has."""
+    """The numbers that the file contains."""
     return {trainer: cost.model_dump(exclude_unset=True) for trainer, cost in costs.items()}
 
 
@@ -172,7 +172,7 @@ def _or_nan(number: float | None) -> float:
 
 
 def _plain(value: object) -> object:
-    """Only what JSON has: paths as text, NaN and infinity as null."""
+    """Convert to what JSON can hold: paths become text, NaN and infinity null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What results.json may hold: the type and the range of each value, as a report prints or opens it."""
+"""The schema of results.json: type and range of every value that a report prints or opens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EpochContent(Content):
 
 
 class RunContent(Content):
-    """A training; its evaluation is checked by :func:`..evaluation_json.evaluation_from_json`."""
+    """A training; :func:`nnunetv2_lightm.evaluation.json_files.evaluation_from_json` checks its evaluation."""
 
     trainer: ClassName
     name: ClassName
@@ -61,7 +61,7 @@ class RunContent(Content):
 
 
 class CalibratedContent(Content):
-    """Seconds of an iteration, and what an epoch takes besides."""
+    """Seconds of an iteration, and the overhead of an epoch."""
 
     train_seconds: Amount
     validation_seconds: Amount
@@ -69,7 +69,7 @@ class CalibratedContent(Content):
 
 
 class ComplexityContent(Content):
-    """Of one patch; null or absent where it was not measured."""
+    """Costs of one patch; null or absent where not measured."""
 
     parameters: Count | None = None
     macs: Amount | None = None
@@ -80,7 +80,7 @@ class ComplexityContent(Content):
 
 
 class ResultsContent(Content):
-    """The file; its runs are checked one by one, as :class:`RunContent`."""
+    """The whole file; its runs are checked one by one, as :class:`RunContent`."""
 
     title: Text
     dataset: FileName
@@ -127,7 +127,10 @@ class ResultsContent(Content):
 
 
 def check_scalars(content: dict, depth: int) -> None:
-    """Raises: ValueError: unless a mapping holds texts, numbers, and mappings of these, so many in each other."""
+    """Check a nested mapping of texts and finite numbers.
+
+    Raises: ValueError: if it holds anything else, or nests deeper than `depth`.
+    """
     for key, value in content.items():
         if isinstance(value, dict):
             if not depth:

@@ -1,4 +1,4 @@
-"""What a comparison is, and whether it can begin: everything is checked before any work."""
+"""The settings of a comparison, all checked before any work begins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..nnunet import NotFound, folder
 from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
 from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
-from .calibration import Calibration, load_calibration
+from .costs import Calibration, load_calibration
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
 from .results_content import BUDGET
 
@@ -29,7 +29,7 @@ RESULTS_FILE, CALIBRATION_FILE = "results.json", "calibration.json"
 
 
 class SettingsError(ValueError):
-    """The comparison cannot begin; the message says why and how to mend it."""
+    """The comparison cannot begin; the message says why and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ class Settings:
     """A comparison.
 
     Attributes:
-        folder: Receives results, reports, logs and predictions.
+        folder: Output folder for results, reports, logs and predictions.
         dataset: Full name.
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
         trainers: Without budget and seed.
         budget: Suffix of the trainers ("20epochs_100iters"), or seconds of training.
-        folds: Of the split.
-        seeds: Of the initial weights, and of what else is random in the training process (trainers/budgets.py).
+        folds: Folds of the split.
+        seeds: Seeds of the initial weights and of all other randomness in the training process (trainers/budgets.py).
         device: "cpu", "cuda" or "mps".
         evaluation: Further options of `nnUNetv2_lightm evaluate`.
-        title: For people.
-        command: As it was called.
-        calibration_of: Folder of another comparison, whose calibration is taken; None: it is measured.
+        title: Human-readable title.
+        command: The command line.
+        calibration_of: Folder of another comparison whose measured costs are used; None: measure them.
         timings: Measure what a trainer costs, where it is not known. Without, the budget must name iterations.
     """
 
@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def equal(self) -> str:
-        """What all trainers have alike."""
+        """What is equal for all trainers."""
         return ITERATIONS if isinstance(self.budget, str) else SECONDS
 
     @property
@@ -110,7 +110,7 @@ def nnunet_folder(variable: str) -> Path:
 def parse_budget(text: str) -> str:
     """A budget suffix without its underscore in front, e.g. "20epochs_100iters".
 
-    Raises: SettingsError: if it is none.
+    Raises: SettingsError: if it has another form.
     """
     if BUDGET.fullmatch(text.lstrip("_")) is None:
         raise SettingsError(f"budget {text!r}; expected e.g. 20epochs_100iters or 20epochs")
@@ -120,7 +120,7 @@ def parse_budget(text: str) -> str:
 def parse_wall_clock(text: str) -> float:
     """Seconds of e.g. "90s", "60min" or "2h".
 
-    Raises: SettingsError: if it is no such time, or none at all.
+    Raises: SettingsError: if it has another form, or is zero.
     """
     match = WALL_CLOCK.fullmatch(text)
     if match is None or not float(match["number"]):
@@ -129,9 +129,9 @@ def parse_wall_clock(text: str) -> float:
 
 
 def check_trainers(names: Sequence[str]) -> None:
-    """Ours, nnU-Net's and those of the directories in nnUNet_extTrainer can be compared.
+    """Check that every trainer can be compared: ours, nnU-Net's, or one from a directory in nnUNet_extTrainer.
 
-    Raises: SettingsError: for a name that nnU-Net does not find, that has a budget, or that is given twice.
+    Raises: SettingsError: for a name that nnU-Net does not find, that has a budget, or that occurs twice.
     """
     known = (nnUNetTrainer.__name__, *TRAINERS)  # these need no search, which imports all of nnU-Net's
     for name in names:
@@ -153,13 +153,13 @@ def check_trainers(names: Sequence[str]) -> None:
 
 
 def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int]) -> PlannedConfiguration:
-    """Whether all that the trainings read is there.
+    """Check that everything the trainings read exists.
 
     Args:
         dataset: Number or full name.
         configuration: E.g. "2d".
         plans: Plans identifier.
-        folds: Of the split.
+        folds: Folds of the split.
     Raises: SettingsError: naming the file that is missing, and the command that makes it.
     """
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -210,7 +210,7 @@ def _read_splits(file: Path) -> list[dict[str, list[str]]]:
 
 
 def check_folder(settings: Settings) -> None:
-    """Whether the folder is new, or holds this very comparison.
+    """Check that the folder is new, or holds this same comparison.
 
     Raises: SettingsError: if it holds something else.
     """
@@ -233,7 +233,7 @@ def check_folder(settings: Settings) -> None:
 
 
 def calibration_to_take(settings: Settings) -> Calibration | None:
-    """That of the other comparison, where one is named.
+    """The costs measured by the comparison that `calibration_of` names, if any.
 
     Raises: SettingsError: if it is of other plans or another device; ResultsError: if it cannot be read.
     """

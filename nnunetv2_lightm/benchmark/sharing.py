@@ -1,4 +1,4 @@
-"""What is left out of results and reports, because they are handed on: whose home folders they came from."""
+"""Keeps home folders out of results and reports, which are made to be shared."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _STUDY = re.compile(r"benchmarks/(?:\w+/)*\w+\.py")
 
 
 def without_home(text: str) -> str:
-    """Text with ``~`` for home folders, the user's and others' of the usual form."""
+    """Replace home folders by ``~``: the user's own, and any of the usual form."""
     pattern = rf"(?<![\w/.~-])(?:{re.escape(str(Path.home()))}|{_HOMES})(?=$|[/\\\s'\":,;)])"
     return re.sub(pattern, "~", text)
 
 
 def shared_command(words: Sequence[str]) -> str:
-    """A command as a line for a shell, with ``~`` for a home folder at the beginning of a word."""
+    """A command as a shell line, with ``~`` for a home folder at the start of a word."""
     return " ".join(map(_word, words))
 
 
 def command_again(command: str) -> str | None:
-    """The command of results.json as a line that can be pasted; None if it is no call of ``benchmark`` or of a study.
+    """The command of results.json as a line to paste; None unless it calls ``benchmark`` or a study of this repository.
 
-    What the file has is not printed as it stands: it is taken apart into words, and these are quoted anew.
+    The text of the file is never printed verbatim: it is split into words, which are quoted again.
     """
     try:
         words = shlex.split(command)

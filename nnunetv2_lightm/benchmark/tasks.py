@@ -1,4 +1,4 @@
-"""The pieces of a comparison, each resumable by itself: complexity of a trainer, calibration, and the runs."""
+"""The tasks of a comparison, each resumable on its own: complexity of a trainer, costs of iterations, runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..runs.nnunet_steps import (
     training_outputs,
 )
 from ..runs.pipeline import Pipeline, Step
-from .calibration import BudgetTooSmall, Calibration, largest_budget, validation_iterations
+from .costs import BudgetTooSmall, Calibration, largest_budget, validation_iterations
 from .results_content import BUDGET
 from .settings import Settings, nnunet_folder
 
 
 @dataclass(frozen=True)
 class Task:
-    """Steps that one process does, in this machine or another.
+    """Steps that one process runs, on this machine or another.
 
     Attributes:
-        name: Of its folder and its log.
-        folder: For the state of its steps.
-        log_file: Of all its steps.
-        steps: In order.
+        name: Names its folder and its log.
+        folder: Holds the state of its steps.
+        log_file: Log of all its steps.
+        steps: The steps, in order.
     """
 
     name: str
@@ -40,23 +40,23 @@ class Task:
     steps: tuple[Step, ...]
 
     def pipeline(self) -> Pipeline:
-        """Made where it runs: its commands get the environment of that process."""
+        """Built where it runs, because its commands inherit that process's environment."""
         software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
         return Pipeline(self.folder, self.steps, environment={}, version=software, log_file=self.log_file)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training with what comes after it.
+    """One training with its prediction and evaluation.
 
     Attributes:
-        trainer: Without budget and seed.
-        name: With them, as nnU-Net knows it.
-        fold: Of the split.
-        seed: Of the training.
-        epochs: All of them.
-        iterations_per_epoch: Of training.
-        validation_iterations_per_epoch: Likewise.
+        trainer: Trainer name without budget and seed.
+        name: Full trainer name, as nnU-Net knows it.
+        fold: Fold of the split.
+        seed: Seed of the training.
+        epochs: Number of epochs.
+        iterations_per_epoch: Training iterations per epoch.
+        validation_iterations_per_epoch: Validation iterations per epoch.
     """
 
     trainer: str
@@ -69,7 +69,7 @@ class PlannedRun:
 
     @property
     def key(self) -> str:
-        """Of its task and its files."""
+        """Identifies its task and its files."""
         return f"{self.name}_fold{self.fold}"
 
     def training(self, settings: Settings) -> Training:
@@ -79,7 +79,7 @@ class PlannedRun:
         return self.training(settings).fold_folder(nnunet_folder("nnUNet_results"))
 
     def predictions(self, settings: Settings) -> Path:
-        """Of the test cases, else those that nnU-Net's final validation makes."""
+        """Folder of the predicted test cases, or else of nnU-Net's final validation."""
         if settings.has_test_split:
             return settings.folder / "predictions" / self.key
         return self.fold_folder(settings) / "validation"
@@ -123,7 +123,7 @@ def _budget(budget: str | float, calibration: Calibration | None, trainer: str) 
 
 
 def run_task(settings: Settings, run: PlannedRun) -> Task:
-    """Train, predict the test cases if there are any, evaluate. A training that is there already is adopted."""
+    """Train, predict the test cases if any, evaluate. An existing complete training is adopted."""
     fold_folder, predictions = run.fold_folder(settings), run.predictions(settings)
     output, title = run.evaluation_file(settings), f"{_short(run.trainer)}_seed{run.seed}_fold{run.fold}"
     steps = [
@@ -151,7 +151,7 @@ def run_task(settings: Settings, run: PlannedRun) -> Task:
 
 
 def preparation_tasks(settings: Settings) -> list[Task]:
-    """What the report says of each trainer's network, then the calibration of all of them together."""
+    """Count and measure each trainer's network, then measure the costs of all trainers in turns."""
     counted = [_task(settings, f"complexity_{name}", [_complexity(settings, name)]) for name in settings.trainers]
     return [*counted, _task(settings, "calibration", [_calibration(settings)])] if settings.timings else counted
 
@@ -173,7 +173,7 @@ def _complexity(settings: Settings, trainer: str) -> Step:
 def _calibration(settings: Settings) -> Step:
     output = settings.calibration_file
     command = (
-        *("python", "-m", "nnunetv2_lightm.benchmark.calibrate", "-tr", *settings.trainers),
+        *("python", "-m", "nnunetv2_lightm.benchmark.measure_costs", "-tr", *settings.trainers),
         *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),
         *("-f", str(settings.folds[0]), "-device", settings.device, "-o", str(output)),
     )

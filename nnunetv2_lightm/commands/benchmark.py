@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     if arguments.no_timings and "iters" not in (arguments.budget or ""):
         parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters")
     # After the arguments: `--help` loads neither torch nor scipy.
-    from ..benchmark.calibration import BudgetTooSmall
     from ..benchmark.comparison import Comparison
+    from ..benchmark.costs import BudgetTooSmall
     from ..benchmark.launchers import SlurmLauncher, parse_slurm_options, run_here
     from ..benchmark.results import ResultsError
     from ..benchmark.settings import (
@@ -107,11 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare trainers on a data set that is planned and preprocessed: train each with nnUNetv2_train, "
         "predict the test split (imagesTs and labelsTs of the raw data set; without them the validation cases of the "
         "fold count) with nnUNetv2_predict, evaluate, and write results.json, report.md and report.html.",
-        epilog="First the cost of an iteration is measured, the trainers taking turns. With --wall-clock each gets as "
-        "many iterations as fit into that time by these costs, so that its learning rate falls to the end and a noisy "
-        "machine does not decide. Trainings are called TRAINER_BUDGET_seedN in nnUNet_results; what is complete "
-        "there is taken, what is begun goes on (do not start the command while one of them is running). Ended in any "
-        "way, the same command goes on. A run that fails stops no other, and is tried again by the same command.",
+        epilog="First the cost of an iteration is measured, with the trainers taking turns. With --wall-clock, each "
+        "trainer gets as many iterations as fit into that time at these costs: its learning-rate schedule is complete, "
+        "and noise on the machine has no influence. Trainings appear as TRAINER_BUDGET_seedN in nnUNet_results; "
+        "complete ones are reused, unfinished ones continued (do not start the command while one of them is running). "
+        "However it ends, repeat the command to continue. A failing run does not stop the others; the same command "
+        "retries it.",
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="data set, its number or name")
     parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="e.g. 3d_fullres")
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "-tr", required=True, nargs="+", metavar="TRAINER", help="without budget: nnUNetTrainer, or one of this package"
     )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="receives results, reports and logs")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--budget", metavar="BUDGET", help="the same iterations for all, e.g. 20epochs_100iters")
     budget.add_argument("--wall-clock", metavar="TIME", help="the same time for all: 90s, 60min, 2h")
@@ -127,28 +128,31 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration-of",
         type=Path,
         metavar="FOLDER",
-        help="take what an iteration costs from this comparison of the same plans; what it lacks is measured",
+        help="reuse the costs measured by this comparison of the same plans; missing ones are measured",
     )
     parser.add_argument(
         "--no-timings",
         action="store_true",
-        help="measure no time and no memory, as on a machine that others use too; with a --budget of iterations",
+        help="skip all measurements of time and memory, e.g. on a shared machine; needs --budget",
     )
     parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument(
-        "--launcher", choices=("local", "slurm"), default="local", help="one after the other (default), or a job each"
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="one after the other (default), or a job per task",
     )
     parser.add_argument(
         "--slurm",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="of each job, as submitit names them: partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 mem=32GB; "
-        "time, in minutes, is needed",
+        help="options of each job, as submitit names them: partition=gpu time=240 gpus_per_node=1 cpus_per_task=8 "
+        "mem=32GB; time, in minutes, is required",
     )
     parser.add_argument("--surface", action="store_true", help="also HD95 and NSD; needs MONAI (extra `metrics`)")
-    parser.add_argument("--nsd-tolerance-mm", type=float, metavar="MM", help="as evaluate's")
-    parser.add_argument("--title", help="of the report (default: data set, configuration and budget)")
+    parser.add_argument("--nsd-tolerance-mm", type=float, metavar="MM", help="tolerance of NSD, as for evaluate")
+    parser.add_argument("--title", help="title of the report (default: data set, configuration and budget)")
     return parser

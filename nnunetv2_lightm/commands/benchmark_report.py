@@ -39,9 +39,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Write report.md and a self-contained report.html about one or several comparisons.",
     )
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="written by `benchmark`")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="receives the report")
-    parser.add_argument("--no-pictures", action="store_true", help="show no images, e.g. because they are patients'")
-    parser.add_argument("--title", help="of the report (default: that of the first comparison)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="output folder")
+    parser.add_argument("--no-pictures", action="store_true", help="leave images out, e.g. because they show patients")
+    parser.add_argument("--title", help="title of the report (default: that of the first comparison)")
     return parser
 
 

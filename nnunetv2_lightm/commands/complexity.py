@@ -49,7 +49,7 @@ def _trainers(arguments: argparse.Namespace) -> str:
         arguments.c,
         arguments.p,
         device=None if arguments.count_only else arguments.device,
-        form=arguments.format,
+        output_format=arguments.format,
     )
 
 

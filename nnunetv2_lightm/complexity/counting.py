@@ -23,7 +23,7 @@ class TrueCount:
         parameters: All of them.
         macs: Multiplications with their addition, of convolutions and matrix products.
         mamba_macs: Those of ``macs`` that are inside Mamba blocks and VSS modules.
-        scan_flops: Of the selective scans, which are no matrix products; 2 FLOPs are worth a MAC.
+        scan_flops: FLOPs of the selective scans, which are not matrix products; 2 FLOPs count as one MAC.
     """
 
     parameters: int

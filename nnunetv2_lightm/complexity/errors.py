@@ -1,8 +1,8 @@
-"""What stops a report; the command prints it as one line."""
+"""Errors that stop a report; the command prints them as one line."""
 
 
 class ComplexityError(RuntimeError):
-    """Something that the report needs is not there; the message says what, and how to get it."""
+    """Something the report needs is missing; the message says what, and how to get it."""
 
 
 class ThopMissing(ComplexityError):
@@ -10,4 +10,4 @@ class ThopMissing(ComplexityError):
 
 
 class PlansError(ComplexityError):
-    """There is no such data set, plans file, configuration or trainer, or they do not go together."""
+    """A data set, plans file, configuration or trainer does not exist, or they do not fit together."""

@@ -40,7 +40,7 @@ class PaperCount:
 
     Attributes:
         parameters: Those that thop sees, as often as it sees them.
-        macs: Of the whole batch, as often as it sees them; the paper's "FLOPs".
+        macs: MACs of the whole batch, as thop counts them; the paper's "FLOPs".
     """
 
     parameters: int

@@ -29,15 +29,15 @@ _HEADER = [
 ]
 
 
-def paper_report(form: str) -> str:
-    """Count everything and write it down.
+def paper_report(output_format: str) -> str:
+    """Count everything and format it.
 
     Args:
-        form: A key of ``FORMS``.
+        output_format: A key of ``FORMATS``.
     Raises: ThopMissing, ImportError: naming the command that installs what is missing.
     """
     tables = count_tables()
-    return FORMS[form](tables, list(judge_claims(tables)))
+    return FORMATS[output_format](tables, list(judge_claims(tables)))
 
 
 def as_markdown(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
@@ -90,7 +90,7 @@ def as_json(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
     return to_json(content)
 
 
-FORMS: dict[str, Callable[[list[CountedTable], list[Verdict]], str]] = {
+FORMATS: dict[str, Callable[[list[CountedTable], list[Verdict]], str]] = {
     "markdown": as_markdown,
     "csv": as_csv,
     "json": as_json,

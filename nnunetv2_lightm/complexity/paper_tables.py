@@ -22,7 +22,7 @@ class Input:
 
     Attributes:
         batch: Samples.
-        channels: Of the image.
+        channels: Image channels.
         size: Spatial, in voxels.
         num_classes: Segmentation outputs.
     """
@@ -34,7 +34,7 @@ class Input:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample, (channels, *spatial)."""
+        """Shape of a sample, (channels, *spatial)."""
         return self.channels, *self.size
 
     @property

@@ -25,7 +25,7 @@ class PlannedConfiguration:
 
     Attributes:
         dataset: Its full name, DatasetXXX_Name.
-        name: Of the configuration, e.g. 3d_fullres.
+        name: Configuration name, e.g. 3d_fullres.
         plans_file: In nnUNet_preprocessed.
         plans: Its content.
         configuration: That of the name, with what it inherits.
@@ -41,7 +41,7 @@ class PlannedConfiguration:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Of a patch, (channels, *spatial); a cascade's second stage sees the labels of the first one as channels."""
+        """Shape of a patch, (channels, *spatial); in a cascade, the first stage's labels are channels of the second."""
         channels = determine_num_input_channels(self.plans, self.configuration, self.dataset_json)
         return channels, *self.configuration.patch_size
 

@@ -92,7 +92,7 @@ def random_batch(trainer: nnUNetTrainer) -> dict[str, Tensor | list[Tensor]]:
 
 
 def _transient_mib(run: Callable[[], object], device: torch.device) -> tuple[float | None, str | None]:
-    """Or None and why."""
+    """The result, or None and the reason."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

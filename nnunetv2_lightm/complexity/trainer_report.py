@@ -39,9 +39,9 @@ def trainer_report(
     plans_identifier: str,
     *,
     device: str | None,
-    form: str,
+    output_format: str,
 ) -> str:
-    """Count the networks that trainers build for a configuration, measure them, and write it down.
+    """Count the networks that trainers build for a configuration, measure them, and format the result.
 
     Args:
         trainers: Names, with or without a budget.
@@ -49,7 +49,7 @@ def trainer_report(
         configuration: E.g. "3d_fullres".
         plans_identifier: E.g. "nnUNetPlans".
         device: Measure on "cpu" or "cuda"; None: count only.
-        form: A key of ``FORMS``.
+        output_format: A key of ``FORMATS``.
     Raises: PlansError: if a trainer, the data set, its plans or the configuration is not found.
     """
     planned = read_configuration(dataset, configuration, plans_identifier)
@@ -60,7 +60,7 @@ def trainer_report(
         TrainerRow(name, true, {work: measure(name, planned, work, device) for work in WORKS} if device else {})
         for name, true in counts.items()
     ]
-    return FORMS[form](planned, rows)
+    return FORMATS[output_format](planned, rows)
 
 
 def count_trainer(trainer: type, planned: PlannedConfiguration) -> TrueCount:
@@ -76,7 +76,7 @@ def count_trainer(trainer: type, planned: PlannedConfiguration) -> TrueCount:
 
 
 def as_markdown(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
-    """What it is, a row for each trainer, and what the numbers are."""
+    """A title, one row per trainer, and a legend."""
     patch = "x".join(map(str, planned.sample_shape[1:]))
     channels = f"input channels: {planned.sample_shape[0]}, output channels: {planned.num_outputs}"
     names = ", ".join(map(escape_markdown, (planned.dataset, planned.plans_file.stem, planned.name)))
@@ -97,7 +97,7 @@ def as_csv(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
 
 
 def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
-    """As the CSV, with the quartiles of the times, and the machine."""
+    """The content of the CSV, plus the quartiles of the times and the machine."""
     content = {
         "machine": {"processor": processor(), "torch": version("torch"), "nnunetv2": version("nnunetv2")},
         "trainers": [
@@ -108,7 +108,7 @@ def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
     return to_json(content)
 
 
-FORMS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] = {
+FORMATS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] = {
     "markdown": as_markdown,
     "csv": as_csv,
     "json": as_json,

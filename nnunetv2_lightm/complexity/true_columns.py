@@ -12,13 +12,13 @@ every parameter; the GMACs (10^9 multiplications with their addition) of convolu
 
 
 def true_cells(true: TrueCount) -> list[str]:
-    """In the order of ``TRUE_HEADER``, for people."""
+    """Cells in the order of ``TRUE_HEADER``."""
     amounts = (true.macs, true.mamba_macs, true.scan_flops, true.macs_with_scan)
     return [f"{true.parameters:,}", *map(giga, amounts)]
 
 
 def true_record(true: TrueCount) -> dict[str, int]:
-    """For programs."""
+    """The same counts for CSV and JSON."""
     return {
         "true_parameters": true.parameters,
         "true_macs_sample": true.macs,

@@ -120,7 +120,7 @@ def _spacing(reference: Segmentation) -> tuple[float, ...]:
 
 
 def find_dataset_json(predictions: Path, references: Path) -> Path:
-    """The dataset.json in the prediction folder, or beside or in the folder of the references.
+    """The dataset.json in the prediction folder, or next to or inside the reference folder.
 
     Raises: EvaluationError: if there is none.
     """
@@ -134,7 +134,7 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
 
 
 def read_dataset_json(path: Path) -> dict:
-    """Read a dataset.json and see to it that it has what an evaluation needs.
+    """Read a dataset.json and check that it has what an evaluation needs.
 
     Raises: EvaluationError: if it is unreadable, or lacks `labels` or `file_ending`.
     """

@@ -47,12 +47,12 @@ class _EvaluationContent(Content):
 
 
 def to_json(evaluation: Evaluation, against: Evaluation | None = None, comparisons: Sequence[Comparison] = ()) -> str:
-    """Statistics, every score, and the rules by which they are taken; what is not counted is null.
+    """Statistics, every score, and the rules behind them; null where a score does not count.
 
     Args:
         evaluation: The one whose statistics and scores stand at the top.
         against: A second one, below "against".
-        comparisons: Of the two, below "comparison", by metric.
+        comparisons: The comparisons of the two, written under "comparison" by metric.
     """
     content = {**_content(evaluation), "rules": RULES}
     if against is not None:
@@ -66,7 +66,7 @@ def to_json(evaluation: Evaluation, against: Evaluation | None = None, compariso
 
 
 def evaluation_from_json(content: object, place: object = "evaluation") -> Evaluation:
-    """The evaluation of which `to_json` made this content (of "against": give that part).
+    """The evaluation that `to_json` turned into this content; for the second one, pass the part under "against".
 
     Args:
         content: As JSON gives it.

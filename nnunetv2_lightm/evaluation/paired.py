@@ -34,7 +34,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods by one metric: of each class, by its name, and of the classes' average."""
+    """Two methods compared by one metric, per class and for the average of the classes."""
 
     metric: str
     classes: dict[str, PairedDifference]

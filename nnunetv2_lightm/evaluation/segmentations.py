@@ -90,7 +90,7 @@ class Segmentation:
 
     Attributes:
         voxels: Label values, float32, (z, y, x); an image has one slice.
-        spacing: Of the voxels, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it, which makes one up in z
+        spacing: Voxel spacing, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it, which makes one up in z
             for a slice of its own.
         facts: What is known of the file.
         properties: What nnU-Net's reader says of it.

@@ -36,7 +36,7 @@ _USER = "evaluating surfaces (HD95, NSD)"
 
 
 def require_monai() -> None:
-    """See to it that MONAI is there before hours are spent. Raises: ImportError: with the command that installs it."""
+    """Check for MONAI before hours are spent. Raises: ImportError: with the command that installs it."""
     import_extra("monai.metrics", _USER)
 
 
@@ -56,7 +56,7 @@ def score_surfaces(
         reference: Label values, the same shape.
         classes: Name to the values that make up the class.
         ignored: Reference value of voxels that belong to no class, in neither of the two.
-        spacing_mm: Of the voxels, (z, y, x); in another unit, so is the result.
+        spacing_mm: Voxel spacing, (z, y, x); distances come out in its unit.
         tolerance_mm: A surface this far away is still right.
     Returns: (2, classes) in the order of `SURFACE_METRICS`.
     Raises: ImportError: if MONAI is missing.
@@ -109,7 +109,7 @@ def surface_dice(masks: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: f
 
 
 def _surface_elements(masks: np.ndarray, spacing_mm: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each mask, the places of its surface's elements in mm, (n, axes), and their areas (lengths in 2D), (n,).
+    """Surface elements of each mask: their positions in mm, (n, axes), and areas (lengths in 2D), (n,).
 
     An element lies between 2 x 2 (x 2) voxels, of which some are in the mask.
     """

@@ -1,4 +1,4 @@
-"""Tables as Markdown and CSV, and an evaluation and a comparison as these."""
+"""Evaluations and comparisons as Markdown and CSV tables."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def to_csv(evaluation: Evaluation) -> str:
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
-    """A line for each row; None gives an empty cell. No cell is a formula to a spreadsheet."""
+    """One line per row; None becomes an empty cell. No spreadsheet takes a cell for a formula."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([*map(escape_csv, row)] for row in rows)
     return text.getvalue()

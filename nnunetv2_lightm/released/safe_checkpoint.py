@@ -104,7 +104,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
             )
         if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(
-                f"{path}: {entry.filename} has {entry.file_size:,} bytes beside the tensors; expected at most "
+                f"{path}: {entry.filename} has {entry.file_size:,} bytes in addition to the tensors; expected at most "
                 f"{MAX_PICKLE_BYTES:,}"
             )
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size

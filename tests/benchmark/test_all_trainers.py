@@ -16,7 +16,7 @@ import pytest
 
 from nnunetv2_lightm.autoload import shim_directory
 from nnunetv2_lightm.autoload.boot import EXT_TRAINER_VARIABLE
-from nnunetv2_lightm.benchmark import calibrate
+from nnunetv2_lightm.benchmark import measure_costs
 from nnunetv2_lightm.benchmark.results import load_results
 from nnunetv2_lightm.commands.benchmark import main
 from nnunetv2_lightm.complexity import trainer_report
@@ -45,8 +45,8 @@ def compared(tmp_path_factory) -> Path:
             shutil.copytree(raw / f"{name}Tr", raw / f"{name}Ts")
         patch.setattr(pipeline, "resolve_command", lambda command: list(command))
         patch.setattr(pipeline, "run_logged", run_in_process)
-        patch.setattr(calibrate, "ROUNDS", 1)
-        patch.setattr(calibrate, "TURN_SECONDS", 0)
+        patch.setattr(measure_costs, "ROUNDS", 1)
+        patch.setattr(measure_costs, "TURN_SECONDS", 0)
         # Each would be measured in a process of its own; the test of the installed command below does so.
         none = Measurement(None, None, "not in this test", None)
         patch.setattr(trainer_report, "measure", lambda *_: none)
@@ -78,8 +78,8 @@ def run_in_process(command: Sequence[str], log_file: Path, *, on_tick: Callable[
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         if program == "python":
-            assert rest[:2] == ["-m", calibrate.__name__]
-            code = calibrate.main(rest[2:])
+            assert rest[:2] == ["-m", measure_costs.__name__]
+            code = measure_costs.main(rest[2:])
         else:
             (script,) = entry_points(group="console_scripts", name=program)
             patch.setattr(sys, "argv", [program, *rest])

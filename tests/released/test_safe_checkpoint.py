@@ -222,7 +222,7 @@ BOMBS = {
     "overlapping": (lambda path: overlapping(saved(path, {"a": torch.zeros(10**6)})), "they lie over each other"),
     "large_pickle": (
         lambda path: saved(path, [{}] + list(range(4 * 10**6))),
-        r"data.pkl has .* bytes beside the tensors",
+        r"data.pkl has .* bytes in addition to the tensors",
     ),
 }
 

@@ -81,7 +81,7 @@ def _slice_of_predictions(
     classes: Mapping[str, tuple[int, ...]],
     reference: Volume,
 ) -> int:
-    """Of a case without foreground: its predictions are read once more than those of others."""
+    """For a case without foreground; its predictions are read twice."""
     together = np.zeros_like(reference.voxels)
     for image_file, _, file in files.values():
         prediction = case_reader.labels(file)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...runs.training_log import EpochRecord
 from ..results import BenchmarkResults, Run
-from .methods import Method
+from .contenders import Method
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 MAX_LEVELS = 6
@@ -23,12 +23,12 @@ class Curve:
         iterations: Of training, up to the end of the epoch.
         seconds: The same, with the validation and what else an epoch takes.
         calibrated: The seconds are iterations times calibrated seconds; otherwise as they were recorded.
-        train_loss: Of the epoch.
-        val_loss: Of the epoch.
+        train_loss: Training loss per epoch.
+        val_loss: Validation loss per epoch.
         pseudo_dice: Mean over the foreground classes, then over the runs.
-        lowest: `pseudo_dice` of the run that has the lowest there.
-        highest: Of the run that has the highest there.
-        num_runs: Behind the means.
+        lowest: `pseudo_dice` of the lowest run at each epoch.
+        highest: `pseudo_dice` of the highest run at each epoch.
+        num_runs: Number of runs averaged.
     """
 
     iterations: np.ndarray

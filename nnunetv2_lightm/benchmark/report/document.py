@@ -9,17 +9,17 @@ from ...escaping import escape_markdown
 from ...files import write_text
 from ..results import BenchmarkResults
 from ..sharing import command_again, without_home
+from .contenders import Method, find_methods
 from .curves import training_curves
 from .disagreements import disagreement_figure
-from .facts import conditions, cost_table, machine, not_complete, time_to_accuracy_table
 from .html_page import html_page
 from .markdown import code_block, figure
-from .methods import Method, find_methods
 from .overlays import choose_cases, load_case
 from .overview import overview
 from .pictures import Pictures
 from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
 from .score_tables import results_tables
+from .sections import conditions, cost_table, machine, not_complete, time_to_accuracy_table
 
 PSEUDO_DICE = (
     "Pseudo Dice is nnU-Net's: the Dice of random patches of the validation cases, pooled over an epoch. It follows "
@@ -33,7 +33,7 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     Args:
         results: Comparisons, one section each.
         folder: Is made if it is not there.
-        title: Of the report.
+        title: Title of the report.
     Raises:
         ValueError: if there is no comparison.
         EvaluationError: if a segmentation to be pictured cannot be read.
@@ -64,7 +64,7 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
 
 
 def _earlier(folder: Path) -> str:
-    """An earlier report in the folder."""
+    """Text of an earlier report in the folder; empty without one."""
     file = folder / "report.md"
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
@@ -96,7 +96,7 @@ def _section(
 
 
 def _command(command: str) -> list[str]:
-    """How the comparison is made again. A command that is none of ours is shown, but not to be pasted."""
+    """How to repeat the comparison. A command that is not ours is shown, but not offered for pasting."""
     again = command_again(command)
     if again is None:
         return [f"The results name a command that is not `nnUNetv2_lightm benchmark`: {escape_markdown(command)}"]
@@ -155,8 +155,8 @@ def _training(
 def _overlays(
     results: BenchmarkResults, methods: Sequence[Method], pictures: Pictures, prefix: str, earlier: str
 ) -> list[str]:
-    """Pictures of the chosen cases. Where the images are gone, one of the same case and scores that an earlier report
-    in this folder shows stays."""
+    """Pictures of the chosen cases. If the images are gone, an earlier report's picture of the same case and scores is
+    kept."""
     if results.not_pictured:
         return [f"Not pictured: {escape_markdown(results.not_pictured)}."]
     parts, missing = [], {}
@@ -186,7 +186,7 @@ def _overlays(
 
 
 def _without_parents(text: str, results: BenchmarkResults) -> str:
-    """Folders by their last two names: where they lie on this machine is nothing for a report."""
+    """Shorten folders to their last two names: a report should not reveal where they are on this machine."""
     folders = {folder for run in results.runs for folder in (run.images, run.references, run.predictions) if folder}
     for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
         text = text.replace(str(folder), str(Path("...", *folder.parts[-2:])))
@@ -194,6 +194,6 @@ def _without_parents(text: str, results: BenchmarkResults) -> str:
 
 
 def pictured_folders(results: Sequence[BenchmarkResults]) -> list[Path]:
-    """Where the images come from that a report shows."""
+    """The folders whose images a report shows."""
     shown = (run.images for result in results if not result.not_pictured for run in result.runs if run.complete)
     return sorted({folder for folder in shown if folder is not None and folder.is_dir()})

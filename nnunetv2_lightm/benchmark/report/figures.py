@@ -1,4 +1,4 @@
-"""Figures: segmentations beside the image and the ground truth, and the course of a training."""
+"""Figures: segmentations next to the image and the ground truth, and training curves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OverlayCase:
         reference: Label values of the ground truth.
         prediction: Label values.
         spacing_mm: (z, y, x); only y and x matter, as the aspect of the picture.
-        mean_dsc: Of the whole case, the mean over its classes; None where the arrays are the whole case.
+        mean_dsc: Mean DSC over the classes of the whole case; None where the arrays are the whole case.
     """
 
     case: str
@@ -132,7 +132,7 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
     Args:
         training_log: Folder of a fold, or one of its `training_log_*.txt`.
         output_png: File to write.
-        class_names: Of the foreground classes, in the order of dataset.json's `labels`.
+        class_names: Names of the foreground classes, in the order of dataset.json's `labels`.
     Raises:
         FileNotFoundError: if there is no log.
         ValueError: if no epoch was finished.

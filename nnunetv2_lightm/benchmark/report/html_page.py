@@ -71,7 +71,7 @@ def html_page(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str:
 
     Args:
         markdown: CommonMark with tables. Names in it are escaped already; the few HTML tags of a report are kept.
-        title: Of the page, as text.
+        title: Title of the page, as text.
         pictures: The PNG files that the report made, by the path that the Markdown has. No other file is read.
     """
     # "commonmark" keeps tags, which collapse the long tables and mark where the contents lead.

@@ -34,8 +34,8 @@ def percent(score: float) -> str:
     return MISSING if score != score else f"{100 * score:.2f}"
 
 
-def amount(value: float | None, form: str = ".3g") -> str:
-    return MISSING if value is None else f"{value:{form}}"
+def amount(value: float | None, format_spec: str = ".3g") -> str:
+    return MISSING if value is None else f"{value:{format_spec}}"
 
 
 def millimetres(distance: float) -> str:

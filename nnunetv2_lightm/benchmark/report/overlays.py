@@ -12,8 +12,8 @@ import numpy as np
 
 from ..results import BenchmarkResults, Run
 from .case_slices import CaseFiles, load_slices
+from .contenders import Method
 from .figures import OverlayCase
-from .methods import Method
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from ...escaping import escape_markdown
 from ...evaluation.bootstrap import mean_intervals
 from ...evaluation.tables import format_markdown
 from ..results import BenchmarkResults
+from .contenders import find_methods, short_name
 from .markdown import MISSING, bold_best
-from .methods import find_methods, short_name
 
 
 def overview(comparisons: Sequence[BenchmarkResults]) -> str | None:

@@ -11,21 +11,21 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Pictures:
-    """Those that one report has made, or taken over from an earlier one in the same folder."""
+    """The pictures of one report: drawn by it, or kept from an earlier report in the same folder."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: of the report; ``figures`` in it is made."""
+        """Create ``figures`` in the folder of the report."""
         self._folder = folder
         self._paths: list[str] = []
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
 
     def new(self, path: str) -> Path:
-        """The file to write; path: relative to the report, with ``/``."""
+        """The file to draw; `path` is relative to the report, with ``/``."""
         self._paths.append(path)
         return self._folder / path
 
     def take_over(self, path: str) -> bool:
-        """Whether there is such a picture of an earlier report: a PNG in the folder itself, reached by no link."""
+        """Keep an earlier report's picture if it is a PNG in the folder itself, not a link. Returns whether it is."""
         file = self._folder / path
         if file.is_symlink() or not file.is_file() or file.resolve().parent != self._folder.resolve() / FOLDER:
             return False
@@ -38,5 +38,5 @@ class Pictures:
         return True
 
     def read(self) -> dict[str, bytes]:
-        """The content of each, by its path."""
+        """Path to content, for every picture."""
         return {path: (self._folder / path).read_bytes() for path in self._paths if (self._folder / path).is_file()}

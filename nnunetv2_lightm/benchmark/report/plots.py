@@ -14,9 +14,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ...escaping import escape_mathtext
 from ..results import BenchmarkResults
+from .contenders import Method, short_name
 from .curves import Curve
 from .figures import save_figure
-from .methods import Method, short_name
 
 # Okabe and Ito's palette with the black and without the yellow, which a line on white does not show.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -26,7 +26,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 # One column, so that a phone's width shows the letters.
 _WIDTH_INCHES, _PANEL_INCHES, _DPI = 6.0, 3.1, 150
 _NUM_MARKERS = 8
-# Of the axis of scores, all in per cent.
+# Candidate ticks of the score axis, in per cent.
 _SCORE_TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)
 # A little above 100 %, which has no place on a logarithmic axis; and what is several times as much.
 _TOP, _SEVERAL = 100.1, 4

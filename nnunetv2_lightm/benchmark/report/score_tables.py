@@ -9,8 +9,8 @@ from ...evaluation.bootstrap import MIN_CASES, RESAMPLES, mean_intervals
 from ...evaluation.scores import METRICS
 from ...evaluation.tables import column_title, format_markdown
 from ..results import BenchmarkResults
+from .contenders import Method, reference_method
 from .markdown import MISSING, bold_best, collapsed, millimetres, percent
-from .methods import Method, reference_method
 from .significance import compare_with
 
 # With more classes the main table would be too wide to read: they get one of their own.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...evaluation.paired import PairedDifference, compare, holm
 from ...evaluation.scores import Evaluation
-from .methods import Method
+from .contenders import Method
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _label_values(labels: Mapping[str, int | list[int]]) -> list[int]:
 
 
 def _turned(array: np.ndarray, properties: Mapping[str, Any]) -> Volume:
-    """Axes in the order and the direction of ITK's "LPS", as a view: a volume may be large."""
+    """Reorder and flip the axes to ITK's "LPS", as a view, because a volume may be large."""
     spacing_mm = tuple(map(float, properties["spacing"]))
     geometry = properties.get("sitk_stuff")
     if geometry is None or len(geometry["spacing"]) != 3:
@@ -93,7 +93,7 @@ def _turned(array: np.ndarray, properties: Mapping[str, Any]) -> Volume:
 
 
 def _axes_of(direction: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Stored axes, (z, y, x), that become the axial ones, and those of the new axes that are to be turned round."""
+    """The stored axes, (z, y, x), in axial order, and which of the new axes to flip."""
     stored = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(direction)[::-1]  # x comes first
     axes = tuple(next(i for i, letter in enumerate(stored) if letter in (to, _OPPOSITE[to])) for to in "SPL")
     return axes, tuple(new for new, (axis, to) in enumerate(zip(axes, "SPL")) if stored[axis] != to)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.curves import LEVELS, foreground_mean, reached_levels, training_curves
-from nnunetv2_lightm.benchmark.report.facts import time_to_accuracy_table
-from nnunetv2_lightm.benchmark.report.methods import find_methods
+from nnunetv2_lightm.benchmark.report.sections import time_to_accuracy_table
 from nnunetv2_lightm.runs.training_log import EpochRecord
 
 from ..make_results import make_results, make_run

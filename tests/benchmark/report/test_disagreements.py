@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.disagreements import CONFUSED, MISSED, SURPLUS, disagreement_figure
 from nnunetv2_lightm.benchmark.report.figures import OverlayCase
-from nnunetv2_lightm.benchmark.report.methods import find_methods
 from nnunetv2_lightm.benchmark.report.overlays import choose_cases, load_case
 
 from ..make_results import make_results, with_images

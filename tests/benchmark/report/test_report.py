@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from nnunetv2_lightm.benchmark.report import document as report
+from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.document import write_report
-from nnunetv2_lightm.benchmark.report.methods import find_methods
 from nnunetv2_lightm.benchmark.report.overview import overview
 from nnunetv2_lightm.benchmark.report.plots import method_styles
 from nnunetv2_lightm.benchmark.report.score_tables import results_tables

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from nnunetv2_lightm.benchmark.report.methods import find_methods
+from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.significance import compare_with
 
 from ..make_results import make_results

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import study
 
-from nnunetv2_lightm.benchmark.calibrate import ROUNDS
-from nnunetv2_lightm.benchmark.calibration import load_calibration, missing_turns
+from nnunetv2_lightm.benchmark.costs import load_calibration, missing_turns
+from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import load_results, write_results
 from nnunetv2_lightm.benchmark.settings import check_trainers, parse_budget, parse_wall_clock
 from nnunetv2_lightm.commands.benchmark import _parser

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import study
 
+from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.markdown import percent
-from nnunetv2_lightm.benchmark.report.methods import find_methods
 from nnunetv2_lightm.benchmark.report.significance import compare_with
 from nnunetv2_lightm.benchmark.results import SECONDS, load_results
 

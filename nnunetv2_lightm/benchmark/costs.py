@@ -1,4 +1,4 @@
-"""calibration.json: what an iteration of each trainer costs here, and how many fit into a time."""
+"""calibration.json: what an iteration of each trainer costs on this machine, and how many fit into a given time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TRAINING_PER_VALIDATION = 5  # nnU-Net's ratio, 250 to 50, which the budget suff
 
 
 class BudgetTooSmall(ValueError):
-    """Not even one iteration fits."""
+    """The budget is too short for a single iteration."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a trainer took in one turn, in seconds.
+    """What one turn of a trainer cost, in seconds.
 
     Attributes:
-        train_seconds: Of a training iteration, its batch included.
-        validation_seconds: Of a validation iteration, its batch included.
-        epoch_seconds: What an epoch takes besides: scores, checkpoint, progress.png.
+        train_seconds: One training iteration, loading its batch included.
+        validation_seconds: One validation iteration, loading its batch included.
+        epoch_seconds: The overhead of an epoch: scores, checkpoint, progress.png.
     """
 
     train_seconds: float
@@ -39,7 +39,7 @@ class Turn:
     epoch_seconds: float
 
     def training_seconds(self, epochs: int, iterations: int, validation_iterations: int) -> float:
-        """What a training takes: every epoch with its validation and what comes besides."""
+        """Duration of a training: every epoch with its validation and its overhead."""
         validation = validation_iterations * self.validation_seconds
         return epochs * (iterations * self.train_seconds + validation + self.epoch_seconds)
 
@@ -49,9 +49,9 @@ class TrainerCalibration:
     """A trainer's turns.
 
     Attributes:
-        iterations_per_epoch: Of training, without a budget suffix.
-        validation_iterations_per_epoch: Likewise.
-        turns: In order.
+        iterations_per_epoch: Training iterations without a budget suffix.
+        validation_iterations_per_epoch: Validation iterations without a budget suffix.
+        turns: The measurements, in order.
     """
 
     iterations_per_epoch: int
@@ -60,7 +60,7 @@ class TrainerCalibration:
 
     @property
     def median(self) -> Turn:
-        """Of the turns, each number for itself."""
+        """The median over the turns, taken for each number separately."""
         return Turn(*(statistics.median(numbers) for numbers in zip(*(asdict(turn).values() for turn in self.turns))))
 
 
@@ -69,9 +69,9 @@ class Calibration:
     """The file.
 
     Attributes:
-        device: On which it was measured.
-        machine: What :mod:`nnunetv2_lightm.measure.machine` says of it.
-        trainers: By name.
+        device: The device measured.
+        machine: The machine, as :mod:`nnunetv2_lightm.measure.machine` describes it.
+        trainers: Trainer name to its costs.
     """
 
     device: str
@@ -120,20 +120,20 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def validation_iterations(iterations: int) -> int:
-    """That go with so many training iterations an epoch."""
+    """Validation iterations per epoch for this many training iterations."""
     return -(-iterations // TRAINING_PER_VALIDATION)
 
 
 def training_seconds(cost: Turn, epochs: int, iterations: int) -> float:
-    """Of so many training iterations an epoch, with the validation that goes with them."""
+    """Duration of a training with this many iterations per epoch, validation included."""
     return cost.training_seconds(epochs, iterations, validation_iterations(iterations))
 
 
 def largest_budget(cost: Turn, seconds: float) -> tuple[int, int]:
-    """Epochs and training iterations an epoch with the most iterations altogether that fit.
+    """Epochs, and training iterations per epoch, that fit the most iterations into a time.
 
-    Of equal ones the most epochs. Where an iteration takes too long for ``LEAST_EPOCHS``, epochs of one iteration.
-    Raises: BudgetTooSmall: if none fits.
+    Ties go to more epochs. Where an iteration is too slow for ``LEAST_EPOCHS``, each epoch has one iteration.
+    Raises: BudgetTooSmall: if not one iteration fits.
     """
     choices = range(MOST_EPOCHS, LEAST_EPOCHS - 1, -1)
     budgets = [(epochs, _iterations_that_fit(cost, seconds / epochs)) for epochs in choices]
@@ -147,7 +147,7 @@ def largest_budget(cost: Turn, seconds: float) -> tuple[int, int]:
 
 
 def _iterations_that_fit(cost: Turn, seconds: float) -> int:
-    """Training iterations in an epoch of so many seconds."""
+    """Training iterations that fit into an epoch of this many seconds."""
     rest = seconds - cost.epoch_seconds
     # So many fit if validation cost nothing; from there down to what fits with it.
     iterations = max(0, int(rest / cost.train_seconds))
@@ -159,7 +159,7 @@ def _iterations_that_fit(cost: Turn, seconds: float) -> int:
 
 
 def missing_turns(calibration: Calibration, trainers: Sequence[str], rounds: int) -> list[str]:
-    """Whose turn it is, in order: in each round every trainer has one."""
+    """The trainers that still have turns to run, in order: one turn each per round."""
 
     def done(name: str) -> int:
         return len(calibration.trainers[name].turns) if name in calibration.trainers else 0

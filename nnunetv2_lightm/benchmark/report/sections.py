@@ -1,4 +1,4 @@
-"""What was compared and how: the conditions, what it cost, what is not complete, the machine."""
+"""The sections of a report: conditions, costs, incomplete runs, time to accuracy, machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from ...escaping import escape_markdown
 from ...evaluation.tables import format_markdown
 from ..results import ITERATIONS, BenchmarkResults, Run
+from .contenders import Method
 from .curves import Curve, reached_levels
 from .markdown import MISSING, amount
-from .methods import Method
 
 _FAILURE_CHARACTERS = 500
 
 
 def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
-    """The setting, and what was equal."""
+    """The settings of the comparison, and what was equal."""
     if results.equal == ITERATIONS:
         budget = escape_markdown(results.budget)
         equal = f"Equal **iterations**: every trainer had the budget {budget}, whatever time it takes."
@@ -44,7 +44,7 @@ def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
 
 
 def not_complete(methods: Sequence[Method]) -> str:
-    """Names every run that does not count; empty if all do."""
+    """Lists every run that does not count; empty if all do."""
     left = [run for method in methods for run in method.runs if run not in method.scored]
     lines = [line for run in left if run.epochs or run.failure for line in _state(run)]
     waiting = [f"{escape_markdown(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
@@ -110,12 +110,12 @@ def time_to_accuracy_table(curves: Mapping[str, Curve]) -> str:
 
 
 def machine(results: BenchmarkResults) -> str:
-    """What the results say of it."""
+    """The machine, as the results describe it."""
     return _listed(dict(_flat(results.machine))) or "The results do not name the machine."
 
 
 def _state(run: Run) -> list[str]:
-    """How far a run has come that does not count."""
+    """The state of a run that does not count."""
     state = f"{_num_epochs(run)} epochs trained" if run.epochs else "no finished epoch"
     if run.complete:
         state += ", complete but not evaluated"
@@ -126,7 +126,7 @@ def _state(run: Run) -> list[str]:
 
 
 def _listed(facts: Mapping[str, object]) -> str:
-    """A list, which wraps on a phone where a table would not."""
+    """A list: unlike a table it wraps on a phone."""
     return "\n".join(f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in facts.items())
 
 

@@ -33,16 +33,16 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The trainer without the words that all share."""
+        """The trainer's name without the common prefix."""
         return short_name(self.trainer)
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs that count."""
+        """Seeds of the runs that count."""
         return sorted({run.seed for run in self.scored})
 
     def averages_by_seed(self, metric: str) -> list[float]:
-        """The average over the classes, for each seed alone."""
+        """The average over the classes, for each seed separately."""
         return [pool(run for run in self.scored if run.seed == seed).average(metric) for seed in self.seeds]
 
 
@@ -57,7 +57,7 @@ def find_methods(results: BenchmarkResults) -> list[Method]:
 
 
 def reference_method(methods: Sequence[Method]) -> Method | None:
-    """What the others are compared with: stock nnU-Net if it is scored, else the first that is; None if none is."""
+    """The method to compare the others with: stock nnU-Net if scored, else the first scored one, else None."""
     scored = [method for method in methods if method.evaluation]
     stock = [method for method in scored if method.trainer == STOCK_TRAINER]
     return next(iter(stock + scored), None)

@@ -1,7 +1,10 @@
-"""The process that calibrates: ``python -m nnunetv2_lightm.benchmark.calibrate -tr A B ... -o FILE``.
+"""The process behind calibration.json: measures what an iteration of each trainer costs.
 
-In its turn a trainer runs one short epoch as in a training: nnU-Net's own methods, real batches from its loaders and
-their worker processes, scores, checkpoint and plots. The file is written after each turn, and a later call goes on.
+    python -m nnunetv2_lightm.benchmark.measure_costs -tr A B ... -o FILE
+
+In its turn, a trainer runs one short epoch exactly as in a training: nnU-Net's own methods, real batches from its
+loaders and their worker processes, scores, checkpoint and plots. The file is saved after each turn; a later call
+continues there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from ..measure.machine import machine
-from .calibration import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
+from .costs import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
 from .results import ResultsError
 
 ROUNDS = 5
@@ -29,7 +32,7 @@ RESULTS = "nnUNet_results"
 WARM_UP_ITERATIONS, LEAST_ITERATIONS = 2, 2
 
 
-def calibrate(
+def measure_costs(
     trainers: Sequence[str],
     dataset: str,
     configuration: str,
@@ -41,7 +44,7 @@ def calibrate(
     rounds: int,
     turn_seconds: float,
 ) -> None:
-    """Give the trainers the turns that they have not had yet, and write each down.
+    """Run the turns that are still missing, and save each one.
 
     Raises: ResultsError: if the file there is of another device.
     """
@@ -60,7 +63,12 @@ def calibrate(
 
 
 def take_turn(trainer, seconds: float) -> Turn:
-    """One short epoch (nnU-Net: nnUNetTrainer.run_training), timed after a warm-up; trainer: not yet initialised."""
+    """Run and time one short epoch (nnU-Net: nnUNetTrainer.run_training) after a warm-up.
+
+    Args:
+        trainer: Not initialised yet.
+        seconds: For training iterations; validation gets half of it.
+    """
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
@@ -81,7 +89,7 @@ def take_turn(trainer, seconds: float) -> Turn:
 
 
 def _repeat(step: Callable[[], dict], seconds: float) -> tuple[float, list[dict]]:
-    """Mean seconds of a step, and what all of them returned. A step ends when its loss is in main memory."""
+    """Mean seconds of a step, and the outputs of all steps. A step ends when its loss has reached main memory."""
     outputs = [step() for _ in range(WARM_UP_ITERATIONS)]
     begin, count = time.perf_counter(), 0
     while count < LEAST_ITERATIONS or time.perf_counter() - begin < seconds:
@@ -92,7 +100,7 @@ def _repeat(step: Callable[[], dict], seconds: float) -> tuple[float, list[dict]
 
 @contextmanager
 def _nnunet_results(folder: Path) -> Iterator[None]:
-    """Another folder for nnU-Net's results, which is removed, also one that a killed process has left."""
+    """Point nnU-Net's results to a temporary folder; one left behind by a killed process is removed first."""
     before = os.environ[RESULTS]
     shutil.rmtree(folder, ignore_errors=True)
     os.environ[RESULTS] = str(folder)
@@ -104,7 +112,7 @@ def _nnunet_results(folder: Path) -> Iterator[None]:
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0; 1 if the file there is of another calibration."""
+    """Run the process. Returns 0; 1 if the existing file was measured on another device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-tr", nargs="+", required=True)
     parser.add_argument("-d", required=True)
@@ -118,7 +126,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(multiprocessing.cpu_count() if arguments.device == "cpu" else 1)
     torch.backends.cudnn.benchmark = True
     try:
-        calibrate(
+        measure_costs(
             arguments.tr,
             arguments.d,
             arguments.c,

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from nnunetv2.paths import nnUNet_results
 
-from nnunetv2_lightm.benchmark import calibrate as process
-from nnunetv2_lightm.benchmark.calibrate import calibrate, take_turn
-from nnunetv2_lightm.benchmark.calibration import (
+from nnunetv2_lightm.benchmark import measure_costs as process
+from nnunetv2_lightm.benchmark.costs import (
     BudgetTooSmall,
     Calibration,
     TrainerCalibration,
@@ -22,6 +21,7 @@ from nnunetv2_lightm.benchmark.calibration import (
     validation_iterations,
     write_calibration,
 )
+from nnunetv2_lightm.benchmark.measure_costs import measure_costs, take_turn
 from nnunetv2_lightm.benchmark.results import ResultsError
 
 
@@ -140,12 +140,12 @@ def test_calibration_goes_on_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "get_trainer_from_args", make)
     arguments = (["a", "b"], "d", "2d", "p", 0, "cpu", output)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(*arguments, rounds=3, turn_seconds=0)
+        measure_costs(*arguments, rounds=3, turn_seconds=0)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
-    calibrate(*arguments, rounds=3, turn_seconds=0)
+    measure_costs(*arguments, rounds=3, turn_seconds=0)
     assert order == ["a", "b", "a", "b", "b", "a", "b"]
     found = load_calibration(output).trainers
     assert {name: len(trainer.turns) for name, trainer in found.items()} == {"a": 3, "b": 3}
     assert found["a"].iterations_per_epoch == 250
     with pytest.raises(ResultsError, match="measured on cpu, not on cuda"):
-        calibrate(["a"], "d", "2d", "p", 0, "cuda", output, rounds=3, turn_seconds=0)
+        measure_costs(["a"], "d", "2d", "p", 0, "cuda", output, rounds=3, turn_seconds=0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.benchmark.report.methods import find_methods, pool, reference_method, short_name
+from nnunetv2_lightm.benchmark.report.contenders import find_methods, pool, reference_method, short_name
 
 from ..make_results import make_results, make_run
 
