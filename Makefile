@@ -37,12 +37,12 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py
+$(STAMP): pyproject.toml setup.py runtime/pyproject.toml runtime/setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Choose one: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]' --editable ./runtime
 	@touch $@
 
 demo: $(STAMP)
@@ -86,5 +86,5 @@ bench: $(STAMP)
 	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/speed/all.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info runtime/build runtime/dist runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find nnunetv2_lightm dataset_conversion tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -41,6 +41,10 @@ COMMANDS = {
         "commands.benchmark_report",
         "write report.md and report.html about one or several comparisons",
     ),
+    "export": (
+        "commands.export",
+        "write a trained model into one file, which predicts without PyTorch and nnU-Net",
+    ),
     "import-released": (
         "commands.import_released",
         "turn a checkpoint of the authors' fork into a model folder for stock nnU-Net",

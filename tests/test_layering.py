@@ -33,6 +33,7 @@ ALLOWED_PARTS = {
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
     "runs": {"files", "escaping", "nnunet_faults"},
     "released": {"trainers", "files"},
+    "deploy": {"layers", "networks", "released", "files"},
     "complexity": {
         *("ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"),
         *("escaping", "json_input", "nnunet_faults"),
@@ -45,18 +46,18 @@ ALLOWED_PARTS = {
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
-        *("dataset_conversion", "images", "files", "nnunet", "nnunet_faults", "escaping", "installation"),
+        *("dataset_conversion", "deploy", "images", "files", "nnunet", "nnunet_faults", "escaping", "installation"),
     },
     "cli": {"commands", "images", "escaping", ""},
 }
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {
     "nnunetv2": {
-        *("trainers", "planning", "evaluation", "complexity", "benchmark", "released"),
+        *("trainers", "planning", "evaluation", "complexity", "benchmark", "released", "deploy"),
         "commands.doctor.probe",  # it runs in a process of its own
     },
     "torch": {
-        *("", "ops", "layers", "networks", "optim", "trainers", "complexity", "benchmark", "released"),
+        *("", "ops", "layers", "networks", "optim", "trainers", "complexity", "benchmark", "released", "deploy"),
         *("evaluation.surface_scores", "commands.doctor.probe"),
         "measure.cuda_autocast",
     },

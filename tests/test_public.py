@@ -35,6 +35,7 @@ OPTIONS = {
     ),
     "benchmark-report": "-o --output --title",
     "import-released": "--overwrite",
+    "export": "-f -chk --float32 --check-images --overwrite",
 }
 NAMES = (
     *("nnunetv2_lightm.LightMUNet", "nnunetv2_lightm.selective_scan", "nnunetv2_lightm.__version__"),

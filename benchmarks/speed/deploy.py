@@ -1,0 +1,124 @@
+"""Cold start to written file: `lightm segment` next to nnUNetv2_predict, with our model and with stock nnU-Net's.
+
+python benchmarks/speed/deploy.py --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
+
+Both model folders are of one data set and plans; IMAGES holds one case or several, as nnUNetv2_predict takes them. Each
+command is a process of its own, in turns, `--repeats` times; seconds are the smallest. Memory is the largest sum of the
+resident memory of the command and its children, looked at every 20 ms. Needs lightm-runtime: pip install ./runtime
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_lightm.measure.machine import machine
+
+PERIOD_S = 0.02
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    scripts = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as work:
+        bundle = Path(work, "model.lightm")
+        export = [scripts / "nnUNetv2_lightm", "export", arguments.ours, bundle, "-f", "0"]
+        subprocess.run([*export, "--check-images", arguments.images], check=True, stdout=subprocess.DEVNULL)
+        predict = [scripts / "nnUNetv2_predict_from_modelfolder", "-device", "cpu", "-f", "0", "-i", arguments.images]
+        commands = {
+            "`lightm segment`": [scripts / "lightm", "segment", bundle, arguments.images],
+            "`nnUNetv2_predict`, LightMUNet": [*predict, "-m", arguments.ours],
+            "`nnUNetv2_predict`, stock network": [*predict, "-m", arguments.stock],
+        }
+        rows = {name: [] for name in commands}
+        for turn in range(arguments.repeats):
+            for number, (name, command) in enumerate(commands.items()):
+                out = Path(work, f"out_{number}")
+                shutil.rmtree(out, ignore_errors=True)
+                rows[name].append(measure([*map(str, command), "-o", str(out)]))
+                print(f"turn {turn + 1}: {name}: {rows[name][-1][0]:.2f} s", file=sys.stderr)
+        equal = share_of_equal_voxels(Path(work, "out_0"), Path(work, "out_1"))
+        arguments.out.write_text(report(arguments, rows, equal), encoding="utf-8")
+    return 0
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak MiB of a command with all its children."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, sum(map(resident_mib, family(process.pid))))
+        time.sleep(PERIOD_S)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - begin, peak
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started, as far as they live."""
+    members = [pid]
+    for member in members:
+        for children in Path("/proc", str(member), "task").glob("*/children"):
+            try:
+                members += map(int, children.read_text().split())
+            except OSError:  # it has ended meanwhile
+                continue
+    return members
+
+
+def resident_mib(pid: int) -> float:
+    try:
+        return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * PAGE_MIB
+    except (OSError, IndexError):  # it has ended meanwhile
+        return 0.0
+
+
+def share_of_equal_voxels(first: Path, second: Path) -> float:
+    equal = total = 0
+    for path in sorted(first.iterdir()):
+        a, b = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (path, second / path.name))
+        equal, total = equal + int(np.sum(a == b)), total + a.size
+    return equal / total
+
+
+def report(arguments: argparse.Namespace, rows: dict[str, list[tuple[float, float]]], equal: float) -> str:
+    best = {name: (min(s for s, _ in runs), max(mib for _, mib in runs)) for name, runs in rows.items()}
+    (seconds, mib), *_ = best.values()
+    files = sorted(arguments.images.iterdir())
+    sizes = {" x ".join(map(str, sitk.ReadImage(str(path)).GetSize()[::-1])) for path in files}
+    facts = ", ".join(f"{key} {value}" for key, value in machine("lightm-runtime", "SimpleITK").items())
+    lines = [
+        f"{len(files)} file(s) of {', '.join(sorted(sizes)[:3])} voxels, {arguments.repeats} turns; {facts}",
+        "",
+        "| command | seconds | times the engine's | peak memory, MiB | times the engine's |",
+        "|---|---|---|---|---|",
+        *(f"| {n} | {s:.2f} | {s / seconds:.1f} | {m:.0f} | {m / mib:.1f} |" for n, (s, m) in best.items()),
+        "",
+        f"Labels of the engine and of nnUNetv2_predict with LightMUNet agree in {100 * equal:.4f} % of the voxels.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", type=Path, required=True, help="model folder of nnUNetTrainerLightMUNet")
+    parser.add_argument("--stock", type=Path, required=True, help="model folder of nnUNetTrainer, of the same plans")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

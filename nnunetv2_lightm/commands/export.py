@@ -1,0 +1,65 @@
+"""``nnUNetv2_lightm export``: a trained model becomes one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+PROGRAM = "nnUNetv2_lightm export"
+FOLD_HELP = 'folds to average, numbers or "all"; default: all numbered ones that have the checkpoint'
+
+
+def main(argv: list[str]) -> int:
+    """Export and say what came out. Returns 1 if the model cannot be exported, or OUT is there already."""
+    arguments = _parser().parse_args(argv)
+    # Loads torch and nnunetv2, which --help does not need.
+    from ..deploy.errors import ExportError
+    from ..deploy.model_folder import read_model_folder
+
+    try:
+        model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
+        print(_bundle(model, arguments))
+    except (ExportError, FileExistsError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _bundle(model, arguments: argparse.Namespace) -> str:
+    from ..deploy.bundle import write_bundle
+
+    options = {"check_images": arguments.check_images, "overwrite": arguments.overwrite}
+    comparison = write_bundle(model, arguments.out, half=not arguments.float32, **options)
+    return (
+        f"{arguments.out}: {model}, {arguments.out.stat().st_size / 1e6:.1f} MB.\n"
+        f"Compared with the trained weights: {comparison}.\n"
+        "Segment, without PyTorch and nnU-Net (in a clone of this repository: pip install ./runtime):\n"
+        f"  lightm segment {arguments.out} IMAGE -o SEGMENTATION"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Write a trained model with nnU-Net's whole pipeline into one file, for `lightm segment` of "
+        "lightm-runtime, which needs neither PyTorch nor nnU-Net.",
+        epilog="Nothing in a checkpoint is executed. For research use only.",
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION below nnUNet_results"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write, e.g. liver.lightm")
+    parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help=FOLD_HELP)
+    parser.add_argument(
+        "-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s"
+    )
+    parser.add_argument("--float32", action="store_true", help="store the weights in float32 instead of float16")
+    parser.add_argument(
+        "--check-images",
+        type=Path,
+        metavar="FOLDER",
+        help="images, as nnUNetv2_predict takes them, to check the export on; default: preprocessed training cases",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    return parser

@@ -1,0 +1,81 @@
+"""The bundle: safetensors with the pipeline in its metadata; docs/bundle.md has the format, lightm-runtime reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+from torch.func import functional_call
+
+from .check import EQUAL_LABELS, Comparison, compare, real_patches
+from .errors import ExportError
+from .model_folder import TrainedModel
+from .network import describe_network, tensors_of
+from .pipeline import VERSION, describe_pipeline
+
+
+def write_bundle(
+    model: TrainedModel, out: Path, *, half: bool = True, check_images: Path | None = None, overwrite: bool = False
+) -> Comparison:
+    """Write one file with all folds of a model; it appears whole or not at all.
+
+    Args:
+        model: Of any trainer whose network is LightMUNet.
+        out: The file, ``*.lightm``.
+        half: Store matrices in float16.
+        check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.
+        overwrite: Replace a file that is there.
+
+    Returns: What the stored weights change, largest over the folds.
+
+    Raises:
+        ExportError: if the engine cannot run the model, or float16 changes the labels of more than one voxel in 1000.
+        FileExistsError: if ``out`` is there.
+    """
+    if not overwrite and os.path.lexists(out):
+        raise FileExistsError(f"{out} is there already; give another name, or --overwrite")
+    pipeline = {**describe_pipeline(model), "network": describe_network(model.network)}
+    patches = real_patches(model, check_images)
+    tensors, comparisons = {}, []
+    for fold, weights in model.weights.items():
+        stored = tensors_of(model.network, weights, half)
+        comparisons.append(_compare(model, weights, stored, patches))
+        tensors.update({f"{fold}/{name}": tensor for name, tensor in stored.items()})
+    worst = min(comparisons, key=lambda comparison: comparison.equal_labels)
+    if worst.equal_labels < EQUAL_LABELS:
+        raise ExportError(f"float16 is too coarse for this model: {worst}; export with --float32")
+    pipeline["check"] = {"weights": "float16" if half else "float32", **asdict(worst)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_bytes(serialised(tensors, pipeline))
+    partial.replace(out)
+    return worst
+
+
+def _compare(
+    model: TrainedModel, weights: dict[str, Tensor], stored: dict[str, Tensor], patches: dict[str, Tensor]
+) -> Comparison:
+    """The network with the weights that were trained, and with those that are stored."""
+
+    def network_with(state: dict[str, Tensor]):
+        state = {name: state[name].float() for name in stored}
+        return lambda patch: functional_call(model.network, state, (patch,))
+
+    return compare(model, patches, network_with(weights), network_with(stored))
+
+
+def serialised(tensors: dict[str, Tensor], pipeline: dict) -> bytes:
+    """The content of a bundle."""
+    text = json.dumps(pipeline, allow_nan=False)
+    metadata = {"format": "lightm", "version": str(VERSION), "pipeline": text, "sha256": "0" * 64}
+    content = save(tensors, metadata)
+    # The checksum is of what follows the header, whose length it does not change.
+    (length,) = struct.unpack("<Q", content[:8])
+    metadata["sha256"] = hashlib.sha256(content[8 + length :]).hexdigest()
+    return save(tensors, metadata)

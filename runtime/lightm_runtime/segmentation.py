@@ -1,0 +1,92 @@
+"""From image files to labels and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .bundle import read_bundle
+from .engine import LoadedModel
+from .images import Case, ImageError, read_case, write_labels
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The labels of one image.
+
+    Attributes:
+        case: The image.
+        labels: (z, y, x), z = 1 where it is 2D.
+        voxel_counts: Of each label or region but the background, by its name.
+    """
+
+    case: Case
+    labels: np.ndarray
+    voxel_counts: dict[str, int]
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume of each label or region. Raises ImageError for a 2D image, which has none."""
+        voxel_ml = self.case.voxel_ml
+        if voxel_ml is None:
+            raise ImageError(f"{self.case.files[0]}: is a 2D image, which has no volume; see voxel_counts")
+        return {name: count * voxel_ml for name, count in self.voxel_counts.items()}
+
+    def write(self, path: str | Path) -> None:
+        """Write the labels, in the format that the ending says."""
+        write_labels(self.labels, self.case, Path(path))
+
+
+def load(path: str | Path, *, mirroring: bool = True) -> LoadedModel:
+    """Load a model.
+
+    Args:
+        path: A file that ``nnUNetv2_lightm export`` wrote.
+        mirroring: False: one pass for each tile instead of up to eight; faster, and less exact.
+
+    Raises:
+        BundleError: if the file is not a model that this version runs.
+    """
+    return LoadedModel(read_bundle(path), mirroring)
+
+
+def segment(
+    model: LoadedModel,
+    files: Sequence[str | Path],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], bool | None] | None = None,
+) -> Segmentation:
+    """Segment one image.
+
+    Args:
+        model: Of :func:`load`.
+        files: A file for each channel in the model's order, or one file with all channels.
+        threads: None: as many as there are cores.
+        progress: Called with passes of the network done and in all; True cancels.
+
+    Raises:
+        ImageError: if a file cannot be used.
+        EngineError: if the engine cannot segment it.
+        Cancelled: if ``progress`` asked for it.
+    """
+    pipeline = model.bundle.pipeline
+    names = [channel["name"] for channel in model.channels]
+    case = read_case([Path(file) for file in files], names, pipeline["input"]["reader"])
+    if model.network.spatial_dims == 3 and case.geometry.dimensions == 2:
+        raise ImageError(f"{case.files[0]}: is a 2D image; the model was trained on volumes")
+    labels = model.segment(case.voxels, case.spacing_mm, threads, progress)
+    return Segmentation(case, labels, _count(labels, pipeline["output"]["labels"]))
+
+
+def _count(labels: np.ndarray, names: dict[str, int | list[int]]) -> dict[str, int]:
+    counts = np.bincount(labels.ravel())
+    made_of = {name: value if isinstance(value, list) else [value] for name, value in names.items()}
+    return {
+        name: int(sum(counts[value] for value in values if value < len(counts)))
+        for name, values in made_of.items()
+        if values != [0]
+    }

@@ -1,0 +1,81 @@
+"""Builds the engine: src/ and the kernels of nnunetv2_lightm, which a source distribution brings along in kernels/."""
+
+import platform
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
+
+HERE = Path(__file__).resolve().parent
+# In the repository, or in a source distribution, which has copies.
+KERNELS = next(path for path in (HERE.parent / "nnunetv2_lightm" / "ops" / "csrc", HERE / "kernels") if path.is_dir())
+BUILD = next(path for path in (HERE.parent / "native_build.py", HERE / "native_build.py") if path.is_file())
+flags = runpy.run_path(str(BUILD))["flags"]
+# By which nnunetv2_lightm recognises its own library.
+LEFT_OUT = "interface.cpp"
+
+
+class build_engine(build_ext):
+    """A plain shared library, to be loaded with ctypes."""
+
+    def get_ext_filename(self, fullname):
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def build_extension(self, ext):
+        x86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
+        objects = []
+        for source in ext.sources:
+            objects += self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=ext.include_dirs,
+                extra_postargs=[*flags(source, x86_64), "-pthread"],
+                depends=ext.depends,
+            )
+        output = self.get_ext_fullpath(ext.name)
+        self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+
+
+class bdist_wheel_for_any_python(bdist_wheel):
+    """The library knows nothing of Python: one wheel for each platform."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
+class sdist_with_kernels(sdist):
+    """A source distribution stands alone: it has a copy of the kernels."""
+
+    def make_release_tree(self, base_dir, files):
+        # The kernels lie outside of this folder.
+        super().make_release_tree(
+            base_dir, [name for name in files if not Path(name).is_absolute() and ".." not in name]
+        )
+        shutil.copyfile(BUILD, Path(base_dir, BUILD.name))
+        shutil.copytree(KERNELS, Path(base_dir, "kernels"), dirs_exist_ok=True)
+        shutil.copytree(HERE / "src", Path(base_dir, "src"), dirs_exist_ok=True)
+
+
+sources = [path for folder in (HERE / "src", KERNELS) for path in folder.glob("*.cpp") if path.name != LEFT_OUT]
+headers = [*(HERE / "src").glob("*.h*"), *KERNELS.glob("*.hpp")]
+setup(
+    ext_modules=[
+        Extension(
+            "lightm_runtime._engine",
+            sources=sorted(map(str, sources)),
+            depends=sorted(map(str, headers)),
+            include_dirs=[str(HERE / "src"), str(KERNELS)],
+            language="c++",
+        )
+    ],
+    cmdclass={
+        "bdist_wheel": bdist_wheel_for_any_python,
+        "build_ext": build_engine,
+        "sdist": sdist_with_kernels,
+    },
+)

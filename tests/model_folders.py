@@ -1,0 +1,150 @@
+"""Model folders as nnU-Net leaves them, with drawn weights: a training takes a minute and adds nothing to the export.
+
+The logits of a drawn LightMUNet are brought to mean 0 and a large deviation, so that every label occurs and two logits
+seldom lie close together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_lightm import LightMUNet
+
+TRAINER = "nnUNetTrainerLightMUNet"
+LABELS = {"background": 0, "organ": 1, "lesion": 2}
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "active": [3]}
+RESAMPLING = "resample_data_or_seg_to_shape"
+CT = {
+    "mean": 40.0,
+    "std": 55.0,
+    "percentile_00_5": -120.0,
+    "percentile_99_5": 210.0,
+    "min": -1000.0,
+    "max": 1500.0,
+    "median": 40.0,
+}
+
+
+def write_model_folder(
+    folder: Path,
+    *,
+    configuration: str = "3d_fullres",
+    patch_size: Sequence[int] = (16, 24, 24),
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    strides: Sequence[Sequence[int]] | None = None,
+    transpose: Sequence[int] = (0, 1, 2),
+    schemes: Sequence[str] = ("ZScoreNormalization",),
+    use_mask: bool = False,
+    labels: dict = LABELS,
+    regions_class_order: Sequence[int] | None = None,
+    folds: Sequence[int | str] = (0,),
+    mirroring_axes: Sequence[int] | None = None,
+    reader: str = "SimpleITKIO",
+    file_ending: str = ".nii.gz",
+    trainer: str = TRAINER,
+    settings: dict | None = None,
+    plans: dict | None = None,
+    architecture: dict | None = None,
+) -> Path:
+    """Write plans.json, dataset.json and a checkpoint for each fold; ``settings`` and ``plans`` change nnU-Net's."""
+    dims = len(patch_size)
+    strides = strides or [[1] * dims] + [[2] * dims] * 3
+    planned = {
+        "data_identifier": f"nnUNetPlans_{configuration}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(patch_size),
+        "spacing": list(spacing),
+        "normalization_schemes": list(schemes),
+        "use_mask_for_norm": [use_mask] * len(schemes),
+        "resampling_fn_data": RESAMPLING,
+        "resampling_fn_seg": RESAMPLING,
+        "resampling_fn_probabilities": RESAMPLING,
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+        "architecture": architecture
+        or {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {"strides": strides},
+            "_kw_requires_import": [],
+        },
+        **(settings or {}),
+    }
+    plans_json = {
+        "dataset_name": "Dataset901_Drawn",
+        "plans_name": "nnUNetPlans",
+        "transpose_forward": list(transpose),
+        "transpose_backward": [list(transpose).index(axis) for axis in range(3)],
+        "image_reader_writer": reader,
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {str(i): CT for i in range(len(schemes))},
+        "configurations": {configuration: planned},
+        **(plans or {}),
+    }
+    dataset_json = {
+        "channel_names": {str(i): f"channel {i}" for i in range(len(schemes))},
+        "labels": labels,
+        "file_ending": file_ending,
+        "numTraining": 3,
+    }
+    if regions_class_order is not None:
+        dataset_json["regions_class_order"] = list(regions_class_order)
+    folder.mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans_json))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    axes = tuple(range(dims)) if mirroring_axes is None else tuple(mirroring_axes) or None
+    for seed, fold in enumerate(folds):
+        weights = _weights(plans_json, configuration, dataset_json, trainer, seed)
+        content = {
+            "network_weights": weights,
+            "trainer_name": trainer,
+            "init_args": {
+                "plans": plans_json,
+                "configuration": configuration,
+                "fold": fold,
+                "dataset_json": dataset_json,
+            },
+            "inference_allowed_mirroring_axes": axes,
+        }
+        (folder / f"fold_{fold}").mkdir()
+        torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    return folder
+
+
+def _weights(plans_json: dict, configuration: str, dataset_json: dict, trainer: str, seed: int) -> dict:
+    manager = PlansManager(json.loads(json.dumps(plans_json)))
+    settings = manager.get_configuration(configuration)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = recursive_find_trainer_class_by_name(trainer).build_network_architecture(
+            manager,
+            settings,
+            determine_num_input_channels(manager, settings, dataset_json),
+            manager.get_label_manager(dataset_json).num_segmentation_heads,
+            enable_deep_supervision=False,
+        )
+        weights = network.state_dict()
+        for name, tensor in weights.items():
+            # Norms, scales and D are 1 and biases 0 at the start, where a mistake with them would not show.
+            if tensor.ndim == 1 and not name.endswith("dt_proj.bias"):
+                tensor.add_(0.1 * torch.randn_like(tensor))
+        if isinstance(network, LightMUNet):
+            _spread_logits(network, torch.randn(1, network.stem.pointwise.in_features, *settings.patch_size))
+    return network.state_dict()
+
+
+def _spread_logits(network: LightMUNet, image: torch.Tensor, deviation: float = 8.0) -> None:
+    head = network.decoder.seg_layers[0].pointwise
+    with torch.no_grad():
+        logits = network.eval()(image)[0].flatten(1)
+        scale = deviation / logits.std(1)
+        head.bias.copy_((head.bias - logits.mean(1)) * scale)
+        head.weight.mul_(scale[:, None])

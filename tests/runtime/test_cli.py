@@ -1,0 +1,172 @@
+"""``lightm segment`` as a user calls it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from lightm_runtime import Cancelled, ImageError, cli, load, segment
+
+from ..prediction import write_images
+
+
+@pytest.fixture
+def image(tmp_path):
+    """One 2D image."""
+    (file,) = write_images(tmp_path / "one", 1, shape=(30, 24), spacing=(0.5, 2.0))
+    return file
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """Two channels of one volume."""
+    return write_images(tmp_path / "two", 2, shape=(10, 18, 17), spacing=(2.0, 1.0, 0.5))
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def labels(path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def test_one_image_to_a_file(flat_bundle, image, tmp_path):
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out" / "a.nrrd") == 0
+    expected = segment(load(flat_bundle), [image]).labels[0]
+    np.testing.assert_array_equal(labels(tmp_path / "out" / "a.nrrd"), expected)
+    assert sitk.ReadImage(str(tmp_path / "out" / "a.nrrd")).GetSpacing() == (2.0, 0.5)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nrrd"]
+
+
+def test_folder_of_single_channels(flat_bundle, image, tmp_path):
+    (tmp_path / "one" / "other.nii.gz").write_bytes(image.read_bytes())
+    (tmp_path / "one" / "notes.txt").write_text("not an image")
+    assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case_0000.nii.gz", "other.nii.gz"}
+
+
+def test_folder_in_nnunets_form(flat_bundle, image, tmp_path):
+    assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case.nii.gz"}
+
+
+def test_channels_by_name_by_order_and_in_one_file(volume_bundle, volume, tmp_path):
+    assert run("segment", volume_bundle, tmp_path / "two", "-o", tmp_path / "by_name") == 0
+    expected = labels(tmp_path / "by_name" / "case.nii.gz")
+    assert len(np.unique(expected)) > 1
+    other = [tmp_path / "ct.nii.gz", tmp_path / "mr.nii.gz"]
+    for source, target in zip(volume, other):
+        target.write_bytes(source.read_bytes())
+    assert run("segment", volume_bundle, *other, "-o", tmp_path / "by_order.nii.gz") == 0
+    np.testing.assert_array_equal(labels(tmp_path / "by_order.nii.gz"), expected)
+    both = sitk.Compose([sitk.ReadImage(str(file)) for file in volume])
+    sitk.WriteImage(both, str(tmp_path / "both.nrrd"))
+    assert run("segment", volume_bundle, tmp_path / "both.nrrd", "-o", tmp_path / "vector.nii.gz") == 0
+    np.testing.assert_array_equal(labels(tmp_path / "vector.nii.gz"), expected)
+    along_time = sitk.JoinSeries([sitk.ReadImage(str(file)) for file in volume])
+    sitk.WriteImage(along_time, str(tmp_path / "series.nii.gz"))
+    assert run("segment", volume_bundle, tmp_path / "series.nii.gz", "-o", tmp_path / "joined.nii.gz") == 0
+    np.testing.assert_array_equal(labels(tmp_path / "joined.nii.gz"), expected)
+
+
+def test_volumes(volume_bundle, volume, tmp_path, capsys):
+    assert run("segment", volume_bundle, *volume, "-o", tmp_path / "out.nii.gz", "--volumes") == 0
+    rows = {row["label"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    found = labels(tmp_path / "out.nii.gz")
+    assert set(rows) == {"organ", "lesion"}
+    for number, name in enumerate(("organ", "lesion"), start=1):
+        assert int(rows[name]["voxels"]) == (found == number).sum()
+        assert float(rows[name]["ml"]) == pytest.approx((found == number).sum() * 2.0 * 1.0 * 0.5 / 1000, abs=1e-3)
+
+
+def test_2d_images_have_no_volume(flat_bundle, image, tmp_path, capsys):
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out.png", "--volumes") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["ml"] for row in rows] == ["", ""]
+    with pytest.raises(ImageError, match="no volume"):
+        _ = segment(load(flat_bundle), [image]).volumes_ml
+
+
+def test_no_mirroring_takes_one_pass(flat_bundle, image):
+    calls = []
+    for mirroring in (True, False):
+        totals = set()
+        segment(load(flat_bundle, mirroring=mirroring), [image], progress=lambda done, total, t=totals: t.add(total))
+        calls += totals
+    assert calls[0] == 4 * calls[1]
+
+
+def test_progress_counts_up_and_cancels(flat_bundle, image):
+    seen = []
+    segment(load(flat_bundle), [image], progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(seen[-1][1] + 1))
+    with pytest.raises(Cancelled):
+        segment(load(flat_bundle), [image], progress=lambda done, total: done == 2)
+    with pytest.raises(KeyboardInterrupt):
+        segment(load(flat_bundle), [image], progress=_interrupt)
+
+
+def _interrupt(done, total):
+    raise KeyboardInterrupt
+
+
+def test_threads_change_nothing(volume_bundle, volume):
+    one, three = (segment(load(volume_bundle), volume, threads=threads).labels for threads in (1, 3))
+    assert (one == three).mean() > 0.999
+
+
+def test_info(flat_bundle, capsys):
+    assert run("info", flat_bundle) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["type"] == "LightMUNet"
+
+
+def test_nothing_is_overwritten(flat_bundle, image, tmp_path, capsys):
+    content = image.read_bytes()
+    assert run("segment", flat_bundle, image, "-o", image, "--overwrite") == 2
+    assert "is an input" in capsys.readouterr().err and image.read_bytes() == content
+    (tmp_path / "out.nii.gz").write_text("mine")
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out.nii.gz") == 2
+    assert "--overwrite" in capsys.readouterr().err and (tmp_path / "out.nii.gz").read_text() == "mine"
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out.jpg") == 2
+    assert "JPEG" in capsys.readouterr().err
+
+
+def test_images_that_do_not_fit_are_named(flat_bundle, volume_bundle, image, volume, tmp_path, capsys):
+    def refused(*arguments) -> str:
+        assert run("segment", *arguments, "-o", tmp_path / "out.nii.gz") == 1
+        assert not (tmp_path / "out.nii.gz").exists()
+        return capsys.readouterr().err
+
+    assert "1 channel(s); the model takes 2: channel 0, channel 1" in refused(volume_bundle, volume[0])
+    assert "2D image" in refused(volume_bundle, *write_images(tmp_path / "flat", 2, shape=(20, 20)))
+    assert "no such file" in refused(flat_bundle, tmp_path / "nothing.nii.gz")
+    (tmp_path / "text.nii.gz").write_text("not an image")
+    assert "text.nii.gz: cannot be read" in refused(flat_bundle, tmp_path / "text.nii.gz")
+    nan = sitk.GetImageFromArray(np.full((20, 20), np.nan, np.float32))
+    sitk.WriteImage(nan, str(tmp_path / "nan.nrrd"))
+    assert "NaN" in refused(flat_bundle, tmp_path / "nan.nrrd")
+    for dtype, value in (("f4", np.nan), ("f8", np.inf)):
+        # SimpleITK reads 0 for these.
+        values = np.full((20, 20), 100.0, dtype)
+        values[3, 4] = value
+        for ending in (".nii", ".nii.gz"):
+            path = tmp_path / f"{dtype}{ending}"
+            nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+            assert f"{path}: has NaN" in refused(flat_bundle, path)
+    moved = sitk.ReadImage(str(volume[1]))
+    moved.SetOrigin((50.0, 0.0, 0.0))
+    sitk.WriteImage(moved, str(tmp_path / "moved.nii.gz"))
+    assert "differ in origin" in refused(volume_bundle, volume[0], tmp_path / "moved.nii.gz")
+
+
+def test_one_bad_image_of_several(flat_bundle, image, tmp_path, capsys):
+    (tmp_path / "one" / "bad_0000.nii.gz").write_text("not an image")
+    assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 1
+    assert "1 of 2 images failed: bad" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["case.nii.gz"]
