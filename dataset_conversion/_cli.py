@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..images.names import refusal_of_command_line
+from ..images.names import printable, refusal_of_command_line
 from ._errors import ConversionError
 from ._report import ConversionReport
 from ._split import parse_ratio
@@ -126,7 +126,7 @@ def run(
     try:
         report = convert(arguments.pop("source"), **arguments, show_progress=True)
     except (ConversionError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {_reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
@@ -156,6 +156,13 @@ class _Terminated(BaseException):
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise _Terminated
+
+
+def _reason(error: Exception) -> str:
+    """The system's bare "[Errno 13] Permission denied: '/path'" as a sentence."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot read or write {printable(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _ratio(text: str) -> tuple[float, float, float] | None:

@@ -226,4 +226,12 @@ def _unfit_sizes(configuration: dict[str, Any]) -> list[str]:
         faults.append(f"patch_size is {patch_size!r:.60}; 2 or 3 whole numbers of voxels are needed")
     if not _is_size(batch_size):
         faults.append(f"batch_size is {batch_size!r:.60}; at least 1 is needed")
+    spacing_mm = configuration.get("spacing", (1, 1, 1))
+    if not isinstance(spacing_mm, (list, tuple)) or not all(map(_is_length, spacing_mm)):
+        faults.append(f"spacing is {spacing_mm!r:.60}; lengths in mm are needed")
     return faults
+
+
+def _is_length(value: Any) -> bool:
+    """False for NaN too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -100,6 +101,16 @@ def test_faults_of_plans(plans, said):
     assert said in fault
 
 
+@pytest.mark.parametrize("spacing", [[math.nan, 1, 1], [1, 0, 1], [1, -1, 1], [1, math.inf, 1], "1"])
+def test_a_spacing_that_is_no_length(spacing):
+    plans = {
+        "dataset_name": "Dataset001_A",
+        "plans_name": "nnUNetPlans",
+        "configurations": {"2d": {"spacing": spacing}},
+    }
+    assert any(fault.startswith("spacing is") for fault in faults_of_plans(plans, "2d"))
+
+
 def test_what_is_inherited_counts():
     (fault,) = faults_of_plans(without(*CONFIGURATION, "patch_size"), "3d_large")
     assert "lacks patch_size" in fault
@@ -107,7 +118,7 @@ def test_what_is_inherited_counts():
 
 @pytest.mark.parametrize("missing", ["labels", "file_ending", "channel_names"])
 def test_faults_of_dataset_json(missing):
-    whole = {"labels": {}, "file_ending": ".nii.gz", "channel_names": {}}
+    whole = {"labels": {}, "file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
     assert faults_of_dataset_json(whole) == []
     assert faults_of_dataset_json({"labels": {}, "file_ending": ".nii.gz", "modality": {}}) == [], "nnU-Net v1's name"
     assert faults_of_dataset_json({key: whole[key] for key in whole if key != missing}) == [f"it lacks {missing}"]

@@ -50,14 +50,15 @@ def check_png(path: Path) -> Png:
     """
     try:
         with path.open("rb") as stream:
-            header = _check_header(path, stream)
-            names = _check_chunks(path, stream)
-        return Png(path, *header, _orientation(path) if names & _MAY_HOLD_EXIF else 1)
+            shape, bits, kind, needed_bytes = _check_header(path, stream)
+            names = _check_chunks(path, stream, needed_bytes)
+        return Png(path, shape, bits, kind, _orientation(path) if names & _MAY_HOLD_EXIF else 1)
     except OSError as error:
         raise ImageFault(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, int]:
+def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, int, int | None]:
+    """Shape, bits a sample, colour type, and the bytes of all rows; None for an interlaced image, whose rows differ."""
     first = stream.read(132)
     if not first:
         raise ImageFault(path, "is empty")
@@ -76,14 +77,17 @@ def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, 
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise ImageFault(path, f"is too large: {width}x{height} pixels, {limit // 10**6} million are the limit")
-    row_bytes = (width * bits * _SAMPLES[kind] + 7) // 8 + 1
-    require_plausible_size(path, row_bytes * height, compressed=True, what=f"{width}x{height} pixels")
-    return (height, width), bits, kind
+    needed_bytes = ((width * bits * _SAMPLES[kind] + 7) // 8 + 1) * height
+    require_plausible_size(path, needed_bytes, compressed=True, what=f"{width}x{height} pixels")
+    return (height, width), bits, kind, needed_bytes if first[28] == 0 else None
 
 
-def _check_chunks(path: Path, stream: IO[bytes]) -> set[bytes]:
-    """Returns: the names that occur."""
-    name, names = b"", set()
+def _check_chunks(path: Path, stream: IO[bytes], needed_bytes: int | None) -> set[bytes]:
+    """Compare each chunk with its checksum, and the length of the pixels' stream with the header.
+
+    Returns: the names that occur.
+    """
+    name, names, pixels = b"", set(), _Pixels()
     while name != b"IEND":
         start = stream.read(8)
         if len(start) < 8:
@@ -92,6 +96,8 @@ def _check_chunks(path: Path, stream: IO[bytes]) -> set[bytes]:
         checksum = zlib.crc32(name)
         while length and (piece := stream.read(min(length, _CHUNK_BYTES))):
             checksum, length = zlib.crc32(piece, checksum), length - len(piece)
+            if name == b"IDAT":
+                pixels.add(piece)
         if length or len(end := stream.read(4)) < 4:
             raise ImageFault(path, "cannot be read as PNG: it is truncated")
         if int.from_bytes(end, "big") != checksum:
@@ -99,7 +105,33 @@ def _check_chunks(path: Path, stream: IO[bytes]) -> set[bytes]:
         names.add(name)
     if b"IDAT" not in names:
         raise ImageFault(path, "cannot be read as PNG: it has no pixels")
+    if not pixels.are_whole(needed_bytes):
+        raise ImageFault(path, "cannot be read as PNG: its pixels are damaged, or not those of its header")
     return names
+
+
+class _Pixels:
+    """The deflate stream of all IDAT chunks: counted as it is inflated, a few bytes at a time."""
+
+    def __init__(self) -> None:
+        self._num_bytes, self._is_damaged = 0, False
+        self._inflate = zlib.decompressobj()
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes of the stream; none once it has ended."""
+        try:
+            while not (self._is_damaged or self._inflate.eof):
+                inflated = len(self._inflate.decompress(piece, _CHUNK_BYTES))
+                self._num_bytes += inflated
+                piece = self._inflate.unconsumed_tail
+                if not piece and inflated < _CHUNK_BYTES:
+                    return
+        except zlib.error:
+            self._is_damaged = True
+
+    def are_whole(self, needed_bytes: int | None) -> bool:
+        """Whether the stream has ended with the right checksum, after this many bytes; None: any number."""
+        return self._inflate.eof and not self._is_damaged and needed_bytes in (None, self._num_bytes)
 
 
 def _orientation(path: Path) -> int:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from nnunetv2_lightm import cli
 from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS, Dataset802_MontgomeryShenzhen
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
@@ -70,3 +71,14 @@ def test_the_process_ends_with_1_whatever_the_encoding_of_its_output(lits, folde
     )
     assert process.returncode == 1
     assert b"Leber\\xfc" in process.stderr and b"Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("command", ["convert", "evaluate", "doctor", "benchmark", "demo"])
+@pytest.mark.parametrize("variable", [None, "nnUNet_raw", "nnUNet_results"])
+def test_every_command_says_so_at_its_start(tmp_path, monkeypatch, capsys, command, variable):
+    if variable is not None:
+        monkeypatch.setenv(variable, str(tmp_path / LATIN))
+    assert cli.main([command, "--help" if variable else str(tmp_path / LATIN)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"nnUNetv2_lightm: the name of {tmp_path}/Leber\\xfc is not UTF-8")
+    assert captured.err.count("\n") == 1 and captured.out == ""
