@@ -120,7 +120,9 @@ def test_what_is_inherited_counts():
 def test_faults_of_dataset_json(missing):
     whole = {"labels": {}, "file_ending": ".nii.gz", "channel_names": {"0": "CT"}}
     assert faults_of_dataset_json(whole) == []
-    assert faults_of_dataset_json({"labels": {}, "file_ending": ".nii.gz", "modality": {}}) == [], "nnU-Net v1's name"
+    assert faults_of_dataset_json({"labels": {}, "file_ending": ".nii.gz", "modality": {"0": "CT"}}) == [], (
+        "nnU-Net v1's name"
+    )
     assert faults_of_dataset_json({key: whole[key] for key in whole if key != missing}) == [f"it lacks {missing}"]
 
 
