@@ -103,6 +103,8 @@ def _check_chunks(path: Path, stream: IO[bytes], needed_bytes: int | None) -> se
         if int.from_bytes(end, "big") != checksum:
             raise ImageFault(path, f"cannot be read as PNG: its part {name!r} is damaged (wrong checksum)")
         names.add(name)
+    if b"acTL" in names:
+        raise ImageFault(path, "is an animation, which nnU-Net's reader cannot read; save one image of it")
     if b"IDAT" not in names:
         raise ImageFault(path, "cannot be read as PNG: it has no pixels")
     if not pixels.are_whole(needed_bytes):

@@ -155,6 +155,14 @@ def test_a_png_of_too_many_pixels_is_refused_at_once(tmp_path):
     tracemalloc.stop()
 
 
+def test_an_animation_is_refused(tmp_path):
+    pixels, _ = pixels_and_mask(SQUARE)
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(CaseRefused, match="is an animation"):
+        read_gray_png(tmp_path / "x.png")
+
+
 def test_a_damaged_checksum_is_seen(tmp_path):
     pixels, _ = pixels_and_mask((64, 64))
     save(tmp_path / "x.png", pixels)
