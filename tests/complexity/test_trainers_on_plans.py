@@ -196,7 +196,7 @@ def test_measurement_that_fails_says_why(planned_dataset, process, code, stderr,
 
 def count_only(form):
     trainers = ["nnUNetTrainer", OURS]
-    return trainer_report(trainers, "901", "2d", "nnUNetPlans", device=None, form=form)
+    return trainer_report(trainers, "901", "2d", "nnUNetPlans", device=None, output_format=form)
 
 
 def test_report_of_counts(planned_dataset):
