@@ -13,7 +13,15 @@ from pathlib import Path
 
 from harness.results import argument_parser, parse
 
-SCRIPTS = ("scan.py", "networks.py", "memory.py", "tuned_malloc.py", "stage_profile.py", "gpu_memory.py")
+SCRIPTS = (
+    "scan.py",
+    "networks.py",
+    "memory.py",
+    "tuned_malloc.py",
+    "stage_profile.py",
+    "gpu_memory.py",
+    "gpu_model.py",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from harness.results import Row, argument_parser
 
 from nnunetv2_lightm.files import write_text
 
-GROUPS = ("scan", "networks", "memory", "tuned_malloc", "profile", "gpu_memory")
+GROUPS = ("scan", "networks", "memory", "tuned_malloc", "profile", "gpu_memory", "gpu_model")
 PLOT = "benchmark.png"
 
 

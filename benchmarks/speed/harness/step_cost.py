@@ -54,6 +54,8 @@ CARDS = {
 }
 # Of the host for each kernel, in eager mode.
 LAUNCH_US = 6.0
+# Products that PyTorch's counter of FLOP meets only in pieces; inside our operators they are whole.
+UNREGISTERED_PRODUCTS = ("linear", "matmul")
 # Operators that move nothing.
 FREE = ("empty", "detach", "alias", "_reshape_alias")
 
@@ -116,8 +118,10 @@ class Costs(Operators):
         moved = sum(map(size_of, (*given, *made))) + (size_of(given[0]) if changes and given else 0)
         formula = flop_registry.get(func.overloadpacket)
         flop = formula(*args, **kwargs, out_val=out) if formula else 0
+        if name in UNREGISTERED_PRODUCTS:
+            flop = 2 * out.numel() * args[0].shape[-1]
         half = any(t.dtype in (torch.float16, torch.bfloat16) for t in given)
-        elements = sum(t.numel() for t in (made or given[:1])) if not formula else 0
+        elements = 0 if flop else sum(t.numel() for t in (made or given[:1]))
         self.by_kernel[f"torch: {name}"].add(
             Cost(moved, flop if half else 0, elements if half or not flop else flop, 0, 1)
         )
