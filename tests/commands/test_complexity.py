@@ -33,12 +33,12 @@ def test_paper(reports, capsys):
 
 def test_trainers(reports):
     assert cli.main(["complexity", *TRAINER, "-p", "MyPlans", "-device", "cuda"]) == 0
-    assert reports == [(["nnUNetTrainer"], "4", "2d", "MyPlans", {"device": "cuda", "form": "markdown"})]
+    assert reports == [(["nnUNetTrainer"], "4", "2d", "MyPlans", {"device": "cuda", "output_format": "markdown"})]
 
 
 def test_several_trainers_only_counted(reports):
     assert cli.main(["complexity", "-tr", "A", "B", "-d", "4", "-c", "2d", "--count-only"]) == 0
-    assert reports == [(["A", "B"], "4", "2d", "nnUNetPlans", {"device": None, "form": "markdown"})]
+    assert reports == [(["A", "B"], "4", "2d", "nnUNetPlans", {"device": None, "output_format": "markdown"})]
 
 
 def test_report_into_a_file(reports, tmp_path, capsys):

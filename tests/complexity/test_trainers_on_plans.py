@@ -18,7 +18,7 @@ from nnunetv2_lightm.complexity import measurement, probe
 from nnunetv2_lightm.complexity.errors import PlansError
 from nnunetv2_lightm.complexity.measurement import FORWARD, TRAINING, Measurement, measure
 from nnunetv2_lightm.complexity.plans import build_network, find_trainer, read_configuration
-from nnunetv2_lightm.complexity.trainer_report import FORMS, TrainerRow, count_trainer, trainer_report
+from nnunetv2_lightm.complexity.trainer_report import FORMATS, TrainerRow, count_trainer, trainer_report
 from nnunetv2_lightm.measure.timing import QUICK, Spread
 from nnunetv2_lightm.networks import LightMUNet
 
@@ -222,7 +222,7 @@ def test_report_of_measurements(planned_dataset):
     true = count_trainer(find_trainer(OURS), planned)
     rows = [TrainerRow(OURS, true, measured), TrainerRow("Other", true, dict.fromkeys(measured, failed))]
 
-    markdown = FORMS["markdown"](planned, rows).splitlines()
+    markdown = FORMATS["markdown"](planned, rows).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown if line.startswith("|")]
     assert cells[0][-4:] == ["forward, s", "forward, MiB", "training step, s", "training step, MiB"]
     assert [row[-4:] for row in cells[2:]] == [["0.123", "100", "0.5", "-"], ["-", "-", "-", "-"]]
@@ -233,14 +233,14 @@ def test_report_of_measurements(planned_dataset):
     ]
     assert "cpu, 2 threads." in markdown[-4]
 
-    ours, other = csv.DictReader(io.StringIO(FORMS["csv"](planned, rows)))
+    ours, other = csv.DictReader(io.StringIO(FORMATS["csv"](planned, rows)))
     assert (ours["training_seconds"], ours["forward_transient_mib"], ours["training_transient_mib"]) == (
         "0.5",
         "100.0",
         "",
     )
     assert other["forward_seconds"] == ""
-    ours, other = json.loads(FORMS["json"](planned, rows))["trainers"]
+    ours, other = json.loads(FORMATS["json"](planned, rows))["trainers"]
     assert ours["measured"][FORWARD]["seconds"] == {"median": 0.1234, "q1": 0.1, "q3": 0.2, "samples": 5}
     assert other["measured"][FORWARD]["not_measured"] == "RuntimeError: no"
 
