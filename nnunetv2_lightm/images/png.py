@@ -17,6 +17,7 @@ from .kinds import PNG_SIGNATURE, kind_of
 # Colour types of PNG's header, and their channels; a palette stands for colours.
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
+_BITS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 _CHUNK_BYTES = 1 << 20
 _EXIF_ORIENTATION = 0x0112
 _MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
@@ -52,6 +53,8 @@ def check_png(path: Path) -> Png:
         with path.open("rb") as stream:
             shape, bits, kind, needed_bytes = _check_header(path, stream)
             names = _check_chunks(path, stream, needed_bytes)
+            if kind == PALETTE and b"PLTE" not in names:
+                raise ImageFault(path, "cannot be read as PNG: it has no palette, though its header says so")
         return Png(path, shape, bits, kind, _orientation(path) if names & _MAY_HOLD_EXIF else 1)
     except OSError as error:
         raise ImageFault(path, f"cannot be read: {error.strerror or error}") from error
@@ -70,7 +73,7 @@ def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, 
     if len(first) < 33 or first[12:16] != b"IHDR":
         raise ImageFault(path, "cannot be read as PNG: it has no header")
     width, height, bits, kind = struct.unpack(">IIBB", first[16:26])
-    if kind not in _SAMPLES or bits not in (1, 2, 4, 8, 16) or not (width and height):
+    if bits not in _BITS.get(kind, ()) or not (width and height):
         raise ImageFault(
             path, f"cannot be read as PNG: damaged header ({width}x{height}, {bits} bits, colour type {kind})"
         )

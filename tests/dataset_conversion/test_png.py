@@ -78,6 +78,17 @@ def test_a_palette_is_looked_up(read):
     assert not gray.is_plain
 
 
+def test_a_palette_that_is_missing_is_refused(read):
+    with pytest.raises(CaseRefused, match="no palette"):
+        read(encode(VALUES, PALETTE))
+
+
+@pytest.mark.parametrize("kind", [PALETTE, 1, 5, 7])
+def test_colour_types_that_png_does_not_have_are_refused(read, kind):
+    with pytest.raises(CaseRefused, match="damaged header"):
+        read(encode(VALUES_16, kind))
+
+
 def test_gray_with_alpha_of_16_bits_says_what_it_loses(read):
     gray = read(encode(channels(VALUES_16, OPAQUE_16), GRAY_ALPHA))
     assert np.array_equal(gray.pixels, VALUES_16 >> 8)
