@@ -20,15 +20,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from comparisons import COMPARISONS, Comparison, DataSet
 from study_results import combine, load_parts, publish_results, with_images, write_costs
 
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.results import ITERATIONS, BenchmarkResults
-from nnunetv2_lightm.runs.pipeline import Pipeline, PipelineError, Step
+from nnunetv2_lightm.runs.pipeline import Pipeline, PipelineError
 from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.runs.progress import Progress
 
@@ -37,156 +38,18 @@ PUBLISHED, REPORT = HERE / "results", HERE.parents[1] / "docs" / "study"
 VARIANT_TRAINERS, EXT_TRAINER = HERE / "variants", "nnUNet_extTrainer"
 RUN_FAILED = 1  # exit code of a comparison of which a run failed; others are worth their time
 TITLE = "LightM-UNet compared with nnU-Net and others, on a CPU"
-RIVALS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
-METHODS = (
-    *RIVALS,
-    "nnUNetTrainerLightMUNetPaperSGD",
-    "nnUNetTrainerLightMUNetReleased",
-    "nnUNetTrainerUMambaBot",
-    "nnUNetTrainerSegResNet",
-    "nnUNetTrainerUNETR",
-    "nnUNetTrainerSwinUNETR",
-)
-ABLATIONS = tuple(f"nnUNetTrainerLightMUNet{name}" for name in ("Conv3", "SelfAttention", "NoAdjustment", "NoResidual"))
-# Of variants/: what would help where stock nnU-Net is ahead?
-VARIANTS = tuple(
-    f"nnUNetTrainerLightMUNet{name}"
-    for name in ("FullSkip", "DeepSupervision", "LR3e3", "LR3e4", "SGD", "TwoDirections", "Features48")
-)
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set and its plans.
-
-    Attributes:
-        name: As nnU-Net knows it.
-        configuration: That is trained.
-        plans: Identifier of the plans.
-        convert: Makes the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}".
-        gpu_memory_target: With which nnU-Net plans the batch, in GB.
-        not_pictured: Why the report shows none of its images; None: it shows some.
-    """
-
-    name: str
-    configuration: str
-    plans: str
-    convert: str
-    gpu_memory_target: float
-    not_pictured: str | None
-
-    @property
-    def number(self) -> int:
-        return int(self.name[7:10])
-
-    def steps(self, folder: Path, data: Path) -> list[Step]:
-        """From the images to the preprocessed data set."""
-        raw, preprocessed = folder / "raw" / self.name, folder / "preprocessed" / self.name
-        plan = f"nnUNetv2_plan_experiment -d {self.number} -gpu_memory_target {self.gpu_memory_target}"
-        cases = f"nnUNetv2_preprocess -d {self.number} -plans_name {self.plans} -c {self.configuration} -np 2"
-        made = (
-            ("convert", self.convert.format(data=shlex.quote(str(data))), raw),
-            (
-                "fingerprint",
-                f"nnUNetv2_extract_fingerprint -d {self.number}",
-                preprocessed / "dataset_fingerprint.json",
-            ),
-            ("plan", f"{plan} -overwrite_plans_name {self.plans}", preprocessed / f"{self.plans}.json"),
-            ("preprocess", cases, preprocessed / f"{self.plans}_{self.configuration}"),
-        )
-        return [
-            Step(name, tuple(shlex.split(command)), (output,), leftovers=(output,)) for name, command, output in made
-        ]
-
-
-CHEST = DataSet(
-    "Dataset802_MontgomeryShenzhen",
-    "2d",
-    "nnUNetPlans_batch4",
-    "nnUNetv2_lightm convert montgomery-shenzhen {data}/chest_xray_masks_and_labels_256 --resize 128 128",
-    0.16,
-    not_pictured="the licence of the Shenzhen masks, CC BY-NC-SA 4.0, is not that of this report",
-)
-HIPPOCAMPUS = DataSet(
-    "Dataset004_Hippocampus",
-    "3d_fullres",
-    "nnUNetPlans_batch2",
-    "nnUNetv2_convert_MSD_dataset -i {data}/Task04_Hippocampus -np 2",
-    0.3,
-    not_pictured=None,
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Calls of `nnUNetv2_lightm benchmark`, one for each seed.
-
-    Attributes:
-        title: For people.
-        data: The data set.
-        methods: Trainers with seed 0; those among ``RIVALS`` also with seed 1.
-        budget: Option of the command.
-        costs_of: The comparison whose calibration counts.
-    """
-
-    title: str
-    data: DataSet
-    methods: tuple[str, ...]
-    budget: tuple[str, str]
-    costs_of: str
-
-    @property
-    def seeds(self) -> dict[int, tuple[str, ...]]:
-        """Trainers by seed."""
-        return {0: self.methods, 1: tuple(method for method in RIVALS if method in self.methods)}
-
-    def command(self, methods: Sequence[str], seed: int, output: str, costs: str | None) -> list[str]:
-        data = ("-d", str(self.data.number), "-c", self.data.configuration, "-p", self.data.plans)
-        calibration = () if costs is None else ("--calibration-of", costs)
-        more = ("--seeds", str(seed), "-device", "cpu", *calibration, "--title", self.title, "-o", output)
-        return ["nnUNetv2_lightm", "benchmark", *data, "-tr", *methods, *self.budget, *more]
-
-
-COMPARISONS = {
-    "chest_seconds": Comparison(
-        "Chest X-rays, 2D: 8 minutes of training each", CHEST, METHODS, ("--wall-clock", "8min"), "chest_seconds"
-    ),
-    "hippocampus_seconds": Comparison(
-        "Hippocampus, 3D: 30 minutes of training each",
-        HIPPOCAMPUS,
-        METHODS,
-        ("--wall-clock", "30min"),
-        "hippocampus_seconds",
-    ),
-    "chest_iterations": Comparison(
-        "Chest X-rays, 2D: 640 iterations each",
-        CHEST,
-        (*METHODS, *ABLATIONS),
-        ("--budget", "20epochs_32iters"),
-        "chest_seconds",
-    ),
-    "hippocampus_iterations": Comparison(
-        "Hippocampus, 3D: 1,180 iterations each",
-        HIPPOCAMPUS,
-        METHODS,
-        ("--budget", "20epochs_59iters"),
-        "hippocampus_seconds",
-    ),
-    "hippocampus_variants": Comparison(
-        "Hippocampus, 3D: variants of LightMUNet, 800 iterations each",
-        HIPPOCAMPUS,
-        ("nnUNetTrainerLightMUNet", *VARIANTS),
-        ("--budget", "20epochs_40iters"),
-        "hippocampus_variants",
-    ),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="default: 0 1")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: all of the study")
+    parser.add_argument(
+        "--shared-machine",
+        action="store_true",
+        help="comparisons of equal iterations alone, and no timing, on a machine that does other work meanwhile",
+    )
     parser.add_argument("--publish", action="store_true", help="the results that there are, and run nothing")
     parser.add_argument("--anew", action="store_true", help="take nothing from what is published")
     arguments = parser.parse_args(argv)
@@ -194,14 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         publish(arguments.folder.absolute())
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    names = arguments.only
+    if arguments.shared_machine:
+        names = [name for name in names if COMPARISONS[name].budget[0] == "--budget"]
+    options = {"seeds": arguments.seeds, "anew": arguments.anew, "timings": not arguments.shared_machine}
     try:
-        codes = [run(arguments.folder.absolute(), name, arguments.seeds, arguments.anew) for name in arguments.only]
+        codes = [run(arguments.folder.absolute(), name, **options) for name in names]
     except (PipelineError, CommandFailed) as error:
         sys.exit(str(error))
     return next((code for code in codes if code), 0)
 
 
-def run(folder: Path, name: str, seeds: Sequence[int], anew: bool) -> int:
+def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, timings: bool) -> int:
     """Prepare the data set, if it is not there, and compare. Returns the exit code of the comparison."""
     comparison = COMPARISONS[name]
     folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
@@ -214,13 +81,13 @@ def run(folder: Path, name: str, seeds: Sequence[int], anew: bool) -> int:
     code = 0
     for seed, methods in comparison.seeds.items():
         left = [method for method in methods if (method, seed) not in done]
-        if not left or seed not in seeds:
+        if not left or seed not in (seeds or comparison.seeds):
             continue
         costs = results_so_far(comparison.costs_of, folder, anew)
         if costs:
             write_costs(costs, folder / "costs" / comparison.costs_of)
         known = f"costs/{comparison.costs_of}" if costs else None
-        command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known)
+        command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known, timings=timings)
         print(shlex.join(command), flush=True)
         ended = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
         code = code or ended
@@ -244,10 +111,7 @@ def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None
 def results_so_far(name: str, folder: Path | None, anew: bool = False) -> BenchmarkResults | None:
     """A comparison as published and as it is in the folder, together; None if there is nothing of it."""
     comparison = COMPARISONS[name]
-    files = [] if anew else [PUBLISHED / f"{name}.json"]
-    if folder is not None:
-        files += [folder / "comparisons" / name / f"seed{seed}" / "results.json" for seed in comparison.seeds]
-    parts = load_parts(files)
+    parts = load_parts(_files(name, folder, anew))
     if not anew:
         parts = [*_of_others(comparison), *parts]
     if not parts:
@@ -257,15 +121,27 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
     return replace(combine(parts, comparison.methods), **said)
 
 
+def _files(name: str, folder: Path | None, anew: bool = False) -> list[Path]:
+    """Where results of a comparison are, if there are any."""
+    files = [] if anew else [PUBLISHED / f"{name}.json"]
+    if folder is not None:
+        files += [folder / "comparisons" / name / f"seed{seed}" / "results.json" for seed in COMPARISONS[name].seeds]
+    return files
+
+
 def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
-    """Published runs of other comparisons that are runs of this one too: stock nnU-Net's iterations are the budget of
-    the others, and `benchmark` would take its training where it is there."""
+    """Published runs of other comparisons that are runs of this one too: those of the same budget; and stock nnU-Net's
+    iterations are the budget of the others, so that `benchmark` would take its training where it is there."""
     option, budget = comparison.budget
+    others = {
+        PUBLISHED / f"{name}.json": other.budget == comparison.budget
+        for name, other in COMPARISONS.items()
+        if other.data == comparison.data and other != comparison
+    }
+    parts = load_parts([file for file, same in others.items() if same])
     if option != "--budget":
-        return []
-    others = [PUBLISHED / f"{name}.json" for name, other in COMPARISONS.items() if other.data == comparison.data]
-    parts = []
-    for part in load_parts([file for file in others if COMPARISONS[file.stem] != comparison]):
+        return parts
+    for part in load_parts([file for file, same in others.items() if not same]):
         runs = [run for run in part.runs if run.complete and run.name == f"{run.trainer}_{budget}_seed{run.seed}"]
         if runs:
             parts.append(replace(part, equal=ITERATIONS, budget=budget, runs=tuple(runs)))
@@ -279,6 +155,8 @@ def publish(folder: Path) -> None:
         results = results_so_far(name, folder)
         if results is None or len({run.trainer for run in results.runs if run.complete}) < 2:
             continue  # a method alone is no comparison
+        if not any(file.exists() for file in _files(name, folder)):
+            continue  # nor are the runs of another one
         data, file = comparison.data, PUBLISHED / f"{name}.json"
         publish_results(results, file, predictions=not data.not_pictured)
         (published,) = load_parts([file])

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from types import SimpleNamespace
 
+import comparisons
 import pytest
 import study
 
@@ -44,7 +45,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("name", study.COMPARISONS)
 def test_the_commands_are_ones_that_benchmark_takes(name, monkeypatch):
     monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
-    program, command, *options = study.COMPARISONS[name].command(study.RIVALS, 1, "out", None)
+    program, command, *options = study.COMPARISONS[name].command(comparisons.RIVALS, 1, "out", None)
     assert (program, command) == ("nnUNetv2_lightm", "benchmark")
     arguments = _parser().parse_args(options)
     check_trainers(study.COMPARISONS[name].methods)
@@ -55,30 +56,35 @@ def test_the_commands_are_ones_that_benchmark_takes(name, monkeypatch):
 def test_all_methods_run_once_and_the_rivals_twice(published, calls, tmp_path):
     assert study.main([str(tmp_path), "--only", "hippocampus_seconds"]) == 0
     assert [(tuple(call.tr), call.seeds, call.calibration_of) for call in calls] == [
-        (study.METHODS, [0], None),
-        (study.RIVALS, [1], None),
+        (comparisons.METHODS, [0], None),
+        (comparisons.RIVALS, [1], None),
     ]
 
 
 def test_what_is_published_is_not_run_again_and_its_costs_count(published, calls, tmp_path):
-    done = [make_run(trainer, 0.9) for trainer in study.METHODS[1:]] + [make_run(study.RIVALS[0], 0.9, seed=1)]
+    done = [make_run(trainer, 0.9) for trainer in comparisons.METHODS[1:]] + [
+        make_run(comparisons.RIVALS[0], 0.9, seed=1)
+    ]
     published.mkdir()
-    results = make_results(study.METHODS, runs=tuple(done))
+    results = make_results(comparisons.METHODS, runs=tuple(done))
     costs = {name: {**cost, "epoch_seconds": 1.0} for name, cost in results.calibration.items()}
     write_results(replace(results, calibration=costs), published / "chest_seconds.json")
     assert study.main([str(tmp_path), "--only", "chest_seconds"]) == 0
-    assert [(call.tr, call.seeds) for call in calls] == [([study.METHODS[0]], [0]), ([study.RIVALS[1]], [1])]
+    assert [(call.tr, call.seeds) for call in calls] == [
+        ([comparisons.METHODS[0]], [0]),
+        ([comparisons.RIVALS[1]], [1]),
+    ]
     taken = load_calibration(tmp_path / calls[0].calibration_of / "calibration.json")
     assert {name: vars(found.median) for name, found in taken.trainers.items()} == costs
-    assert not missing_turns(taken, study.METHODS, ROUNDS)
+    assert not missing_turns(taken, comparisons.METHODS, ROUNDS)
     calls.clear()
     assert study.main([str(tmp_path), "--only", "chest_seconds", "--anew", "--seeds", "1"]) == 0
-    assert [(call.tr, call.seeds, call.calibration_of) for call in calls] == [(list(study.RIVALS), [1], None)]
+    assert [(call.tr, call.seeds, call.calibration_of) for call in calls] == [(list(comparisons.RIVALS), [1], None)]
 
 
 def test_a_run_of_another_comparison_with_the_same_iterations_counts(published, calls, tmp_path):
     _, budget = study.COMPARISONS["chest_iterations"].budget
-    stock, ours = study.RIVALS
+    stock, ours = comparisons.RIVALS
     runs = [
         replace(make_run(stock, 0.9), name=f"{stock}_{budget}_seed0"),
         replace(make_run(ours, 0.9), name=f"{ours}_20epochs_41iters_seed0"),
@@ -88,7 +94,7 @@ def test_a_run_of_another_comparison_with_the_same_iterations_counts(published, 
     write_results(results, published / "chest_seconds.json")
     assert study.main([str(tmp_path), "--only", "chest_iterations"]) == 0
     methods = study.COMPARISONS["chest_iterations"].methods
-    assert [(tuple(call.tr), call.seeds) for call in calls] == [(methods[1:], [0]), (study.RIVALS, [1])]
+    assert [(tuple(call.tr), call.seeds) for call in calls] == [(methods[1:], [0]), (comparisons.RIVALS, [1])]
 
     study.publish(tmp_path)
     assert not (published / "chest_iterations.json").exists()  # one method is no comparison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import comparisons
 import pytest
 import study
 
@@ -37,14 +38,14 @@ def test_scores_are_the_published_ones(readme, column):
     results = load_results(study.PUBLISHED / f"{COLUMNS[column]}.json")
     methods = {method.trainer: method for method in find_methods(results) if method.evaluation}
     expected = {}
-    for trainer in study.METHODS:
+    for trainer in comparisons.METHODS:
         cell = "-"
         if trainer in methods:
             cell = percent(methods[trainer].evaluation.average("DSC"))
             if results.equal == SECONDS:
                 cell += f" ({iterations(methods[trainer].scored[0]):,})"
-        expected[f"stock `{trainer}`" if trainer == study.RIVALS[0] else f"`{trainer}`"] = cell
-    stock, ours = (methods[trainer] for trainer in study.RIVALS)
+        expected[f"stock `{trainer}`" if trainer == comparisons.RIVALS[0] else f"`{trainer}`"] = cell
+    stock, ours = (methods[trainer] for trainer in comparisons.RIVALS)
     (comparison,) = compare_with(stock, [stock, ours])
     expected[DIFFERENCE] = "{:+.2f} to {:+.2f}".format(*(100 * end for end in comparison.difference.interval))
     assert readme[column] == expected

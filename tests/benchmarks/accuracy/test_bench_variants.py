@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import comparisons
 import pytest
 import study
 import torch
 
-VARIANTS = [name.removeprefix("nnUNetTrainerLightMUNet") for name in study.VARIANTS]
+VARIANTS = [name.removeprefix("nnUNetTrainerLightMUNet") for name in comparisons.VARIANTS]
 STEM = 32  # features of the stem
 
 
@@ -60,3 +61,48 @@ def test_each_differs_from_the_default_in_one_thing(initialized):
     assert type(trainers["SGD"].optimizer) is torch.optim.SGD
     assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (1e-2, 0.99, True, 3e-5)
     assert trainers["Features48"].network.stem.pointwise.out_features == 48
+
+
+SAME_RECIPE = [*comparisons.SAME_RECIPE, comparisons.RESENC_M, *comparisons.NEW_ABLATIONS]
+
+
+@pytest.mark.parametrize("name", SAME_RECIPE)
+def test_the_recipe_on_other_networks_trains(make_trainer, monkeypatch, name):
+    if "SegResNet" in name:
+        pytest.importorskip("monai", reason="pip install 'nnunetv2-lightm[baselines]'")
+    monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
+    trainer = make_trainer(f"{name}_2epochs_3iters")
+    trainer.initialize()
+    image = torch.randn(2, 1, 8, 16, 16)
+    target = torch.randint(0, 3, image.shape).float()
+    if trainer.enable_deep_supervision:
+        scales = trainer._get_deep_supervision_scales()
+        target = [torch.nn.functional.interpolate(target, scale_factor=tuple(scale)) for scale in scales]
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    assert trainer.train_step({"data": image, "target": target})["loss"] > 0
+    moved = [not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters())]
+    unused = 2 if trainer.enable_deep_supervision else 0  # nnU-Net gives the lowest head's loss no weight
+    assert sum(moved) >= len(moved) - unused
+
+
+def test_what_the_recipe_trains_there(make_trainer, monkeypatch):
+    """Muon has most of each network, and the ablations start near the identity as the paper's network does."""
+    monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
+    for name in [comparisons.NEW, *SAME_RECIPE]:
+        if "SegResNet" in name or name == comparisons.RESENC_M:
+            continue
+        trainer = make_trainer(f"{name}_2epochs_3iters")
+        trainer.initialize()
+        sizes = [sum(p.numel() for p in group["params"]) for group in trainer.optimizer.param_groups if group["muon"]]
+        total = sum(p.numel() for p in trainer.network.parameters())
+        assert sum(sizes) > 0.75 * total, name
+        if "LightMUNet" in name and "Released" not in name:
+            assert trainer.network.bottleneck[0].projection.weight.detach().diagonal().mean() > 0.8
+
+
+def test_resenc_has_the_presets_blocks_on_the_stages_of_the_plans(make_trainer, monkeypatch):
+    monkeypatch.setenv(study.EXT_TRAINER, str(study.VARIANT_TRAINERS))
+    trainer = make_trainer(f"{comparisons.RESENC_M}_2epochs_3iters")
+    trainer.initialize()
+    assert [len(stage.blocks) for stage in trainer.network.encoder.stages] == [1, 3, 4, 6]
+    assert type(trainer.optimizer) is torch.optim.SGD and trainer.optimizer.param_groups[0]["momentum"] == 0.99

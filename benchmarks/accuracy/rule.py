@@ -1,0 +1,113 @@
+"""What the rule of docs/study/README.md says of the published results.
+
+    python benchmarks/accuracy/rule.py
+
+The difference of the average DSC, new recipe less stock nnU-Net, means over seeds and cases, with a bootstrap 95 %
+interval over both: in each of 10,000 resamples, the cases, which the two have in common, and the seeds of each of the
+two are drawn with replacement.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from comparisons import RULE
+
+from nnunetv2_lightm.benchmark.results import BenchmarkResults, load_results
+
+PUBLISHED = Path(__file__).resolve().parent / "results"
+SEEDS = 3
+RESAMPLES = 10_000
+# Equal time decides; at equal iterations the new recipe must not be worse.
+COMPARISONS = {
+    "X-rays": ("chest_recipe_seconds", "chest_recipe_iterations"),
+    "hippocampus": ("hippocampus_recipe_seconds", "hippocampus_recipe_iterations"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """New recipe less stock, in DSC points.
+
+    Attributes:
+        mean: Over seeds and cases.
+        interval: 95 %, over both.
+        seeds: Complete ones of stock and of the new recipe.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    seeds: tuple[int, int]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the seeds are as many as the rule asks for."""
+        return min(self.seeds) >= SEEDS
+
+    @property
+    def better(self) -> bool:
+        return self.counts and self.interval[0] > 0
+
+    @property
+    def worse(self) -> bool:
+        return self.counts and self.interval[1] < 0
+
+
+def difference(results: BenchmarkResults) -> Difference | None:
+    """None if one of the two has no complete run."""
+    found = [
+        [run.evaluation["cases"] for run in results.runs if run.complete and run.trainer == trainer] for trainer in RULE
+    ]
+    if not all(found):
+        return None
+    cases = sorted(set.intersection(*(set(run) for runs in found for run in runs)))
+    stock, new = (np.array([[_mean_dsc(run[case]) for case in cases] for run in runs]) for runs in found)
+    random = np.random.default_rng(0)
+    resamples = []
+    for _ in range(RESAMPLES):
+        drawn = random.integers(len(cases), size=len(cases))
+        means = [
+            scores[random.integers(len(scores), size=len(scores))][:, drawn].mean(axis=0) for scores in (new, stock)
+        ]
+        resamples.append(np.nanmean(means[0] - means[1]))
+    low, high = np.percentile(resamples, [2.5, 97.5])
+    mean = np.nanmean(new.mean(axis=0) - stock.mean(axis=0))
+    return Difference(float(mean), (float(low), float(high)), (len(stock), len(new)))
+
+
+def verdict(found: dict[str, Difference | None]) -> str:
+    """Of all comparisons, by name."""
+    needed = [name for names in COMPARISONS.values() for name in names]
+    if not all(found.get(name) and found[name].counts for name in needed):
+        return f"no verdict yet: {SEEDS} seeds of both are needed in all of {', '.join(needed)}"
+    wins = all(found[time].better and not found[iterations].worse for time, iterations in COMPARISONS.values())
+    return f"{RULE[1]} becomes the default" if wins else "the default stays as it is"
+
+
+def _mean_dsc(classes: dict[str, dict[str, float | None]]) -> float:
+    """Of the classes that count, in points; NaN if none does."""
+    scores = [scores["DSC"] for scores in classes.values() if scores["DSC"] is not None]
+    return 100 * float(np.mean(scores)) if scores else float("nan")
+
+
+def main() -> int:
+    found = {}
+    for names in COMPARISONS.values():
+        for name in names:
+            file = PUBLISHED / f"{name}.json"
+            found[name] = difference(load_results(file)) if file.exists() else None
+            if found[name] is None:
+                print(f"{name}: not run yet")
+                continue
+            low, high = found[name].interval
+            stock, new = found[name].seeds
+            print(f"{name}: {found[name].mean:+.2f} ({low:+.2f} to {high:+.2f}), {new} seeds against {stock} of stock")
+    print(verdict(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The recipe of nnUNetTrainerLightMUNetMuon on other networks, and ResEnc M: is it the network or the optimiser?
+
+Not part of the package, but for nnUNetTrainerPlainMuon, which is; found as lightm_unet_variants.py is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+
+from nnunetv2_lightm import trainers
+from nnunetv2_lightm.trainers._base import PluginTrainer
+from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
+from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON, MuonGroups, muon
+
+# nnU-Net's ResEncUNetPlanner: residual blocks of each stage of the encoder.
+RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
+
+
+class nnUNetTrainerSegResNetMuon(trainers.nnUNetTrainerSegResNet):
+    """SegResNet with Muon on its kernels."""
+
+    recipe = muon(r"\bconvInit\.", r"\bconv_final\.")
+
+
+class nnUNetTrainerLightMUNetReleasedMuon(trainers.nnUNetTrainerLightMUNetReleased):
+    """The authors' released network with Muon on its matrices; float32, as with its own recipe."""
+
+    recipe = muon(r"\bconvInit\.", r"\bconv_final\.", r"\.x_proj$", r"\.dt_proj$")
+
+
+class nnUNetTrainerLightMUNetSelfAttentionMuon(LightMUNetTrainer):
+    """VSSM -> Self-Attention, in the Bottleneck Block alone."""
+
+    network_options = {"ablation": "self_attention"}
+    recipe = LIGHTM_UNET_MUON
+
+
+class nnUNetTrainerLightMUNetNoAdjustmentMuon(LightMUNetTrainer):
+    """RVM Layers without adjustment factors, s = 1."""
+
+    network_options = {"ablation": "no_adjustment"}
+    recipe = LIGHTM_UNET_MUON
+
+
+class nnUNetTrainerLightMUNetNoResidualMuon(LightMUNetTrainer):
+    """RVM Layers without residual connections."""
+
+    network_options = {"ablation": "no_residual"}
+    recipe = LIGHTM_UNET_MUON
+
+
+class nnUNetTrainerLightMUNetConv3Muon(LightMUNetTrainer):
+    """VSSM -> Conv3: there is no SSM whose projections AdamW would train."""
+
+    network_options = {"ablation": "conv3"}
+    recipe = replace(LIGHTM_UNET_MUON, parameter_groups=MuonGroups((r"\bstem\.", r"\bseg_layers\.")))
+
+
+class nnUNetTrainerResEncM(PluginTrainer):
+    """The network of nnU-Net's ResEnc presets, with stock nnU-Net's recipe, whatever network the plans name.
+
+    The presets plan patch and batch as well; here they are those of the plans, like everyone's. The stages are the
+    plans', with the preset's numbers of residual blocks.
+    """
+
+    deep_supervision = True
+
+    @classmethod
+    def make_network(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+    ) -> nn.Module:
+        architecture = dict(configuration_manager.network_arch_init_kwargs)
+        architecture.pop("n_conv_per_stage")
+        stages = architecture["n_stages"]
+        architecture["n_blocks_per_stage"] = list(RESENC_BLOCKS[:stages])
+        architecture["n_conv_per_stage_decoder"] = [1] * (stages - 1)
+        return get_network_from_plans(
+            f"{ResidualEncoderUNet.__module__}.{ResidualEncoderUNet.__qualname__}",
+            architecture,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            deep_supervision=enable_deep_supervision,
+        )

@@ -1,0 +1,101 @@
+"""The trials of search.py: LightMUNet with Muon, each with one thing changed, and the average of the weights besides.
+
+Found as lightm_unet_variants.py is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nnunetv2_lightm.optim import FIVE_STEPS, JORDAN, THREE_STEPS
+from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
+from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON, Recipe
+
+EMA_DECAY = 0.99
+BASE = replace(LIGHTM_UNET_MUON, options={**LIGHTM_UNET_MUON.options, "coefficients": JORDAN})
+
+
+def changed(**options: object) -> Recipe:
+    return replace(BASE, options={**BASE.options, **options})
+
+
+class _Trial(LightMUNetTrainer):
+    """Validates the exponential moving average of the weights, too, in the folder validation_ema."""
+
+    recipe = BASE
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.ema = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        self.ema_steps = 0
+
+    def train_step(self, batch: dict) -> dict:
+        result = super().train_step(batch)
+        self.ema_steps += 1
+        decay = min(EMA_DECAY, (1 + self.ema_steps) / (10 + self.ema_steps))  # the first weights are soon forgotten
+        for name, tensor in self.network.state_dict().items():
+            self.ema[name].lerp_(tensor, 1 - decay)
+        return result
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        super().perform_actual_validation(save_probabilities)
+        if not hasattr(self, "ema"):  # --val, or a training that --c continued after its last epoch
+            return
+        folder, own = Path(self.output_folder, "validation"), Path(self.output_folder, "validation_own")
+        folder.rename(own)
+        weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        with torch.no_grad():
+            self.network.load_state_dict(self.ema)
+            super().perform_actual_validation(save_probabilities)
+            self.network.load_state_dict(weights)
+        folder.rename(folder.with_name("validation_ema"))
+        own.rename(folder)
+
+
+class nnUNetTrainerTrialBase(_Trial):
+    """The trial that suggested the recipe: five of Jordan's steps, Muon 2e-3, weights near the identity."""
+
+
+class nnUNetTrainerTrialNoInit(_Trial):
+    """PyTorch's initial weights."""
+
+    recipe = replace(BASE, initialise=None)
+
+
+class nnUNetTrainerTrialPolar3(_Trial):
+    """The first three of the Polar Express's five steps."""
+
+    recipe = changed(coefficients=FIVE_STEPS[:3])
+
+
+class nnUNetTrainerTrialThreeSteps(_Trial):
+    """Three steps of the Polar Express with coefficients for three, those of the package."""
+
+    recipe = changed(coefficients=THREE_STEPS)
+
+
+class nnUNetTrainerTrialMuonLR4e3(_Trial):
+    """Muon 4e-3."""
+
+    recipe = changed(muon_lr_factor=4.0)
+
+
+class nnUNetTrainerTrialMuonLR1e3(_Trial):
+    """Muon 1e-3."""
+
+    recipe = changed(muon_lr_factor=1.0)
+
+
+class nnUNetTrainerTrialMomentum09(_Trial):
+    """Muon's momentum 0.9."""
+
+    recipe = changed(momentum=0.9)
+
+
+class nnUNetTrainerTrialDecay1e1(_Trial):
+    """Weight decay 0.1."""
+
+    recipe = replace(BASE, weight_decay=0.1)
