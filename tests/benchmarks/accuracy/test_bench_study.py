@@ -119,7 +119,7 @@ def test_a_run_that_fails_stops_no_other_but_an_interruption_does(published, mon
 @pytest.mark.parametrize(("codes", "expected"), [((0, 0), 0), ((0, 1), 1), ((-15, 0), -15)])
 def test_a_comparison_that_fails_is_seen(monkeypatch, tmp_path, codes, expected):
     left = list(codes)
-    monkeypatch.setattr(study, "run", lambda *_: left.pop(0))
+    monkeypatch.setattr(study, "run", lambda *_, **__: left.pop(0))
     assert study.main([str(tmp_path), "--only", "chest_seconds", "hippocampus_seconds"]) == expected
 
 
@@ -166,3 +166,30 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
     runs = load_results(published / "hippocampus_seconds.json").runs
     assert [(run.seed, run.predictions) for run in runs] == [(0, pictured.predictions), (0, None), (1, None)]
     assert "chest_seconds" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_shared_machine_has_iterations_alone_and_no_timings(published, calls, tmp_path):
+    assert study.main([str(tmp_path), "--shared-machine"]) == 0
+    assert calls and all(call.no_timings and call.budget for call in calls)
+    rule_seeds = {call.seeds[0] for call in calls if set(call.tr) == set(comparisons.RULE)}
+    assert rule_seeds == {2}, "the third seed is that of the rule's rivals"
+    calls.clear()
+    assert study.main([str(tmp_path), "--only", "chest_recipe_seconds"]) == 0
+    assert [call.seeds for call in calls] == [[0], [1], [2]] and not any(call.no_timings for call in calls)
+    assert calls[2].tr == list(comparisons.RULE)
+
+
+def test_runs_of_another_comparison_alone_are_not_published(published, tmp_path):
+    stock, ours = comparisons.RIVALS
+    published.mkdir()
+    results = make_results((stock, ours), equal="seconds", budget=480.0)
+    write_results(results, published / "chest_seconds.json")
+    study.publish(tmp_path)
+    assert [file.name for file in published.glob("*.json")] == ["chest_seconds.json"]
+    folder = tmp_path / "comparisons" / "chest_recipe_seconds" / "seed0"
+    folder.mkdir(parents=True)
+    own = make_results((comparisons.NEW,), equal="seconds", budget=480.0)
+    write_results(own, folder / "results.json")
+    study.publish(tmp_path)
+    runs = load_results(published / "chest_recipe_seconds.json").runs
+    assert {run.trainer for run in runs} == {stock, ours, comparisons.NEW}, "they count there"
