@@ -19,7 +19,7 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test test-fast compat sanitize wheels prove release docs lint bench clean
+.PHONY: help install demo test test-fast compat sanitize wheels prove release docs lint campaigns bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
@@ -31,6 +31,7 @@ help:
 	@echo "make prove  run the compiled library of every platform that this machine can run: natively, in QEMU, in Wine"
 	@echo "make release  all that comes before an upload: version, changelog, wheels, prove"
 	@echo "make docs   build the documentation site into docs/_build/html"
+	@echo "make campaigns  kill -9 at 50 random moments of a conversion, a training and a comparison; an hour or more"
 	@echo "make lint   check style"
 	@echo "make bench  measure speed and memory against nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
@@ -75,6 +76,11 @@ docs: $(STAMP)
 	@$(BIN)/python -c 'import furo' 2>/dev/null || $(BIN)/python -m pip install --editable '.[docs]'
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+campaigns: $(STAMP)
+	$(BIN)/python tests/campaigns/kill9.py convert
+	$(BIN)/python tests/campaigns/kill9.py train
+	$(BIN)/python tests/campaigns/kill9.py benchmark
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -21,12 +21,13 @@ import native_build
 GIVEN_LIBRARY = os.environ.get("NNUNETV2_LIGHTM_BUILD_LIBRARY")
 GIVEN_PLATFORM = os.environ.get("NNUNETV2_LIGHTM_BUILD_PLATFORM")
 
-# A .pth line runs at every start of the interpreter, so it must stay silent where the package is only half there.
+# A .pth line runs at every start of the interpreter, so it must stay silent whatever has become of the package:
+# half there, cut off, unreadable. `nnUNetv2_lightm doctor` says it.
 # Python >= 3.15 reads the .start file (PEP 829) and then skips the .pth file's import line.
 STARTUP_FILES = {
     "nnunetv2_lightm.pth": (
-        r'import sys; exec("try:\n from nnunetv2_lightm.autoload.boot import announce\n'
-        r'except ImportError:\n pass\nelse:\n announce()")'
+        r'import sys; exec("try:\n from nnunetv2_lightm.autoload.boot import announce\n announce()\n'
+        r'except Exception:\n pass")'
     ),
     "nnunetv2_lightm.start": "nnunetv2_lightm.autoload.boot:announce",
 }

@@ -64,7 +64,7 @@ def convert_lits(
         workers: Processes; the cores, 8 at most, by default.
         link: Make symbolic links to files that need no change, instead of copies.
         strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace an existing data set and what was preprocessed from it.
+        overwrite: Replace the data set that a conversion made; what was preprocessed from it is put aside.
         dry_run: Check and report; write nothing.
         show_progress: Show a progress bar on stderr.
     Raises:
@@ -91,7 +91,7 @@ def find_cases(source: Path) -> FoundCases:
     """Pair the files of a source by their numbers."""
     found = FoundCases()
     files: dict[tuple[bool, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for file in list_files(source):
+    for file in list_files(source, found.links):
         match = _CHALLENGE.fullmatch(file.name)
         role = match["role"].lower() if match else None
         if match is None and (match := _MSD.fullmatch(file.name)):

@@ -62,7 +62,7 @@ def convert_montgomery_shenzhen(
         workers: Processes; the cores, 8 at most, by default.
         link: Make symbolic links to files that need no change, instead of copies.
         strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace an existing data set and what was preprocessed from it.
+        overwrite: Replace the data set that a conversion made; what was preprocessed from it is put aside.
         dry_run: Check and report; write nothing.
         show_progress: Show a progress bar on stderr.
     Raises:
@@ -78,7 +78,7 @@ def find_cases(source: Path) -> FoundCases:
     """Pair images and masks by their names; every image is a patient of its own."""
     found = FoundCases()
     files: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for file in list_files(source):
+    for file in list_files(source, found.links):
         role = _ROLES.get(file.parent.name.lower())
         if role is None or file.suffix.lower() != ".png":
             found.ignored.append(file)

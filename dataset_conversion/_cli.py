@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..images.names import printable, refusal_of_command_line
+from ..signals import exit_code, interruptions
 from ._errors import ConversionError
+from ._parallel import end_workers
 from ._report import ConversionReport
 from ._split import parse_ratio
 
@@ -98,7 +98,8 @@ def make_parser(
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the data set if it is there, and remove what was planned and preprocessed from it; results stay",
+        help="replace the data set that a conversion made, and put aside what was planned and preprocessed from it; "
+        "results stay",
     )
     parser.set_defaults(link=False)
     return parser
@@ -112,7 +113,7 @@ def run(
 ) -> int:
     """Parse, convert and print the summary with the next commands.
 
-    Returns: The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after a SIGTERM.
+    Returns: The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after a SIGTERM, 129 after a SIGHUP.
     """
     if (refusal := refusal_of_command_line(sys.argv[1:] if argv is None else argv)) is not None:
         print(f"{parser.prog}: {refusal}", file=sys.stderr)
@@ -120,23 +121,15 @@ def run(
     arguments: dict[str, Any] = vars(parser.parse_args(argv))
     if arguments["resize"] is not None:
         arguments["resize"] = tuple(arguments["resize"])
-    # A terminated run clears up as an interrupted one does.
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
-        report = convert(arguments.pop("source"), **arguments, show_progress=True)
+        with interruptions(end_workers):
+            report = convert(arguments.pop("source"), **arguments, show_progress=True)
     except (ConversionError, OSError) as error:
         print(f"{parser.prog}: {_reason(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    except _Terminated:
-        print(f"{parser.prog}: terminated, nothing was written", file=sys.stderr)
-        return 143
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        return exit_code(error)
     print(report.summary())
     if report.dry_run:
         print("Dry run: nothing was written.")
@@ -148,14 +141,6 @@ def run(
         f"  nnUNetv2_train {dataset_id} {configuration} 0 -tr nnUNetTrainerLightMUNet"
     )
     return 0
-
-
-class _Terminated(BaseException):
-    pass
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated
 
 
 def _reason(error: Exception) -> str:

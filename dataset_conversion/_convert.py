@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder
 from ._errors import ConversionError
 from ._files import FoundCases, SourceCase, relative_names, require_utf8
 from ._parallel import CaseOutcome, default_workers, process_cases
@@ -14,7 +17,6 @@ from ._raw_dataset import NnUNetFolders, RawDataset, dataset_folder_name, write_
 from ._report import CaseReport, ConversionReport, refusals
 from ._spacings import read_spacings, with_spacings
 from ._split import Ratio, part_sizes, split_cases
-from ._transaction import DatasetTransaction
 
 
 @dataclass(frozen=True)
@@ -71,30 +73,69 @@ def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> Conv
     require_utf8(source)
     folders = NnUNetFolders.from_environment()
     dataset = dataset_folder_name(options.dataset_id, options.dataset_name)
-    if options.dry_run:
-        folders.check_free(dataset, overwrite=options.overwrite)
-        found = _find(kind, source, options)
-        return _report(source, folders, dataset, options, found, _check_and_write(kind, source, found, options, None))
+    try:
+        return _convert(kind, source, options, folders, dataset)
+    except LockHeldError as error:
+        raise ConversionError(f"another conversion with the id of {dataset} seems to be running: {error}") from error
+    except NotOursError as error:
+        raise ConversionError(str(error)) from error
 
-    with DatasetTransaction(folders, dataset, overwrite=options.overwrite) as transaction:
-        found = _find(kind, source, options)
-        if options.strict:
-            _stop_if_refused(_check_and_write(kind, source, found, options, None), options)
-        target = RawDataset(transaction.raw, kind.file_ending)
-        target.make_folders()
-        report = _report(
-            source, folders, dataset, options, found, _check_and_write(kind, source, found, options, target)
-        )
-        for case in report.in_part("test"):
-            target.move_to_test(case.case)
-        target.remove_empty_test_folders()
-        target.write_dataset_json(options.dataset_name, kind.channel_name, kind.labels, **kind.about)
-        write_json(report.to_json(), transaction.raw / "conversion_report.json")
-        if report.split is not None:
-            only_fold = {"train": report.split["train"], "val": report.split["val"]}
-            write_json([only_fold], transaction.preprocessed / "splits_final.json")
+
+def _convert(
+    kind: DatasetKind, source: Path, options: ConversionOptions, folders: NnUNetFolders, dataset: str
+) -> ConversionReport:
+    targets = folders.targets(dataset)
+    in_reach = [*targets, *map(work_folder, targets)]
+    # Before anything else: the advice to overwrite must not be given where it would cost the source.
+    keep_apart([source, *folders.all()], in_reach)
+    check = partial(folders.check_free, dataset, overwrite=options.overwrite)
+    found = _find(kind, source, options)
+    keep_apart((file for case in found.cases for file in (case.image, *case.labels)), in_reach)
+    if options.dry_run:
+        check()
+        return _report(source, folders, dataset, options, found, _check_and_write(kind, source, found, options, None))
+    begun = partial(folders.begun_with_id_of, dataset)
+    with FolderTransaction(targets, check=check, warn=_warn, also_settle=begun) as transaction:
+        report = _write(kind, source, options, folders, dataset, found, *transaction.new)
         transaction.commit()
+    report.kept = transaction.kept
     return report
+
+
+def _write(
+    kind: DatasetKind,
+    source: Path,
+    options: ConversionOptions,
+    folders: NnUNetFolders,
+    dataset: str,
+    found: FoundCases,
+    raw: Path,
+    preprocessed: Path,
+) -> ConversionReport:
+    """Write all files of the data set, and sign the folders."""
+    if options.strict:
+        _stop_if_refused(_check_and_write(kind, source, found, options, None), options)
+    target = RawDataset(raw, kind.file_ending)
+    target.make_folders()
+    report = _report(source, folders, dataset, options, found, _check_and_write(kind, source, found, options, target))
+    for case in report.in_part("test"):
+        target.move_to_test(case.case)
+    target.remove_empty_test_folders()
+    target.write_dataset_json(options.dataset_name, kind.channel_name, kind.labels, **kind.about)
+    write_json(report.to_json(), raw / "conversion_report.json")
+    if report.split is not None:
+        only_fold = {"train": report.split["train"], "val": report.split["val"]}
+        write_json([only_fold], preprocessed / "splits_final.json")
+    for folder in (raw, preprocessed):
+        if any(folder.iterdir()):
+            record = Record(folder)
+            record.add(folder)
+            record.write("nnUNetv2_lightm convert")
+    return report
+
+
+def _warn(message: str) -> None:
+    print(f"nnUNetv2_lightm convert: {message}", file=sys.stderr)
 
 
 def _check_options(options: ConversionOptions) -> None:
@@ -182,6 +223,7 @@ def _report(
         options=_options_json(options),
         cases=reports,
         ignored_files=relative_names(found.ignored, source),
+        links_out=found.links,
         split=split,
         dry_run=options.dry_run,
     )

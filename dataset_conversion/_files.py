@@ -39,11 +39,17 @@ class FoundCases:
     cases: list[SourceCase] = field(default_factory=list)
     refused: list[CaseReport] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
-def list_files(source: Path) -> list[Path]:
+def list_files(source: Path, links: list[str]) -> list[Path]:
     """All files below `source`, sorted, through links too; without hidden ones (`._*` of macOS) and `__MACOSX`.
 
+    A link to a folder that holds the source, such as `/`, is not followed: what else is there is no part of it.
+
+    Args:
+        source: The folder.
+        links: Receives what is to be said of links to folders outside of the source.
     Raises:
         ConversionError: if `source` is not a folder.
     """
@@ -54,7 +60,7 @@ def list_files(source: Path) -> list[Path]:
     def stop(error: OSError) -> None:
         raise ConversionError(f"cannot read the folder {printable(error.filename)}: {error.strerror}")
 
-    files, seen = [], set()
+    files, seen, root = [], set(), Path(os.path.realpath(source))
     for folder, subfolders, names in os.walk(source, followlinks=True, onerror=stop):
         real = os.path.realpath(folder)
         if real in seen:
@@ -62,6 +68,15 @@ def list_files(source: Path) -> list[Path]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
+        for link in [Path(folder, name) for name in subfolders if os.path.islink(os.path.join(folder, name))]:
+            target = Path(os.path.realpath(link))
+            if target in root.parents:
+                subfolders.remove(link.name)
+                links.append(
+                    f"{relative_names([link], source)[0]} -> {printable(target)}, which holds the source: not followed"
+                )
+            elif root != target and root not in target.parents:
+                links.append(f"{relative_names([link], source)[0]} -> {printable(target)}")
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(files)
 

@@ -72,6 +72,12 @@ def process_cases(
             executor.shutdown(wait=True, cancel_futures=True)
 
 
+def end_workers() -> None:
+    """End all workers at once; whatever they were writing is of no use."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
 def _convert_one(convert_case: Callable[..., CaseOutcome], job: tuple[Any, ...]) -> CaseOutcome:
     # ITK warns on stderr, between the progress bar's lines, about headers that are checked here anyway.
     warned = sitk.ProcessObject.GetGlobalWarningDisplay()

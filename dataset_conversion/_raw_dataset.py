@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import Record, work_folder, write_text
 from ._errors import ConversionError
 from ._files import require_utf8
 
@@ -43,25 +44,45 @@ class NnUNetFolders:
             raise ConversionError(f"nnUNet_raw and nnUNet_preprocessed are the same folder, {raw}; give two")
         return cls(raw, preprocessed, results)
 
+    def all(self) -> list[Path]:
+        """Those that are set."""
+        return [folder for folder in (self.raw, self.preprocessed, self.results) if folder is not None]
+
+    def targets(self, dataset: str) -> list[Path]:
+        """The folders that a conversion makes."""
+        return [self.raw / dataset, self.preprocessed / dataset]
+
+    def begun_with_id_of(self, dataset: str) -> list[Path]:
+        """The data sets in nnUNet_raw with the id of this one that a conversion has begun and not finished."""
+        working = work_folder(self.raw / dataset.partition("_")[0]).name
+        prefix = working[: -len(dataset.partition("_")[0])]
+        return [self.raw / path.name.removeprefix(prefix) for path in sorted(self.raw.glob(f"{working}_*"))]
+
     def check_free(self, dataset: str, *, overwrite: bool) -> None:
-        """Refuse a data set that is there already, and one whose id another name has.
+        """Refuse a data set whose id another name has, and one that is there already, unless it may be replaced.
 
         Raises:
             ConversionError: naming what is in the way.
+            NotOursError: if the folder in nnUNet_raw holds what no conversion made.
         """
         prefix = dataset.partition("_")[0]
-        for folder in filter(None, (self.raw, self.preprocessed, self.results)):
+        for folder in self.all():
             for other in sorted(folder.glob(f"{prefix}*")) if folder.is_dir() else ():
                 if other.name != dataset and other.is_dir():
                     raise ConversionError(
                         f"the id of {dataset} is taken: {other}. nnU-Net wants one name an id; choose another --id"
                     )
-        existing = [str(path / dataset) for path in (self.raw, self.preprocessed) if os.path.lexists(path / dataset)]
+        raw, _ = targets = self.targets(dataset)
+        existing = [str(path) for path in targets if os.path.lexists(path)]
         if existing and not overwrite:
             raise ConversionError(
-                f"{dataset} exists already ({' and '.join(existing)}). --overwrite replaces it in nnUNet_raw and "
-                "removes what was preprocessed from it; or choose another --id"
+                f"{dataset} exists already ({' and '.join(existing)}). --overwrite replaces what a conversion made in "
+                "nnUNet_raw, and puts aside what was preprocessed from it; or choose another --id"
             )
+        if raw.is_symlink():
+            raise ConversionError(f"{raw} is a symbolic link, which no conversion made; choose another --id")
+        if raw.exists():
+            (Record.read(raw) or Record(raw)).check_only_ours()
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
@@ -131,9 +152,6 @@ def write_json(content: Any, file: Path) -> None:
     """Write JSON as nnU-Net does, indented.
 
     Raises:
-        OSError: naming the file, which that of a full disk does not.
+        OSError: naming the file.
     """
-    try:
-        file.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OSError(f"cannot write {file}: {error}") from error
+    write_text(file, json.dumps(content, indent=4, ensure_ascii=False) + "\n")

@@ -8,6 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..files import some_of
+
+NEXT_LINE = "\n  "
 # Of repaired cases, and of odd ones, in the printed summary.
 _SHOWN_CASES = 20
 
@@ -46,8 +49,10 @@ class ConversionReport:
         options: How it was converted: split, seed, resize and so on.
         cases: One entry a case, sorted.
         ignored_files: Files of the source that are none of a case's, relative to it.
+        links_out: Links of the source that lead to folders outside of it.
         split: The cases of `train`, `val` and `test`; None if all are in imagesTr.
         dry_run: True if nothing was written.
+        kept: Where the old folders are now that `overwrite` put aside, as they held what no conversion made.
     """
 
     dataset: str
@@ -56,8 +61,10 @@ class ConversionReport:
     options: dict[str, Any]
     cases: list[CaseReport]
     ignored_files: list[str]
+    links_out: list[str]
     split: dict[str, list[str]] | None
     dry_run: bool
+    kept: list[Path] = field(default_factory=list)
 
     def with_status(self, status: str) -> list[CaseReport]:
         """The cases that were `converted`, `repaired` or `refused`."""
@@ -77,6 +84,7 @@ class ConversionReport:
             "counts": {status: len(self.with_status(status)) for status in ("converted", "repaired", "refused")},
             "cases": [asdict(case) for case in self.cases],
             "ignored_files": self.ignored_files,
+            "links_out": self.links_out,
             "split": self.split,
         }
 
@@ -91,6 +99,8 @@ class ConversionReport:
         )
         lines += _section("Noted", (f"{c.case}: {'; '.join(c.notes)}" for c in self.cases if c.notes), shown)
         lines += _section("Files not recognised and left out", self.ignored_files, shown)
+        lines += _section("Links to folders outside of the source", self.links_out, shown)
+        lines += [f"The old folder, with what no conversion made, is now {folder}" for folder in self.kept]
         return "\n".join(lines)
 
     def _parts(self) -> str:
@@ -112,13 +122,12 @@ def _refusal(case: CaseReport) -> str:
 
 
 def _section(title: str, entries: Iterable[str], shown: int | None = None) -> list[str]:
-    lines = [f"  {entry}" for entry in entries]
-    if not lines:
+    entries = list(entries)
+    if not entries:
         return []
-    heading = f"{title} ({len(lines)}):"
-    if shown is None or len(lines) <= shown:
-        return [heading, *lines]
-    return [heading, *lines[:shown], f"  ... and {len(lines) - shown} more, in conversion_report.json"]
+    shown = shown or len(entries)
+    rest = ", in conversion_report.json" if len(entries) > shown else ""
+    return [f"{title} ({len(entries)}):", f"  {some_of(entries, shown, separator=NEXT_LINE)}{rest}"]
 
 
 def _version() -> str:

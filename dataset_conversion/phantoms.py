@@ -11,9 +11,11 @@ import numpy as np
 import SimpleITK as sitk
 from skimage.filters import gaussian
 
+from ..files import Record
 from ._nifti import write_volume
 from ._png import write_gray_png
 
+MADE_BY = "nnunetv2_lightm phantoms"
 # Hounsfield units of portal-venous CT, roughly: the liver is brighter than muscle, tumours are darker than the liver.
 _HU = {
     "air": -1000,
@@ -44,7 +46,8 @@ def write_lits_phantoms(
 
     Each is an int16 NIfTI in HU with a body, a liver with one to three tumours, and a spine, ribs, lungs, spleen,
     kidneys, stomach and aorta next to it. The spacing differs from case to case and is wider along z. A case depends
-    on `seed` and its own number only, so more cases leave the first ones as they are. Files that exist are replaced.
+    on `seed` and its own number only, so more cases leave the first ones as they are. Files that an
+    earlier call made are replaced, others are not.
 
     Args:
         folder: Receives `volume-N.nii.gz` with `segmentation-N.nii.gz`, and `test-volume-N.nii.gz` without.
@@ -55,20 +58,27 @@ def write_lits_phantoms(
         noise_hu: Standard deviation of the white noise.
     Raises:
         ValueError: if a number or the shape is too small.
+        NotOursError: if a file of the same name is there that was not made here, such as a real volume.
     """
     if num_cases < 0 or num_test_cases < 0 or num_cases + num_test_cases == 0:
         raise ValueError(f"num_cases={num_cases}, num_test_cases={num_test_cases}: need at least one phantom")
     if len(shape) != 3 or min(shape) < 16:
         raise ValueError(f"shape={tuple(shape)}: need (z, y, x) with at least 16 voxels along each")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{role}-{number}.nii.gz" for number in range(num_cases) for role in ("volume", "segmentation")]
+    names += [f"test-volume-{number}.nii.gz" for number in range(num_test_cases)]
+    record = _begin(Path(folder), names)
+
+    def write(image: sitk.Image, name: str) -> None:
+        with record.writing(record.folder / name, MADE_BY) as partial:
+            write_volume(image, partial)
+
     for number in range(num_cases):
         volume, label = _make_abdomen(np.random.default_rng([seed, 0, number]), shape, noise_hu)
-        _write_nifti(volume, folder / f"volume-{number}.nii.gz")
-        _write_nifti(label, folder / f"segmentation-{number}.nii.gz")
+        write(volume, f"volume-{number}.nii.gz")
+        write(label, f"segmentation-{number}.nii.gz")
     for number in range(num_test_cases):
         volume, _ = _make_abdomen(np.random.default_rng([seed, 1, number]), shape, noise_hu)
-        _write_nifti(volume, folder / f"test-volume-{number}.nii.gz")
+        write(volume, f"test-volume-{number}.nii.gz")
 
 
 def write_chest_xray_phantoms(
@@ -92,21 +102,39 @@ def write_chest_xray_phantoms(
         shape: Pixels, (height, width).
     Raises:
         ValueError: if a number or the shape is too small.
+        NotOursError: if a file of the same name is there that was not made here, such as a real volume.
     """
     if num_cases < 0 or num_test_cases < 0 or num_cases + num_test_cases == 0:
         raise ValueError(f"num_cases={num_cases}, num_test_cases={num_test_cases}: need at least one phantom")
     if len(shape) != 2 or min(shape) < 16:
         raise ValueError(f"shape={tuple(shape)}: need (height, width) with at least 16 pixels along each")
-    images, masks = Path(folder) / "CXR_png", Path(folder) / "masks"
-    images.mkdir(parents=True, exist_ok=True)
-    masks.mkdir(parents=True, exist_ok=True)
-    for number in range(num_cases + num_test_cases):
+    stems = [
+        f"{'MCUCXR' if number % 2 == 0 else 'CHNCXR'}_{number + 1:04d}_{number % 3 % 2}"
+        for number in range(num_cases + num_test_cases)
+    ]
+    images = [f"CXR_png/{stem}.png" for stem in stems]
+    masks = [f"masks/{stem}{'' if stem.startswith('MCU') else '_mask'}.png" for stem in stems[:num_cases]]
+    record = _begin(Path(folder), [*images, *masks])
+
+    def write(pixels: np.ndarray, name: str) -> None:
+        with record.writing(record.folder / name, MADE_BY) as partial:
+            write_gray_png(pixels, partial)
+
+    for number, name in enumerate(images):
         image, lungs = _make_chest(np.random.default_rng([seed, 2, number]), shape)
-        stem = f"{'MCUCXR' if number % 2 == 0 else 'CHNCXR'}_{number + 1:04d}_{number % 3 % 2}"
-        write_gray_png(image, images / f"{stem}.png")
+        write(image, name)
         if number < num_cases:
-            suffix = "" if stem.startswith("MCU") else "_mask"
-            write_gray_png(np.where(lungs, 255, 0).astype(np.uint8), masks / f"{stem}{suffix}.png")
+            write(np.where(lungs, 255, 0).astype(np.uint8), masks[number])
+
+
+def _begin(folder: Path, names: list[str]) -> Record:
+    """Make the folder, and those that the names lie in; refuse files of these names that were not made here."""
+    record = Record.read(folder) or Record(folder)
+    for name in names:
+        record.check_only_ours(folder / name)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    return record
 
 
 def _make_abdomen(
@@ -192,13 +220,6 @@ def _make_chest(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.nd
     gray = gray + 14 * (np.sin(18 * (y + 0.3 * x**2) + rng.uniform(0, 6)) > 0.4)
     gray = gaussian(gray, sigma=1.0, preserve_range=True) + rng.normal(0, 6, shape)
     return np.clip(np.rint(gray), 0, 255).astype(np.uint8), lungs
-
-
-def _write_nifti(image: sitk.Image, path: Path) -> None:
-    # A hidden name first: an interrupted run leaves no volume that looks finished.
-    partial = path.with_name(f".partial-{path.name}")
-    write_volume(image, partial)
-    os.replace(partial, path)
 
 
 def main(argv: list[str] | None = None) -> int:

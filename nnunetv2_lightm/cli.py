@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     name = f"{PROGRAM} {arguments.command}"
     try:
         return import_module(f"nnunetv2_lightm.{COMMANDS[arguments.command][0]}").main(arguments.arguments)
-    except ImportError as error:
-        return _fail(f"{name}: a library is missing or broken: {error}. Run `{PROGRAM} doctor`.")
+    except (ImportError, SyntaxError) as error:  # a file that is cut off is no Python any more
+        return _fail(f"{name}: a library is missing or broken: {error}. {_advice(arguments.command)}.")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -74,6 +74,14 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{name}: {error}")
+
+
+def _advice(command: str) -> str:
+    if command != "doctor":
+        return f"Run `{PROGRAM} doctor`"
+    from .installation import reinstall_command
+
+    return f"Install this package again: {reinstall_command()}"
 
 
 def _fail(message: str) -> int:

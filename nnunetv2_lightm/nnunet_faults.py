@@ -29,6 +29,7 @@ OLD_ARCHITECTURE_KEYS = (
 DATASET_KEYS = ("labels", "file_ending")
 # The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+ZIP_BEGIN = b"PK\x03\x04"  # of what torch.save writes
 # What zipfile raises for damage, most of them for damage in its table of contents.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
@@ -188,6 +189,19 @@ def is_whole_checkpoint(path: Path) -> bool:
             return archive.testzip() is None
     except DAMAGE:
         return False
+
+
+def is_torn_checkpoint(path: Path) -> bool:
+    """Whether a file was cut off while torch.save wrote it, or damaged afterwards.
+
+    A file in another format, such as that of PyTorch before 1.6 or one of another trainer's own, is not judged: whoever
+    wrote it can read it.
+    """
+    with path.open("rb") as file:
+        begin = file.read(len(ZIP_BEGIN))
+    # Of an empty file this is true as well.
+    begins_as_zip = begin == ZIP_BEGIN[: len(begin)]
+    return (begins_as_zip or zipfile.is_zipfile(path)) and not is_whole_checkpoint(path)
 
 
 def _are_label_values(values: Sequence[Any]) -> bool:

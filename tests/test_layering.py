@@ -20,6 +20,7 @@ ALLOWED_PARTS = {
     "json_input": set(),
     "installation": set(),
     "files": set(),
+    "signals": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
     "images": set(),
@@ -31,7 +32,7 @@ ALLOWED_PARTS = {
     "planning": {"files", "nnunet"},
     "measure": set(),
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
-    "runs": {"files", "escaping", "nnunet_faults"},
+    "runs": {"files", "signals", "escaping", "nnunet_faults"},
     "released": {"trainers", "files"},
     "deploy": {"layers", "networks", "released", "files"},
     "complexity": {
@@ -42,13 +43,23 @@ ALLOWED_PARTS = {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
         *("escaping", "json_input"),
     },
-    "dataset_conversion": {"images"},
+    "dataset_conversion": {"signals", "files", "images"},
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
-        *("dataset_conversion", "deploy", "images", "files", "nnunet", "nnunet_faults", "escaping", "installation"),
+        *(
+            "dataset_conversion",
+            "deploy",
+            "images",
+            "files",
+            "signals",
+            "nnunet",
+            "nnunet_faults",
+            "escaping",
+            "installation",
+        ),
     },
-    "cli": {"commands", "images", "escaping", ""},
+    "cli": {"commands", "installation", "images", "escaping", ""},
 }
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {

@@ -19,7 +19,8 @@ def announce() -> None:
     """Append the shim directory to ``nnUNet_extTrainer``.
 
     What the variable holds already stays as it is and comes first. It may be there already: a virtual environment's
-    start-up files are read twice, and child processes inherit it. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches this off.
+    start-up files are read twice, and child processes inherit it. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches this off. A
+    directory that nnU-Net would take apart, at the ``:`` in its path, is of no use to it and is left out.
 
     A script that sets ``os.environ["nnUNet_extTrainer"]`` later takes the directory out again. It is put back whenever
     a module of nnunetv2 is imported, as most are by nnU-Net's first look-up, before it reads the variable.
@@ -27,11 +28,15 @@ def announce() -> None:
     global announced
     if switched_off():
         return
+    directory = shim_directory()
+    if os.pathsep in directory:
+        return
+    value = os.environ.get(EXT_TRAINER_VARIABLE, "")
+    is_there = _same(directory) in map(_same, value.split(os.pathsep))
+    # Not before it has worked once: where this file is cut off, it must not fail at each import of nnunetv2.
     if AnnounceAgain not in sys.meta_path:
         sys.meta_path.insert(0, AnnounceAgain)
-    directory = shim_directory()
-    value = os.environ.get(EXT_TRAINER_VARIABLE, "")
-    if _same(directory) in map(_same, value.split(os.pathsep)):
+    if is_there:
         return
     os.environ[EXT_TRAINER_VARIABLE] = f"{value}{os.pathsep}{directory}" if value else directory
     announced = True

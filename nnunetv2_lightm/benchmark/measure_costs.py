@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
+from ..files import NotOursError, scratch_folder
 from ..measure.machine import machine
 from .costs import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
 from .results import ResultsError
@@ -52,7 +52,7 @@ def measure_costs(
     if found.device != device:
         raise ResultsError(f"{output} was measured on {found.device}, not on {device}; remove it to measure anew")
     # What the trainers write must not come among the user's results.
-    with _nnunet_results(output.with_suffix(".partial")):
+    with scratch_folder(output.with_suffix(".nnUNet_results")) as results, _nnunet_results(results):
         for name in missing_turns(found, trainers, rounds):
             print(f"{name}: turn {len(found.trainers[name].turns) + 1 if name in found.trainers else 1} of {rounds}")
             trainer = get_trainer_from_args(dataset, configuration, fold, name, plans, device=torch.device(device))
@@ -100,14 +100,12 @@ def _repeat(step: Callable[[], dict], seconds: float) -> tuple[float, list[dict]
 
 @contextmanager
 def _nnunet_results(folder: Path) -> Iterator[None]:
-    """Point nnU-Net's results to a temporary folder; one left behind by a killed process is removed first."""
+    """Point nnU-Net's results to another folder."""
     before = os.environ[RESULTS]
-    shutil.rmtree(folder, ignore_errors=True)
     os.environ[RESULTS] = str(folder)
     try:
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         os.environ[RESULTS] = before
 
 
@@ -137,7 +135,7 @@ def main(argv: list[str]) -> int:
             rounds=ROUNDS,
             turn_seconds=TURN_SECONDS,
         )
-    except ResultsError as error:
+    except (ResultsError, NotOursError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ..complexity.errors import PlansError
 from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
+from ..files import some_of
 from ..json_input import JsonInputError, read_json
 from ..nnunet import NotFound, folder
 from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
@@ -24,7 +25,6 @@ from .results_content import BUDGET
 WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
 NNUNET_FOLDS = 5  # where there is no splits_final.json, nnU-Net makes as many
-SHOWN = 3
 RESULTS_FILE, CALIBRATION_FILE = "results.json", "calibration.json"
 
 
@@ -195,8 +195,7 @@ def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
         raise SettingsError(f"no fold {fold}: {splits_file} has {num_folds}, numbered from 0")
     ground_truth = (folder / "gt_segmentations", planned.dataset_json["file_ending"])
     if missing := missing_files(data, cases, ground_truth=ground_truth):
-        shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
-        raise SettingsError(f"{len(missing)} files of fold {fold} are missing: {shown}. Make them: {remedy}")
+        raise SettingsError(f"{len(missing)} files of fold {fold} are missing: {some_of(missing)}. Make them: {remedy}")
 
 
 def _read_splits(file: Path) -> list[dict[str, list[str]]]:

@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
     from ..evaluation.scores import EvaluationError
     from ..evaluation.surface_scores import require_monai
     from ..runs.pipeline import PipelineError
-    from ..runs.process import INTERRUPTED, sigterm_interrupts
+    from ..runs.process import end_all_by_force
+    from ..signals import exit_code, interruptions
 
     expected = (SettingsError, ResultsError, BudgetTooSmall, PipelineError, EvaluationError, OSError)
     try:
@@ -56,15 +57,15 @@ def main(argv: list[str]) -> int:
         launch = run_here
         if arguments.launcher == "slurm":
             launch = SlurmLauncher(settings.folder / "slurm", parse_slurm_options(arguments.slurm))
-        with sigterm_interrupts():
+        with interruptions(end_all_by_force):
             complete = Comparison(settings, planned, launch).run()
     except expected as error:
         print(f"\nbenchmark: {escape_terminal(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         jobs = "; the jobs go on" if arguments.launcher == "slurm" else ""
         print(f"\nbenchmark: interrupted{jobs}; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(error)
     if not complete:
         logs = escape_terminal(settings.folder / "logs")
         print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {logs}")

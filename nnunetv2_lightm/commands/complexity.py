@@ -9,6 +9,13 @@ from pathlib import Path
 from ..escaping import escape_terminal
 
 FORMATS = ("markdown", "csv", "json")
+# By which a report that this command wrote is known.
+BEGINS = (
+    b"# The paper's tables in two conventions\n",
+    *(b"table,model,printed_params_m,", b"trainer,dataset,plans,configuration,patch,"),
+    *(b'{\n  "thop": ', b'{\n  "machine": {\n    "processor": '),
+)
+LEGEND = b"\n- **counted**: every parameter; the GMACs"
 
 
 def main(argv: list[str]) -> int:
@@ -18,8 +25,10 @@ def main(argv: list[str]) -> int:
     _check(parser, arguments)
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..complexity.errors import ComplexityError
-    from ..files import write_text
+    from ..files import check_output, write_text
 
+    if arguments.o is not None:
+        check_output(arguments.o, ours=is_report)
     try:
         report = _paper(arguments) if arguments.paper else _trainers(arguments)
     except ComplexityError as error:
@@ -31,6 +40,11 @@ def main(argv: list[str]) -> int:
         arguments.o.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.o, report)
     return 0
+
+
+def is_report(text: bytes) -> bool:
+    """Whether a file is a report of this command, in any form."""
+    return text.startswith(BEGINS) or LEGEND in text
 
 
 # Each report is imported when it is called: --help need not wait for torch, nor one report for what the other needs.

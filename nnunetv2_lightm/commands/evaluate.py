@@ -9,6 +9,8 @@ from pathlib import Path
 from ..escaping import escape_terminal
 
 DEFAULT_NSD_TOLERANCE_MM = 2.0
+# By which a file that this command wrote is known.
+CSV_BEGIN, JSON_BEGIN = b"case,class,", b'{\n  "average": {\n'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,11 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     from ..files import write_text
 
     try:
-        for output in filter(None, (arguments.csv, arguments.json)):
-            output.absolute().parent.mkdir(parents=True, exist_ok=True)
-        dataset_json = read_dataset_json(
-            arguments.dataset_json or find_dataset_json(arguments.predictions, arguments.references)
-        )
+        dataset_file = arguments.dataset_json or find_dataset_json(arguments.predictions, arguments.references)
+        dataset_json = read_dataset_json(dataset_file)
+        _check_outputs(arguments, dataset_file, dataset_json["file_ending"])
         evaluations = [
             evaluate_folder(
                 predictions,
@@ -60,6 +60,24 @@ def main(argv: list[str] | None = None) -> int:
     what = escape_terminal(f"{arguments.predictions} less {arguments.against}, paired")
     print(f"{what}\n\n{comparison_table(comparisons, evaluations[0])}")
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_ending: str) -> None:
+    """Before the work: the files that are written replace nothing but earlier ones of this command.
+
+    Raises: OSError: naming what would be lost.
+    """
+    from ..files import check_output, keep_apart
+
+    folders = filter(None, (arguments.predictions, arguments.references, arguments.against))
+    inputs = [file for folder in folders if folder.is_dir() for file in folder.glob(f"*{file_ending}")]
+    for output, begin in ((arguments.csv, CSV_BEGIN), (arguments.json, JSON_BEGIN)):
+        if output is not None:
+            check_output(output, inputs=[dataset_file, *inputs], ours=lambda text, begin=begin: text.startswith(begin))
+    if arguments.csv and arguments.json:
+        keep_apart([arguments.csv], [arguments.json])
+    for output in filter(None, (arguments.csv, arguments.json)):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

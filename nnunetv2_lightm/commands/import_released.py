@@ -54,5 +54,5 @@ def _parser() -> argparse.ArgumentParser:
         help="checkpoint_final.pth or checkpoint_best.pth; several folds of one training go into one folder",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the new model folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model folder that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder that an import made")
     return parser

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
                 batch_size=arguments.batch_size,
                 gpu_memory_gb=arguments.gpu_memory_gb,
                 plans_name=arguments.plans_name,
+                overwrite=arguments.overwrite,
             )
     except planning.PlanningError as error:
         print(f"plan: {escape_terminal(error)}", file=sys.stderr)
@@ -89,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--plans-name", type=_plans_name, default=PLANS_NAME, metavar="NAME", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also where plans of that name were edited or made by another planner; they are renamed to kept_NAME.json",
     )
     return parser
 

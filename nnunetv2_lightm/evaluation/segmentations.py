@@ -14,6 +14,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+from ..files import some_of
 from ..images.check import ImageFacts, check_label
 from ..images.faults import ImageFault
 from ..images.names import refusal_of_names
@@ -52,10 +53,10 @@ def pair_files(
     surplus = sorted(predicted.keys() - reference.keys())
     missing = sorted(reference.keys() - predicted.keys())
     if surplus:
-        raise EvaluationError(f"no reference in {references} for: {_listed([predicted[case] for case in surplus])}")
+        raise EvaluationError(f"no reference in {references} for: {some_of([predicted[case] for case in surplus], 5)}")
     if missing and not allow_missing:
         raise EvaluationError(
-            f"no prediction in {predictions} for: {_listed([reference[case] for case in missing])}. "
+            f"no prediction in {predictions} for: {some_of([reference[case] for case in missing], 5)}. "
             "Predict these cases, or leave them out on purpose (--chill, allow_missing=True)"
         )
     return [(case, predicted[case], reference[case]) for case in sorted(predicted)]
@@ -144,8 +145,3 @@ def has_spacing(reader: BaseReaderWriter) -> bool:
     A TIFF without nnU-Net's spacing file counts as one with 1 mm, as nnU-Net's reader assumes (and remarks).
     """
     return not isinstance(reader, NaturalImage2DIO)
-
-
-def _listed(paths: list[Path], at_most: int = 5) -> str:
-    rest = len(paths) - at_most
-    return ", ".join(map(str, paths[:at_most])) + (f" and {rest} more" if rest > 0 else "")

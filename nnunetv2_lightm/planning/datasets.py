@@ -15,7 +15,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from ..nnunet import NotFound, dataset_id, find_dataset, folder
 from . import PLANS_NAME
 from .memory import CPU_COMPILED, GPU
-from .planner import PlanningError, nnUNetPlannerLightMUNet
+from .planner import PlanningError, check_replaceable, nnUNetPlannerLightMUNet
 
 DATASET_JSON_KEYS = ("labels", "numTraining", "file_ending")
 
@@ -57,7 +57,12 @@ class Plans:
 
 
 def plan_dataset(
-    dataset: str, *, batch_size: int | None = None, gpu_memory_gb: float = 8.0, plans_name: str = PLANS_NAME
+    dataset: str,
+    *,
+    batch_size: int | None = None,
+    gpu_memory_gb: float = 8.0,
+    plans_name: str = PLANS_NAME,
+    overwrite: bool = False,
 ) -> Plans:
     """Write a plans file for LightMUNet to nnUNet_preprocessed; the fingerprint is extracted if it is not there.
 
@@ -66,9 +71,10 @@ def plan_dataset(
         batch_size: The same for every configuration; None: by nnU-Net's rules.
         gpu_memory_gb: The GPU's memory, in GiB.
         plans_name: Of the plans file.
+        overwrite: Also in the place of plans that were edited or made by another planner; those are renamed.
 
     Raises:
-        PlanningError: if the data set cannot be read, or nothing fits into the memory.
+        PlanningError: if such plans are there, the data set cannot be read, or nothing fits into the memory.
     """
     try:
         raw, preprocessed = folder("nnUNet_raw"), folder("nnUNet_preprocessed")
@@ -76,6 +82,8 @@ def plan_dataset(
     except NotFound as error:
         raise PlanningError(str(error)) from error
     check_dataset_json(raw / name / "dataset.json")
+    if not overwrite:
+        check_replaceable(preprocessed / name / f"{plans_name}.json")
     extractor = DatasetFingerprintExtractor(name, default_num_processes)
     _check_cases(extractor.dataset, raw / name)
     try:

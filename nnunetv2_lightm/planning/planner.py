@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
+from ..files import Record, set_aside
 from . import PLANS_NAME, STOCK_PLANS_NAME
 from .memory import GPU, USABLE_SHARE
 from .patch import Patch, largest_patch
 
+MADE_BY = "nnunetv2_lightm plan"
 NETWORK = "nnunetv2_lightm.networks.LightMUNet"
 # The widths and depths that the memory was measured with: those of the paper.
 WIDTHS = {"features": 32, "rvm_layers": (1, 2, 2), "bottleneck_rvm_layers": 4, "expand": 2, "d_state": 16}
@@ -108,15 +112,17 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         return f"{STOCK_PLANS_NAME if shared else self.plans_identifier}_{configuration_name}"
 
     def save_plans(self, plans: dict) -> None:
-        """nnU-Net keeps configurations of an earlier file that are not planned anew: the user's own. Those that it
-        planned itself then and does not need now, such as 3d_lowres, are no user's."""
-        file = Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json")
-        if file.is_file():
-            earlier = load_json(str(file))
-            for name in PLANNED - plans["configurations"].keys():
-                earlier["configurations"].pop(name, None)
-            save_json(earlier, str(file), sort_keys=False)
-        super().save_plans(plans)
+        """Write the plans file, whole. Configurations of an earlier file that nnU-Net does not plan are the user's own
+        and stay, as nnU-Net keeps them; a file that was edited, or made by another planner, is renamed first."""
+        folder = Path(nnUNet_preprocessed, self.dataset_name)
+        file = folder / f"{self.plans_identifier}.json"
+        recursive_fix_for_json_export(plans)
+        plans["configurations"].update(_own_configurations(file, plans["configurations"].keys() | PLANNED))
+        record = Record.read(folder) or Record(folder)
+        if record.not_ours(file):
+            set_aside(file)
+        with record.writing(file, MADE_BY) as partial:
+            save_json(plans, str(partial), sort_keys=False)
 
     def _patch_and_batch(
         self, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
@@ -153,6 +159,27 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
             if stock.get("data_identifier") == identifier and differ:
                 return identifier.replace(STOCK_PLANS_NAME, self.plans_identifier, 1)
         return identifier
+
+
+def check_replaceable(file: Path) -> None:
+    """
+    Raises:
+        PlanningError: if a plans file was edited, or not made by this planner.
+    """
+    if (Record.read(file.parent) or Record(file.parent)).not_ours(file):
+        raise PlanningError(
+            f"{file} is there already, and was edited or made by another planner. Give another --plans-name; or "
+            f"--overwrite, which renames it to kept_{file.name}"
+        )
+
+
+def _own_configurations(file: Path, planned: Set[str]) -> dict:
+    """Those of an earlier plans file that are not planned; none if it is no plans file."""
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))["configurations"]
+        return {name: content for name, content in earlier.items() if name not in planned}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _differ(stock: object, ours: object) -> bool:

@@ -20,6 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
+from ..files import some_of
 from ..trainers import is_ours, nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .safe_checkpoint import CheckpointError, check_extent, load_safely
 
@@ -190,9 +191,9 @@ def _compare(path: Path, weights: dict[str, Tensor], expected: dict[str, Tensor]
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point()
     ]
     if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
-            f"{path}: is not the released LightM-UNet for its plans and dataset_json: {'; '.join(problems[:3])}{more}"
+            f"{path}: is not the released LightM-UNet for its plans and dataset_json: "
+            f"{some_of(problems, separator='; ')}"
         )
     diverged = [name for name, tensor in weights.items() if not math.isfinite(tensor.sum(dtype=torch.float64))]
     if diverged:

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder, write_text
 from .checkpoint import ReleasedCheckpoint, read_released_checkpoint
 from .safe_checkpoint import CheckpointError
 
 
-def import_released(sources: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[ReleasedCheckpoint]:
+def import_released(
+    sources: Sequence[Path], out: Path, *, overwrite: bool = False, warn: Callable[[str], None] = print
+) -> list[ReleasedCheckpoint]:
     """Write a model folder that ``nnUNetv2_predict_from_modelfolder`` takes. It appears whole or not at all.
 
     Args:
         sources: Checkpoints of one training, each of another fold.
         out: The model folder: plans.json, dataset.json, fold_X/checkpoint_final.pth.
-        overwrite: Replace a model folder that is there.
+        overwrite: Replace a model folder that was imported before.
+        warn: Told what the user should know.
 
     Returns: What was imported.
 
     Raises:
-        CheckpointError: if ``out`` is there already, a source is not a checkpoint of the fork, or two do not belong
-            together.
+        CheckpointError: if ``out`` is there already, or holds what no import made; if a source is not a checkpoint of
+            the fork, or two do not belong together.
     """
-    out = out.resolve()
-    _check_free(out, overwrite)
-    checkpoints = [read_released_checkpoint(path) for path in sources]
-    _check_together(checkpoints)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
-        new, old = Path(work, "new"), Path(work, "old")
-        _write(checkpoints, new)
+    out = Path(os.path.realpath(out))
+    try:
+        keep_apart(sources, [out, work_folder(out)])
         _check_free(out, overwrite)
-        try:
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
-        finally:
-            if old.exists() and not out.exists():
-                old.rename(out)
+        checkpoints = [read_released_checkpoint(path) for path in sources]
+        _check_together(checkpoints)
+        with FolderTransaction([out], check=lambda: _check_free(out, overwrite), warn=warn) as transaction:
+            _write(checkpoints, transaction.new[0])
+            transaction.commit()
+    except LockHeldError as error:
+        raise CheckpointError(f"{out}: another import is at work there: {error}") from error
+    except NotOursError as error:
+        raise CheckpointError(str(error)) from error
     return checkpoints
 
 
@@ -51,14 +51,12 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not overwrite:
-        raise CheckpointError(f"{out}: is there already; give another folder, or --overwrite to replace it")
-    if not out.is_dir() or (any(out.iterdir()) and not _is_model_folder(out)):
-        raise CheckpointError(f"{out}: is not a model folder (plans.json, dataset.json, fold_X) and is not replaced")
-
-
-def _is_model_folder(folder: Path) -> bool:
-    files = all((folder / name).is_file() for name in ("plans.json", "dataset.json"))
-    return files and any(folder.glob("fold_*"))
+        raise CheckpointError(
+            f"{out}: is there already; give another folder, or --overwrite to replace what an import made"
+        )
+    if not out.is_dir():
+        raise CheckpointError(f"{out}: is not a model folder and is not replaced")
+    (Record.read(out) or Record(out)).check_only_ours()
 
 
 def _check_together(checkpoints: Sequence[ReleasedCheckpoint]) -> None:
@@ -83,10 +81,12 @@ def _comparable(value: object) -> object:
 
 
 def _write(checkpoints: Sequence[ReleasedCheckpoint], folder: Path) -> None:
-    folder.mkdir()
     for name, content in (("plans.json", checkpoints[0].plans), ("dataset.json", checkpoints[0].dataset_json)):
-        (folder / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        write_text(folder / name, json.dumps(content, indent=4) + "\n")
     for checkpoint in checkpoints:
         fold_folder = folder / f"fold_{checkpoint.fold}"
         fold_folder.mkdir()
         torch.save(checkpoint.to_save(), fold_folder / "checkpoint_final.pth")
+    record = Record(folder)
+    record.add(folder)
+    record.write("nnUNetv2_lightm import-released")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..nnunet_faults import CHECKPOINTS, is_whole_checkpoint
+from ..files import is_being_written, set_aside
+from ..nnunet_faults import CHECKPOINTS, is_torn_checkpoint
 from .pipeline import Step
+from .process import CommandFailed
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,32 @@ def training_outputs(fold_folder: Path) -> tuple[Path, ...]:
 def is_complete_training(fold_folder: Path) -> bool:
     """Whether there is a training with its final validation, and its last checkpoint is undamaged."""
     outputs = training_outputs(fold_folder)
-    return all(path.is_file() for path in outputs) and is_whole_checkpoint(outputs[0])
+    return all(path.is_file() for path in outputs) and not is_torn_checkpoint(outputs[0])
 
 
 def training_continuation(fold_folder: Path) -> list[str] | None:
-    """Arguments with which `nnUNetv2_train` goes on; removes torn checkpoints, which stock trainers can leave.
+    """Arguments with which `nnUNetv2_train` goes on.
+
+    Torn checkpoints, which stock trainers can leave, are renamed: these trainers would stumble over them.
 
     Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
+    Raises: CommandFailed: if a checkpoint is being written, so that another training is at work.
     """
-    checkpoints = [fold_folder / name for name in CHECKPOINTS if (fold_folder / name).exists()]
-    whole = [path.name for path in checkpoints if is_whole_checkpoint(path)]
-    for path in checkpoints:
-        if path.name not in whole:
-            path.unlink()
-    if "checkpoint_final.pth" in whole:
+    usable = []
+    for path in (fold_folder / name for name in CHECKPOINTS):
+        if not path.exists():
+            continue
+        if not is_torn_checkpoint(path):
+            usable.append(path.name)
+        elif is_being_written(path):
+            raise CommandFailed(
+                f"{path} is being written: another process trains this fold. Wait for it or end it; nothing was changed"
+            )
+        else:
+            set_aside(path, path.with_name(f"torn_{path.name}"))
+    if "checkpoint_final.pth" in usable:
         return ["--val"]
-    return ["--c"] if whole else None
+    return ["--c"] if usable else None
 
 
 def predict_step(training: Training, fold_folder: Path, images: Path, predictions: Path, *, name: str) -> Step:
@@ -83,6 +95,7 @@ def predict_step(training: Training, fold_folder: Path, images: Path, prediction
         training.predict_command(images, predictions),
         outputs=(predictions / "dataset.json",),
         leftovers=(predictions,),
+        continuation=list,  # it writes over what is there
         inputs=(fold_folder / "checkpoint_final.pth",),
     )
 
@@ -92,4 +105,4 @@ def evaluate_step(
 ) -> Step:
     """Score predictions into a JSON file; options: further ones of `nnUNetv2_lightm evaluate`."""
     command = ("nnUNetv2_lightm", "evaluate", str(predictions), str(references), *options, "--json", str(output))
-    return Step(name, command, outputs=(output,), leftovers=(output,), inputs=inputs)
+    return Step(name, command, outputs=(output,), inputs=inputs)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files import write_text
+from ..files import FileLock, LockHeldError, Record, partial_path, write_text
 from .process import CommandFailed, resolve_command, run_logged
 
 STATE_FILE = "state.json"
 LOCK_FILE = ".lock"
+SIGNATURE = "nnunetv2_lightm pipeline"
 _SAVE_SECONDS = 5.0
 
 
@@ -32,7 +33,7 @@ class Step:
         name: Also the name of its log.
         command: As a user would type it.
         outputs: Files and folders that are there when the step is complete.
-        leftovers: What is removed before the step starts afresh.
+        leftovers: What is removed before the step starts afresh, as far as this pipeline made it.
         continuation: Arguments with which the command goes on after an interruption, or None if it cannot.
         inputs: Files that the step reads; when one has changed since, the step runs again.
         found: Whether what the step makes is there, whoever made it. Such a step is not repeated for another command
@@ -49,7 +50,9 @@ class Step:
 
 
 class Pipeline:
-    """Runs steps and remembers in `state.json` which are complete.
+    """Runs steps and remembers in `state.json` which are complete, and which files they made.
+
+    Only these are removed, and only while they are unchanged; what else is in the way of a step is renamed.
 
     A step runs again when its command, its inputs or the command of a step before it have changed, or its outputs are
     gone. A step that was interrupted goes on if it can, otherwise starts afresh.
@@ -71,14 +74,16 @@ class Pipeline:
             environment: Variables that the commands get besides those of this process.
             version: Of the software; another one makes every step run again.
             log_file: One log for all steps, which is added to; None: one for each step, in the folder.
-        Raises: PipelineError: if the state file is damaged.
+        Raises: PipelineError: if the folder is not a pipeline's, or its state file is damaged.
         """
         self.folder = folder
         self.steps = list(steps)
         self.environment = {**os.environ, **environment}
         self.version = version
         self._log_file = log_file
-        self._state = self._load_state()
+        self._state: dict[str, dict] = {}
+        self._made = Record(folder)
+        self._load_state()
 
     def run(
         self,
@@ -101,7 +106,7 @@ class Pipeline:
         if not (self.folder / STATE_FILE).exists():
             self._save_state()  # from now on the folder is ours
         with folder_lock(self.folder) as lock:
-            self._state = self._load_state()
+            self._load_state()
             fingerprint = self.version
             for step in self.steps:
                 fingerprint = _fingerprint(fingerprint, step)
@@ -113,7 +118,7 @@ class Pipeline:
 
     def is_complete(self) -> bool:
         """Whether a run would find nothing to do."""
-        self._state = self._load_state()
+        self._load_state()
         fingerprint = self.version
         for step in self.steps:
             fingerprint = _fingerprint(fingerprint, step)
@@ -129,6 +134,16 @@ class Pipeline:
         """Where the output of a step goes."""
         return self._log_file or self.folder / "logs" / f"{step.name}.log"
 
+    @contextmanager
+    def writing(self, *files: Path) -> Iterator[None]:
+        """Write further files into the folder: what is there and not ours is renamed first."""
+        for file in files:
+            self._clear(file)
+        yield
+        for file in files:
+            self._made.add(file)
+        self._save_state()
+
     def _is_complete(self, step: Step, fingerprint: str) -> bool:
         if step.found is not None:
             return step.found()
@@ -137,7 +152,7 @@ class Pipeline:
         return done and all(path.exists() for path in step.outputs)
 
     def _run_step(
-        self, step: Step, fingerprint: str, on_tick: Callable[[Step, str, float], None], lock: int | None
+        self, step: Step, fingerprint: str, on_tick: Callable[[Step, str, float], None], lock: FileLock
     ) -> None:
         entry = self._state.get(step.name, {})
         fingerprint = _with_inputs(fingerprint, step)
@@ -146,12 +161,16 @@ class Pipeline:
         log_file = self.log_file(step)
         log_file.parent.mkdir(parents=True, exist_ok=True)
         if more is None:
-            for path in (*step.leftovers, *([] if self._log_file else [log_file])):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path in step.leftovers:
+                self._clear(path)
+            if self._log_file is None and not self._made.not_ours(log_file):  # of a killed run it has grown: added to
+                self._made.remove(log_file)
         if more is None or not interrupted:
             entry = {"fingerprint": fingerprint, "complete": False, "seconds": 0.0}
         self._state[step.name] = entry
         self._save_state()
+        made = (*step.outputs, *step.leftovers, *([] if self._log_file else [log_file]))
+        foreign = {file for path in made for file in self._made.not_ours(path)}
         spent, begin, saved = entry["seconds"], time.monotonic(), time.monotonic()
 
         def tick(text: str) -> None:
@@ -159,7 +178,7 @@ class Pipeline:
             entry["seconds"] = spent + time.monotonic() - begin
             on_tick(step, text, entry["seconds"])
             if time.monotonic() - saved > _SAVE_SECONDS:
-                self._save_state()
+                self._record(made, foreign)
                 saved = time.monotonic()
 
         try:
@@ -168,8 +187,8 @@ class Pipeline:
                 log_file,
                 environment=self.environment,
                 on_tick=tick,
-                on_start=lambda pid: (self.folder / LOCK_FILE).write_text(str(pid)),
-                inherited_fds=[] if lock is None else [lock],
+                on_start=lambda pid: lock.name_holder(f"process {pid}"),
+                inherited_fds=[lock.fileno()],
             )
             missing = [str(path) for path in step.outputs if not path.exists()]
             if missing:
@@ -177,21 +196,44 @@ class Pipeline:
             entry["complete"] = True
         finally:
             entry["seconds"] = spent + time.monotonic() - begin
-            self._save_state()
+            self._record(made, foreign)
 
-    def _load_state(self) -> dict:
+    def _record(self, paths: Sequence[Path], foreign: set[Path]) -> None:
+        """Remember what a step has made so far, but for the files that were there before it."""
+        for path in paths:
+            self._made.add(path, but=foreign)
+        self._save_state()
+
+    def _clear(self, path: Path) -> None:
+        """Remove what is at a path as far as it was made here; what remains is renamed."""
+        if path.is_dir() and (own := Record.read(path)) is not None:
+            self._made.include(own)  # a conversion knows best what it made, also where this process was killed
+        rest = self._made.remove(path)
+        if rest is not None:
+            print(f"{path} held what was not made here, or was changed since; it is now {rest}", file=sys.stderr)
+
+    def _load_state(self) -> None:
         path = self.folder / STATE_FILE
         if not path.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            begun = {partial_path(path).name, LOCK_FILE}  # by a run that was ended at once
+            if self.folder.exists() and (
+                not self.folder.is_dir() or any(file.name not in begun for file in self.folder.iterdir())
+            ):
                 raise PipelineError(f"{self.folder} holds other things (no {STATE_FILE}); give a new or empty folder")
-            return {}
+            return
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise PipelineError(f"{path} is damaged ({error}); remove {self.folder} to start afresh") from error
+            raise PipelineError(
+                f"{path} is damaged ({error}); give a new folder, or move that file's folder away"
+            ) from error
+        if not isinstance(content, dict) or content.get("made_by") != SIGNATURE:
+            raise PipelineError(f"{path} is of something else; give a new or empty folder")
+        self._state, self._made = content["steps"], Record(self.folder, content["files"])
 
     def _save_state(self) -> None:
-        write_text(self.folder / STATE_FILE, json.dumps(self._state, indent=2) + "\n")
+        content = {"made_by": SIGNATURE, "steps": self._state, "files": self._made.files}
+        write_text(self.folder / STATE_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def _fingerprint(previous: str, step: Step) -> str:
@@ -205,25 +247,19 @@ def _with_inputs(fingerprint: str, step: Step) -> str:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[int | None]:
+def folder_lock(folder: Path) -> Iterator[FileLock]:
     """Hold the lock of a folder. Commands may inherit it: it then tells of one that outlived a killed run.
 
-    Gives: its file descriptor, or None on Windows, where there is no lock.
     Raises: PipelineError: if another process holds it.
     """
-    path = folder / LOCK_FILE
+    lock = FileLock(folder / LOCK_FILE, inherited=True)
     try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        yield None
-        return
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PipelineError(
-                f"another run is at work in {folder} (process {path.read_text() or 'unknown'}); "
-                "wait for it or end it first"
-            ) from error
-        file.truncate(0)
-        yield file.fileno()
+        lock.acquire(lambda message: print(message, file=sys.stderr))
+    except LockHeldError as error:
+        raise PipelineError(
+            f"another run is at work in {folder} ({error.holder}); wait for it or end it first"
+        ) from error
+    try:
+        yield lock
+    finally:
+        lock.release()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from ..signals import no_interruption
+from .watchdog import PATIENCE_SECONDS, Watchdog
+
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 10.0
-INTERRUPTED = 130  # exit code
+_running: list[subprocess.Popen] = []
+_watchdog = Watchdog()
 
 
 class CommandFailed(RuntimeError):
@@ -67,23 +69,31 @@ def run_logged(
     group = {"start_new_session": True, "pass_fds": tuple(inherited_fds)} if os.name == "posix" else {}
     with log_file.open("ab") as output, log_file.open("rb") as reader:
         reader.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Logs are read as UTF-8, which is not what Python writes into files on Windows.
-            env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-            **group,
-        )
+        process = None
         try:
+            _watchdog.start()
+            with no_interruption():  # once it is started, it is known
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    # Logs are read as UTF-8, which is not what Python writes into files on Windows.
+                    env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+                    **group,
+                )
+                _running.append(process)
+            _watchdog.watch(process.pid)
             on_start(process.pid)
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)
                 on_tick(reader.read().decode("utf-8", "replace"))
             on_tick(reader.read().decode("utf-8", "replace"))
         finally:
-            end_group(process)
+            if process is not None:
+                end_group(process)
+                _running.remove(process)
+                _watchdog.forget(process.pid)
     if process.returncode != 0:
         raise CommandFailed(
             f"exit code {process.returncode}. The end of {log_file}:\n\n{tail(log_file)}\n\nAll of it: {log_file}"
@@ -91,22 +101,19 @@ def run_logged(
 
 
 def end_group(process: subprocess.Popen) -> None:
-    """End a process and all that it started: on POSIX first politely, then by force."""
+    """End a process and all that it started: on POSIX first politely, then by force, whatever happens meanwhile."""
     if os.name != "posix":
         end_tree(process)
         return
-    for request in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, request)
-        except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
-            break
-        try:
-            process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        # The leader has gone; give its children a moment before the group is ended by force.
-        time.sleep(0.2)
-    process.wait()
+    try:
+        if _send(process, signal.SIGTERM):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_SECONDS)
+                # The leader has gone; its children get a moment before the group is ended by force.
+                time.sleep(0.2)
+    finally:
+        _send(process, signal.SIGKILL)
+        process.wait()
 
 
 def end_tree(process: subprocess.Popen) -> None:
@@ -117,17 +124,22 @@ def end_tree(process: subprocess.Popen) -> None:
     process.wait()
 
 
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """A SIGTERM counts as Ctrl-C: the processes at work are ended and their time is kept."""
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def end_all_by_force() -> None:
+    """What a second signal does: whoever waits for a command to end need not wait longer."""
+    for process in list(_running):
+        if os.name == "posix":
+            _send(process, signal.SIGKILL)
+        else:
+            end_tree(process)
+
+
+def _send(process: subprocess.Popen, number: int) -> bool:
+    """Send a signal to all of a group. Returns: whether somebody is left in it."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
+        return False
+    return True
 
 
 def tail(log_file: Path, lines: int = 25) -> str:

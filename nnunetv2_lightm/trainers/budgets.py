@@ -4,17 +4,21 @@
 A class is made when its name is asked for, and kept, so that it is the same class at each look-up. N training
 iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed sets the
 initial weights, and all else that is random in the training process; nnU-Net's augmentation workers stay unseeded.
+Other people's trainers get the lock that ours have, one training of a fold at a time.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from .safeguards import Safeguards, train_alone
 
 SUFFIX = re.compile(
     r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?(?:_seed(?P<seed>\d{1,9}))?"
@@ -68,11 +72,16 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
         torch.manual_seed(budget.seed)
         base.initialize(self)
 
+    def run_training(self) -> None:
+        train_alone(self, partial(base.run_training, self))
+
     given = [f"{number} {part}" for part, number in budget._asdict().items() if number is not None]
     doc = f"{base.__name__} with a budget: {', '.join(given)}."
     namespace = {"__init__": __init__, "__module__": __name__, "__doc__": doc}
     if budget.seed is not None:
         namespace["initialize"] = initialize
+    if not issubclass(base, Safeguards):  # which has the lock already
+        namespace["run_training"] = run_training
     _made[key] = type(name, (base,), namespace)
     return _made[key]
 

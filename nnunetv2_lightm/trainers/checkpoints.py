@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from ..nnunet_faults import CHECKPOINTS, is_whole_checkpoint
+from ..files import remove_partial, whole_file
+from ..nnunet_faults import CHECKPOINTS, is_torn_checkpoint
 
 
 class TornCheckpointError(RuntimeError):
@@ -25,21 +25,14 @@ class AtomicCheckpoints(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # nnU-Net writes nothing then
             return
-        target = Path(filename)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
+        with whole_file(filename) as partial:
             super().save_checkpoint(str(partial))
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.local_rank == 0:
             for name in CHECKPOINTS:  # what a killed run left behind
-                Path(self.output_folder, f".{name}.partial").unlink(missing_ok=True)
+                remove_partial(Path(self.output_folder, name))
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """As nnU-Net's, but never from a torn file: `--c` then takes the next one in nnU-Net's own order.
@@ -54,13 +47,13 @@ class AtomicCheckpoints(nnUNetTrainer):
     def _whole_checkpoint(self, filename: str) -> str:
         """The file itself, or with `--c` the next one that is whole."""
         wanted = Path(filename)
-        if not wanted.exists() or is_whole_checkpoint(wanted):
+        if not wanted.exists() or not is_torn_checkpoint(wanted):
             return filename
         later = CHECKPOINTS[CHECKPOINTS.index(wanted.name) + 1 :] if wanted.name in CHECKPOINTS else ()
-        whole = [path for path in map(wanted.with_name, later) if path.exists() and is_whole_checkpoint(path)]
+        whole = [path for path in map(wanted.with_name, later) if path.exists() and not is_torn_checkpoint(path)]
         torn = f"{wanted} is torn: it was cut off while it was written, or damaged afterwards."
         if whole and self.logger.resume:
             self.print_to_log_file(f"WARNING: {torn} Going on from {whole[0]}")
             return str(whole[0])
-        advice = f"nnUNetv2_train with --c goes on from {whole[0]}" if whole else "remove it and train without --c"
+        advice = f"nnUNetv2_train with --c goes on from {whole[0]}" if whole else "move it away and train without --c"
         raise TornCheckpointError(f"{torn} To mend this, {advice}.")

@@ -74,3 +74,15 @@ def test_what_is_missing_is_one_line(monkeypatch, error, capsys, tmp_path):
     assert cli.main(["complexity", *TRAINER, "-o", str(tmp_path / "report.md")]) == 1
     assert capsys.readouterr().err == "complexity: what is missing, and how to get it\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["# Thesis\n", '{"dataset_name": "Dataset004"}', "trainer,score\n"])
+def test_another_file_is_not_written_over(reports, tmp_path, capsys, text):
+    file = tmp_path / "file"
+    file.write_text(text)
+    for link in (file, tmp_path / "link"):
+        if link != file:
+            link.symlink_to(file)
+        assert cli.main(["complexity", "--paper", "-o", str(link)]) == 1
+        assert "was not written by this command" in capsys.readouterr().err
+    assert file.read_text() == text and reports == [], "refused before the work"

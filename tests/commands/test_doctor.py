@@ -91,6 +91,13 @@ class TestDiscovery:
         assert f"{broken}/broken_module.py, line 1" in notes[2].message
         assert "SyntaxError" in notes[2].message
 
+    def test_a_path_that_nnunet_takes_apart(self, monkeypatch):
+        monkeypatch.setattr(discovery, "shim_directory", lambda: f"/environment{os.pathsep}/shim")
+        found = {"lookup": {"error": "not found"}, "own tree": None, "directories": []}
+        finding = the_only(discovery.check_discovery(found))
+        assert finding.status is Status.FAIL
+        assert f"apart at each {os.pathsep!r}" in finding.message and "ln -s" in finding.remedy[1]
+
     def test_kill_switch(self, monkeypatch):
         monkeypatch.setenv(boot.SWITCH_VARIABLE, "0")
         finding = the_only(discovery.check_discovery(probe.examine()))

@@ -34,7 +34,13 @@ def planner(monkeypatch):
 def test_defaults(planner, capsys):
     assert plan.main(["5"]) == 0
     assert planner == [
-        {"dataset": "5", "batch_size": None, "gpu_memory_gb": 8.0, "plans_name": "nnUNetLightMUNetPlans"}
+        {
+            "dataset": "5",
+            "batch_size": None,
+            "gpu_memory_gb": 8.0,
+            "plans_name": "nnUNetLightMUNetPlans",
+            "overwrite": False,
+        }
     ]
     printed = capsys.readouterr().out.splitlines()
     assert "Attempting" not in printed[0]
@@ -53,10 +59,16 @@ def test_defaults(planner, capsys):
 
 
 def test_options(planner, capsys):
-    options = ["--batch-size", "4", "--gpu-memory-gb", "1.5", "--plans-name", "My_Plans-2"]
+    options = ["--batch-size", "4", "--gpu-memory-gb", "1.5", "--plans-name", "My_Plans-2", "--overwrite"]
     assert plan.main(["Dataset005_Made", *options]) == 0
     assert planner == [
-        {"dataset": "Dataset005_Made", "batch_size": 4, "gpu_memory_gb": 1.5, "plans_name": "My_Plans-2"}
+        {
+            "dataset": "Dataset005_Made",
+            "batch_size": 4,
+            "gpu_memory_gb": 1.5,
+            "plans_name": "My_Plans-2",
+            "overwrite": True,
+        }
     ]
     assert "-p My_Plans-2" in capsys.readouterr().out
 

@@ -14,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_lightm import cli
+from nnunetv2_lightm.commands.complexity import is_report
 from nnunetv2_lightm.complexity import measurement, probe
 from nnunetv2_lightm.complexity.errors import PlansError
 from nnunetv2_lightm.complexity.measurement import FORWARD, TRAINING, Measurement, measure
@@ -243,6 +244,7 @@ def test_report_of_measurements(planned_dataset):
     ours, other = json.loads(FORMATS["json"](planned, rows))["trainers"]
     assert ours["measured"][FORWARD]["seconds"] == {"median": 0.1234, "q1": 0.1, "q3": 0.2, "samples": 5}
     assert other["measured"][FORWARD]["not_measured"] == "RuntimeError: no"
+    assert all(is_report(form(planned, rows).encode()) for form in FORMS.values()), "written over by -o"
 
 
 @pytest.mark.end_to_end

@@ -26,7 +26,7 @@ def read(file):
 
 
 def test_files_are_those_of_the_challenge(lits_folder):
-    assert sorted(path.name for path in lits_folder.iterdir()) == sorted(
+    assert sorted(path.name for path in lits_folder.glob("[!.]*")) == sorted(
         [f"{kind}-{number}.nii.gz" for kind in ("volume", "segmentation") for number in range(4)]
         + ["test-volume-0.nii.gz"]
     )
@@ -105,3 +105,21 @@ def test_main(tmp_path, capsys):
     assert len(list((tmp_path / "b/masks").iterdir())) == 2
     assert phantoms.main([str(tmp_path / "c"), "--num-cases", "0"]) == 1
     assert "at least one phantom" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["lits", "chest-xray"])
+def test_real_data_of_the_same_names_are_not_replaced(tmp_path, capsys, kind):
+    shape = ["16", "16", "16"] if kind == "lits" else ["16", "16"]
+    arguments = [str(tmp_path / "data"), "--kind", kind, "--num-cases", "2", "--shape", *shape]
+    assert phantoms.main(arguments) == 0
+    made = {path: path.read_bytes() for path in (tmp_path / "data").rglob("[!.]*") if path.is_file()}
+    assert phantoms.main(arguments) == 0, "what was made here is made again"
+    assert {path: path.read_bytes() for path in made} == made
+    last = sorted(path for path in made if path.name.endswith((".nii.gz", ".png")))[-1]
+    last.write_bytes(b"a real one")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made}
+    assert phantoms.main(arguments) == 1
+    assert f"holds {last}, not made by this command" in capsys.readouterr().err
+    (tmp_path / "data" / ".nnunetv2_lightm.json").unlink(missing_ok=True)
+    assert phantoms.main(arguments) == 1
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made} == before

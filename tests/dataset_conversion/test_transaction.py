@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS, _convert
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
-from nnunetv2_lightm.dataset_conversion._raw_dataset import NnUNetFolders
-from nnunetv2_lightm.dataset_conversion._transaction import WORK_PREFIX, DatasetTransaction
+from nnunetv2_lightm.files import Record
+from nnunetv2_lightm.files.transaction import WORK_PREFIX, FolderTransaction
 
 DATASET = "Dataset801_LiTS"
 
-# Argument 1: after how many renames the process is killed; 2: "overwrite" or ""; 3: "split" or "".
+# Argument 1: after how many renames the process is killed; 2: "split" or "".
 KILLED_IN_COMMIT = """
 import os, pathlib, sys
-from nnunetv2_lightm.dataset_conversion._raw_dataset import NnUNetFolders
-from nnunetv2_lightm.dataset_conversion._transaction import DatasetTransaction
+from nnunetv2_lightm.files.transaction import FolderTransaction
 
 left, rename = int(sys.argv[1]), pathlib.Path.rename
 
@@ -31,10 +32,11 @@ def rename_or_die(self, target):
     left -= 1
     return rename(self, target)
 
-with DatasetTransaction(NnUNetFolders.from_environment(), "Dataset801_LiTS", overwrite=bool(sys.argv[2])) as new:
-    (new.raw / "dataset.json").write_text("new")
-    if sys.argv[3]:
-        (new.preprocessed / "splits_final.json").write_text("new")
+targets = [pathlib.Path(os.environ[name], "Dataset801_LiTS") for name in ("nnUNet_raw", "nnUNet_preprocessed")]
+with FolderTransaction(targets, check=lambda: None, warn=print) as new:
+    (new.new[0] / "dataset.json").write_text("new")
+    if sys.argv[2]:
+        (new.new[1] / "splits_final.json").write_text("new")
     pathlib.Path.rename = rename_or_die
     new.commit()
     os._exit(9)
@@ -45,6 +47,14 @@ def write_old(folders) -> None:
     for folder, name in ((folders.raw, "dataset.json"), (folders.preprocessed, "splits_final.json")):
         (folder / DATASET).mkdir(parents=True)
         (folder / DATASET / name).write_text("old")
+        sign(folder / DATASET)
+
+
+def sign(folder) -> None:
+    """As a conversion signs what it has made."""
+    record = Record(folder)
+    record.add(folder)
+    record.write("nnUNetv2_lightm convert")
 
 
 def state(folders) -> tuple[str | None, str | None]:
@@ -57,12 +67,14 @@ def leftovers(folders) -> list[str]:
     return [path for path in folders.everything() if WORK_PREFIX in path]
 
 
+def transaction(folders) -> FolderTransaction:
+    targets = [folders.raw / DATASET, folders.preprocessed / DATASET]
+    return FolderTransaction(targets, check=lambda: None, warn=print)
+
+
 def settle(folders) -> None:
     """Begin a run that fails at once: all it does is to clear up behind the killed one."""
-    with (
-        pytest.raises(RuntimeError, match="give up"),
-        DatasetTransaction(NnUNetFolders.from_environment(), DATASET, overwrite=True),
-    ):
+    with pytest.raises(RuntimeError, match="give up"), transaction(folders):
         raise RuntimeError("give up")
 
 
@@ -75,7 +87,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(folders, start_python, o
     for left in range(renames + 1):
         if overwrite:
             write_old(folders)
-        process = start_python(KILLED_IN_COMMIT, left, overwrite, split)
+        process = start_python(KILLED_IN_COMMIT, left, split)
         process.wait(30)
         assert process.returncode == 9, process.stderr.read()
         assert leftovers(folders)
@@ -83,10 +95,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(folders, start_python, o
         assert state(folders) == (old if left < renames else new), f"killed after {left} of {renames} renames"
         assert leftovers(folders) == []
         for folder in (folders.raw, folders.preprocessed):
-            for file in (folder / DATASET).glob("*"):
-                file.unlink()
-            if (folder / DATASET).exists():
-                (folder / DATASET).rmdir()
+            shutil.rmtree(folder / DATASET, ignore_errors=True)
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4])
@@ -100,14 +109,11 @@ def test_a_failing_rename_brings_the_old_back(folders, monkeypatch, failing):
             raise OSError(28, "no space left on device")
         rename(source, target, **kwargs)
 
-    with (
-        pytest.raises(ConversionError, match="no space left"),
-        DatasetTransaction(NnUNetFolders.from_environment(), DATASET, overwrite=True) as new,
-    ):
-        (new.raw / "dataset.json").write_text("new")
-        (new.preprocessed / "splits_final.json").write_text("new")
+    with pytest.raises(OSError, match=f"{DATASET} in its place: no space left"), transaction(folders) as made:
+        (made.new[0] / "dataset.json").write_text("new")
+        (made.new[1] / "splits_final.json").write_text("new")
         monkeypatch.setattr(os, "rename", fail_once)
-        new.commit()
+        made.commit()
     assert state(folders) == ("old", "old")
     assert leftovers(folders) == []
 
@@ -147,32 +153,6 @@ def test_an_existing_data_set_is_refused(lits, folders, capsys):
             assert "--overwrite" in error
         assert folders.everything() == before
         (folder / DATASET).rmdir()
-
-
-def test_overwrite_replaces_and_removes_what_was_preprocessed(lits, folders):
-    write_old(folders)
-    (folders.preprocessed / DATASET / "dataset_fingerprint.json").write_text("old")
-    (folders.raw / DATASET / "imagesTr").mkdir()
-    (folders.raw / DATASET / "imagesTr" / "stale_0000.nii.gz").write_text("old")
-    lits.add(1, 2)
-    Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
-    assert not (folders.preprocessed / DATASET).exists()
-    assert {path.name for path in (folders.raw / DATASET / "imagesTr").iterdir()} == {
-        "LiTS_001_0000.nii.gz",
-        "LiTS_002_0000.nii.gz",
-    }
-    assert leftovers(folders) == []
-
-
-def test_what_a_link_points_to_is_never_removed(lits, folders, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "precious").write_text("old")
-    folders.raw.mkdir(parents=True)
-    (folders.raw / DATASET).symlink_to(tmp_path / "elsewhere")
-    lits.add(1, 2)
-    Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
-    assert not (folders.raw / DATASET).is_symlink()
-    assert (tmp_path / "elsewhere" / "precious").exists()
 
 
 @pytest.mark.parametrize("where", ["raw", "preprocessed", "results"])
@@ -246,7 +226,7 @@ def test_a_killed_run_leaves_no_half_data_set(lits, folders, running):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_leaves_nothing(folders, running, number, code):
     running.send_signal(number)
     output, error = running.communicate(timeout=30)
@@ -256,12 +236,28 @@ def test_an_interrupted_run_leaves_nothing(folders, running, number, code):
     assert folders.everything() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+def test_a_second_signal_ends_workers_that_hang(folders, running):
+    workers = [pid for pid in children(running.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    running.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert running.poll() is None, "it waits for them"
+    running.send_signal(signal.SIGHUP)
+    output, error = running.communicate(timeout=20)
+    assert running.returncode == 130, error
+    assert "Traceback" not in error
+    assert folders.everything() == [] and not any(map(alive, workers))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="stops a process by a signal")
 def test_a_second_run_at_the_same_time_is_refused(lits, folders, running):
     running.send_signal(signal.SIGSTOP)
     try:
         for name in ("LiTS", "Other"):
-            with pytest.raises(ConversionError, match="another conversion of Dataset801_LiTS seems to be running"):
+            with pytest.raises(ConversionError, match=f"with the id of Dataset801_{name} seems to be"):
                 Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, dataset_name=name)
     finally:
         running.send_signal(signal.SIGCONT)

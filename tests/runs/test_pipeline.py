@@ -194,7 +194,7 @@ def test_state_says_what_is_complete_while_a_step_fails(tmp_path):
     steps = [writing("a", folder / "a.out"), writing("b", folder / "b.out", "sys.exit(1)")]
     with pytest.raises(CommandFailed):
         Run(folder, steps)()
-    state = json.loads((folder / STATE_FILE).read_text())
+    state = json.loads((folder / STATE_FILE).read_text())["steps"]
     assert {name: entry["complete"] for name, entry in state.items()} == {"a": True, "b": False}
 
 

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from nnunetv2_lightm.files import whole_file
+
 from .goals import GOALS
 from .results import SPEED, Row
 
@@ -41,9 +43,8 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         Line2D([], [], color=GOAL_COLOR, marker="|", markersize=12, markeredgewidth=2, linestyle="", label="goal"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    figure.savefig(partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial)
     return True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...escaping import escape_markdown
-from ...files import write_text
+from ...files import Record, check_output, write_text
 from ..results import BenchmarkResults
 from ..sharing import command_again, without_home
 from .contenders import Method, find_methods
@@ -21,6 +21,7 @@ from .plots import Style, dice_against_seconds, method_styles, score_against_cos
 from .score_tables import results_tables
 from .sections import conditions, cost_table, machine, not_complete, time_to_accuracy_table
 
+AGAIN = "nnUNetv2_lightm benchmark-report RESULTS.json ... -o FOLDER"
 PSEUDO_DICE = (
     "Pseudo Dice is nnU-Net's: the Dice of random patches of the validation cases, pooled over an epoch. It follows "
     "the training; it is not the score of whole cases above."
@@ -37,9 +38,11 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     Raises:
         ValueError: if there is no comparison.
         EvaluationError: if a segmentation to be pictured cannot be read.
+        NotOursError: if the folder holds a report, or figures, that were not written here.
     """
     if not results:
         raise ValueError("write_report needs at least one comparison")
+    _begin(folder, folder / "figures")
     pictures = Pictures(folder)
     styles = method_styles(list(dict.fromkeys(run.trainer for result in results for run in result.runs)))
     parts = [f"# {escape_markdown(title)}"]
@@ -55,12 +58,26 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     parts += [
         "## This report again",
         "From the results.json of each comparison:",
-        code_block("nnUNetv2_lightm benchmark-report RESULTS.json ... -o FOLDER"),
+        code_block(AGAIN),
     ]
     markdown = without_home("\n\n".join(parts) + "\n")
     page = html_page(markdown, without_home(title), pictures.read())
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", page)
+
+
+def _begin(folder: Path, figures: Path) -> None:
+    """Refuse to replace anything but an earlier report with the figures that it shows; make the folders."""
+    markdown = folder / "report.md"
+    check_output(markdown, ours=lambda text: AGAIN.encode() in text)
+    earlier = _earlier(folder)
+    check_output(folder / "report.html", ours=lambda text: bool(earlier))
+    signed = Record.read(figures) is not None
+    for file in sorted(figures.glob("comparison[0-9]*.png")):
+        check_output(file, ours=lambda text, name=file.name: signed or f"(figures/{name})" in earlier)
+    # Signed before the first figure, which the next call must know if this one is killed.
+    figures.mkdir(parents=True, exist_ok=True)
+    Record(figures).write("nnUNetv2_lightm benchmark-report")
 
 
 def _earlier(folder: Path) -> str:

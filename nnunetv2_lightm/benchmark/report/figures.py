@@ -15,6 +15,7 @@ from scipy.ndimage import binary_dilation
 
 from ...escaping import escape_mathtext
 from ...evaluation.scores import class_mask, foreground_classes, score_case
+from ...files import whole_file
 from ...runs.training_log import read_training_log
 from .volumes import CaseReader, require_same_shape
 
@@ -242,9 +243,8 @@ def _add_time_axis(axes: Axes, epochs: np.ndarray, minutes: np.ndarray) -> None:
 
 def save_figure(figure: Figure, output_png: Path) -> None:
     """Write a PNG in one step."""
-    partial = output_png.with_name(f".{output_png.name}.partial")
-    figure.savefig(partial, format="png")
-    partial.replace(output_png)
+    with whole_file(output_png) as partial:
+        figure.savefig(partial, format="png")
 
 
 def class_color(i: int) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ...escaping import escape_terminal
 from ...runs.pipeline import Pipeline, PipelineError
-from ...runs.process import INTERRUPTED, CommandFailed, sigterm_interrupts
+from ...runs.process import CommandFailed, end_all_by_force
 from ...runs.progress import Progress
+from ...signals import exit_code, interruptions
 from .steps import TRAINER, DemoSettings, demo_environment, demo_steps
 
 
@@ -22,7 +23,7 @@ def run_demo(settings: DemoSettings) -> None:
         CommandFailed: if a step fails.
         EvaluationError: if the results cannot be read.
     """
-    from .report import write_report  # it loads torch and matplotlib, which `--help` need not wait for
+    from .report import report_files, write_report  # it loads torch and matplotlib, which `--help` need not wait for
 
     environment = demo_environment(settings.folder)
     steps = demo_steps(settings)
@@ -34,7 +35,9 @@ def run_demo(settings: DemoSettings) -> None:
     progress = Progress(steps)
     pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
     seconds = {step.name: pipeline.seconds(step) for step in steps}
-    print("\n" + write_report(settings, steps, seconds))
+    with pipeline.writing(*report_files(settings.folder)):
+        tables = write_report(settings, steps, seconds)
+    print("\n" + tables)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,14 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     from ...evaluation.scores import EvaluationError
 
     try:
-        with sigterm_interrupts():
+        with interruptions(end_all_by_force):
             run_demo(settings)
     except (PipelineError, CommandFailed, EvaluationError, OSError) as error:
         print(f"\ndemo: {escape_terminal(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\ndemo: interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(error)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ...benchmark.report.figures import load_overlay_case, overlay_figure, training_curve
 from ...benchmark.report.markdown import code_block
@@ -26,6 +27,11 @@ _OWN_DATA = """\
 #   nnUNetv2_lightm evaluate PREDICTIONS REFERENCES
 # The plans, memory, spacing and trainer below only make the demo small.
 """
+
+
+def report_files(folder: Path) -> tuple[Path, ...]:
+    """What `write_report` writes: pictures, training curve, commands and report."""
+    return tuple(folder / name for name in ("segmentations.png", "training_curve.png", "commands.sh", "REPORT.md"))
 
 
 def write_report(settings: DemoSettings, steps: Sequence[Step], seconds: Mapping[str, float]) -> str:
@@ -67,12 +73,7 @@ def write_report(settings: DemoSettings, steps: Sequence[Step], seconds: Mapping
         f"# Demo\n\n{tables}\n\n![Image, ground truth and prediction](segmentations.png)\n\n"
         f"![Training curve](training_curve.png)\n\n{code_block(script.rstrip())}\n",
     )
-    listed = [
-        ("pictures", folder / "segmentations.png"),
-        ("training", folder / "training_curve.png"),
-        ("commands", folder / "commands.sh"),
-        ("report", folder / "REPORT.md"),
-    ]
+    listed = zip(("pictures", "training", "commands", "report"), report_files(folder))
     return tables + "\n\n" + "\n".join(f"{what + ':':<10}{path}" for what, path in listed)
 
 

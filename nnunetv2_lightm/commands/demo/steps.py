@@ -86,6 +86,7 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
             ),
             outputs=(phantoms,),
             leftovers=(phantoms,),
+            continuation=list,  # it goes on by itself
         ),
         Step(
             "convert",
@@ -101,14 +102,20 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
                 *("-overwrite_plans_name", PLANS, "-gpu_memory_target", f"{settings.gpu_memory_gb:g}"),
                 *("-overwrite_target_spacing", *(f"{s:g}" for s in settings.spacing_mm)),
             ),
-            outputs=(preprocessed / f"{PLANS}.json", preprocessed / "gt_segmentations"),
+            outputs=tuple(
+                preprocessed / name
+                for name in (
+                    *("dataset.json", "dataset_fingerprint.json", f"{PLANS}.json"),
+                    *(f"{PLANS}_{CONFIGURATION}", "gt_segmentations"),
+                )
+            ),
         ),
         Step(
             "train",
             settings.training.train_command,
             outputs=training_outputs(settings.fold_folder),
             leftovers=(settings.fold_folder,),
-            continuation=lambda: training_continuation(settings.fold_folder),
+            continuation=lambda: training_continuation(settings.fold_folder) or [],
         ),
         predict_step(settings.training, settings.fold_folder, images, settings.predictions, name="predict"),
         evaluate_step(settings.predictions, references, settings.evaluation_json, name="evaluate"),

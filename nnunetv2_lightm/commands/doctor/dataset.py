@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...files import some_of
 from ...nnunet import datasets_named
 from ...nnunet_faults import (
     faults_of_dataset_json,
     faults_of_plans,
     faults_of_splits,
-    is_whole_checkpoint,
+    is_torn_checkpoint,
     missing_files,
     plan_again,
     preprocessed_cases,
@@ -22,8 +22,6 @@ from ...nnunet_faults import (
 from .finding import Finding, fail, note, ok
 from .folders import FOLDERS
 from .images import check_images
-
-SHOWN = 3
 
 
 class _Unreadable(Exception):
@@ -78,10 +76,10 @@ def _raw(folder: Path) -> list[Finding]:
     findings = []
     if unlabelled := sorted(images - labels):
         lost = [str(folder / "labelsTr" / (case + ending)) for case in unlabelled]
-        message = f"{len(lost)} images of imagesTr have no label: {_some(lost)}"
+        message = f"{len(lost)} images of imagesTr have no label: {some_of(lost)}"
         findings.append(fail(subject, message, "add the labels, or move the images to imagesTs"))
     if orphans := sorted(labels - images):
-        findings.append(note(subject, f"{len(orphans)} labels have no image: {_some(orphans)}"))
+        findings.append(note(subject, f"{len(orphans)} labels have no image: {some_of(orphans)}"))
     return [*(findings or [ok(subject, f"{len(images)} cases")]), *check_images(folder, content)]
 
 
@@ -115,11 +113,11 @@ def _configuration(folder: Path, plans: dict[str, Any], configuration: str, endi
     except _Unreadable as error:
         return [fail(subject, str(error), f"fix {splits_file} or remove it: nnU-Net makes a new one")]
     if faults := faults_of_splits(splits):
-        message = f"{splits_file}: {'; '.join(faults[:SHOWN])}"
+        message = f"{splits_file}: {some_of(faults, separator='; ')}"
         return [fail(subject, message, f"fix {splits_file}, or remove it: nnU-Net makes a new one")]
     wanted = sorted({*cases, *(case for split in splits for part in ("train", "val") for case in split[part])})
     if missing := missing_files(data, wanted, ground_truth=(folder / "gt_segmentations", ending)):
-        message = f"{len(missing)} files are missing: {_some(missing)}"
+        message = f"{len(missing)} files are missing: {some_of(missing)}"
         return [fail(subject, message, again, f"or fix the split, {splits_file}")]
     return [ok(subject, f"{len(cases)} cases, patch {settings['patch_size']}, batch size {settings['batch_size']}")]
 
@@ -127,11 +125,11 @@ def _configuration(folder: Path, plans: dict[str, Any], configuration: str, endi
 def _checkpoints(folder: Path) -> list[Finding]:
     """The checkpoints that cannot be read; they keep no training from starting, but --c and prediction from reading."""
     files = sorted(folder.glob("*/fold_*/checkpoint_*.pth"))
-    torn = [path for path in files if not is_whole_checkpoint(path)]
+    torn = [path for path in files if is_torn_checkpoint(path)]
     subject = f"results {folder.name}"
     if torn:
-        message = f"{len(torn)} of {len(files)} checkpoints are cut off or damaged: {_some(torn)}"
-        advice = "remove them; train on with --c, or predict with -chk checkpoint_best.pth where that one is sound"
+        message = f"{len(torn)} of {len(files)} checkpoints are cut off or damaged: {some_of(torn)}"
+        advice = "move them away; train on with --c, or predict with -chk checkpoint_best.pth where that one is sound"
         return [note(subject, message, advice)]
     return [ok(subject, f"{len(files)} checkpoints, whole")] if files else []
 
@@ -148,8 +146,3 @@ def _read(path: Path) -> Any:
 
 def _files(folder: Path, ending: str) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.endswith(ending)] if folder.is_dir() else []
-
-
-def _some(names: Sequence[object]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more

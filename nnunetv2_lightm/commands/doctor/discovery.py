@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from ...autoload import boot, shim_directory
+from ...autoload.boot import switched_off
 from ...installation import reinstall_command
 from .finding import Finding, fail, note, ok, set_variable, unset_variable
 from .probe import TRAINER
@@ -56,7 +58,16 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
             f"{_error(broken)}",
             f"fix that directory, or remove it from {boot.EXT_TRAINER_VARIABLE}",
         )
-    if boot.switched_off():
+    if os.pathsep in shim_directory():
+        return fail(
+            SUBJECT,
+            f"{TRAINER} is not found: nnU-Net takes {boot.EXT_TRAINER_VARIABLE} apart at each {os.pathsep!r}, and the "
+            f"path of our directory has one: {shim_directory()}",
+            "install into an environment whose path has none",
+            f"ln -s {shlex.quote(shim_directory())} ~/lightm_trainers   # or this, and",
+            f"export {boot.EXT_TRAINER_VARIABLE}=~/lightm_trainers",
+        )
+    if switched_off():
         switch = f"{boot.SWITCH_VARIABLE}={os.environ[boot.SWITCH_VARIABLE]}"
         return fail(
             SUBJECT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUN
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from ...files import some_of
 from ...nnunet_faults import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
 from .architectures import OtherArchitectureError, refuse_other_weights
 from .files import ImagesRefusedError, check_raw_files
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
-from .lock import FoldIsBeingTrainedError, fold_lock
+from .lock import FoldIsBeingTrainedError, train_alone
 from .recipes import OtherRecipeError, refuse_other_recipe
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "OtherRecipeError",
     "Safeguards",
     "safeguarded",
+    "train_alone",
 ]
 
 # nnU-Net's blur (sigma up to 1) has kernels of up to 7 voxels; an axis has to be longer than the 3 it is padded with.
@@ -88,10 +89,9 @@ class Safeguards(nnUNetTrainer):
             previous_stage=None if previous_stage is None else Path(previous_stage),
         )
         if missing:
-            more = f"\n  and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            files = "".join(f"\n  {path}" for path in missing[:SHOWN])
+            files = some_of(missing, SHOWN, separator="\n  ")
             raise FileNotFoundError(
-                f"{len(missing)} files of the cases of fold {self.fold} are missing:{files}{more}\nPreprocess again "
+                f"{len(missing)} files of the cases of fold {self.fold} are missing:\n  {files}\nPreprocess again "
                 f"({plan_again(self.plans_manager.dataset_name)}), or mend the split in {self._splits_file()}"
             )
         self._check_channels([train, validation])
@@ -131,8 +131,7 @@ class Safeguards(nnUNetTrainer):
 
     def run_training(self) -> None:
         """As nnU-Net's, but not while another process trains this fold."""
-        with fold_lock(self.output_folder, self.print_to_log_file) if self.local_rank == 0 else nullcontext():
-            super().run_training()
+        train_alone(self, super().run_training)
 
     def train_step(self, batch: dict) -> dict:
         return self._checked_step(super().train_step, batch)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from ...files import some_of
+
 # Name of an architecture, the trainers it belongs to, and patterns that are all found among its parameters' names.
 # The first one that fits counts.
 ARCHITECTURES = (
@@ -67,7 +69,7 @@ def _name(architecture: tuple[str, str] | None, network: nn.Module) -> str:
 def _other(theirs: tuple[str, str] | None, given: Mapping[str, Tensor]) -> str:
     count = sum(weight.numel() for weight in given.values())
     if theirs is None:
-        return f"they are of an unknown architecture with {count:,} values: {_some(given)}"
+        return f"they are of an unknown architecture with {count:,} values: {some_of(given)}"
     architecture, trainer = theirs
     return f"they are of {architecture}, {count:,} values. {_advice(trainer)}"
 
@@ -84,20 +86,13 @@ def _advice(trainer: str) -> str:
 
 def _same(own: Mapping[str, Tensor], given: Mapping[str, Tensor], missing: list[str], reshaped: list[str]) -> str:
     if missing:
-        message = f"they are of another version of it, without {_some(missing)}"
+        message = f"they are of another version of it, without {some_of(missing, SHOWN)}"
         return message + "; install the version of nnunetv2-lightm that made the checkpoint, or train again"
-    changes = [f"{name} is {_size(given[name])}, needed is {_size(own[name])}" for name in reshaped[:SHOWN]]
+    changes = [f"{name} is {_size(given[name])}, needed is {_size(own[name])}" for name in reshaped]
     return (
-        f"they are for another number of channels, classes or dimensions, or for other plans: {'; '.join(changes)}"
-        + (f" and {len(reshaped) - SHOWN} more" if len(reshaped) > SHOWN else "")
-        + ". dataset.json and plans.json have to be those of the training"
+        "they are for another number of channels, classes or dimensions, or for other plans: "
+        f"{some_of(changes, SHOWN, separator='; ')}. dataset.json and plans.json have to be those of the training"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _size(weight: Tensor) -> str:

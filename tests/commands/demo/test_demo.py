@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,7 @@ from PIL import Image
 from nnunetv2_lightm.commands.demo.command import main
 from nnunetv2_lightm.commands.demo.report import commands_script
 from nnunetv2_lightm.commands.demo.steps import DemoSettings, demo_environment, demo_steps
-from nnunetv2_lightm.runs.nnunet_steps import training_continuation
 from nnunetv2_lightm.runs.progress import Progress, format_seconds
-
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 def test_environment_is_the_demos_own(monkeypatch, tmp_path):
@@ -51,30 +47,31 @@ def test_commands_script_is_what_the_demo_runs(tmp_path):
     assert f"export nnUNet_results='{folder}/nnUNet_results'" in script
 
 
-def save_checkpoint(path):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("data.pkl", b"weights" * 100)
+def test_another_programs_folder_is_refused(tmp_path, capsys):
+    """Many programs keep a state.json."""
+    for content in ('{"phantoms": {"complete": true}}', "[]", '{"made_by": "another"}', "{"):
+        (tmp_path / "state.json").write_text(content)
+        (tmp_path / "phantoms").mkdir(exist_ok=True)
+        (tmp_path / "phantoms" / "precious").write_text("of the user")
+        assert main(["--folder", str(tmp_path)]) == 1
+        assert "state.json is " in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["phantoms", "precious", "state.json"]
 
 
-@pytest.mark.parametrize(
-    ("present", "cut_off", "expected"),
-    [
-        ([], [], None),
-        (["checkpoint_best.pth"], [], ["--c"]),
-        (["checkpoint_latest.pth", "checkpoint_best.pth"], [], ["--c"]),
-        (["checkpoint_best.pth"], ["checkpoint_latest.pth"], ["--c"]),
-        ([], ["checkpoint_best.pth"], None),
-        (["checkpoint_final.pth", "checkpoint_best.pth"], [], ["--val"]),
-        (["checkpoint_latest.pth"], ["checkpoint_final.pth"], ["--c"]),
-    ],
-)
-def test_training_goes_on_from_a_sound_checkpoint(tmp_path, present, cut_off, expected):
-    for name in (*present, *cut_off):
-        save_checkpoint(tmp_path / name)
-    for name in cut_off:
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:200])
-    assert training_continuation(tmp_path) == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(present)
+def test_what_the_user_has_put_into_the_demos_folder_stays(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "demo"
+    command = ["--folder", str(folder), "--num-cases", "1", "--shape", "16", "16"]
+    assert main([*command, "16"]) == 1, "one case cannot be split"
+    (folder / "phantoms" / "notes").write_text("of the user")
+    (folder / "phantoms" / "segmentation-0.nii.gz").write_text("drawn by hand")
+    assert main([*command, "17"]) == 1, "another shape: new phantoms"
+    kept = folder / "kept_phantoms"
+    assert sorted(path.name for path in kept.glob("[!.]*")) == ["notes", "segmentation-0.nii.gz"]
+    assert (kept / "segmentation-0.nii.gz").read_text() == "drawn by hand"
+    assert f"{folder / 'phantoms'} held what was not made here, or was changed since; it is now {kept}" in (
+        capsys.readouterr().err
+    )
+    assert len(list((folder / "phantoms").glob("*.nii.gz"))) == 2
 
 
 def test_progress_tells_epoch_and_dice(tmp_path, capsys):

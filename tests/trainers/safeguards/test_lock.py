@@ -12,23 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_lightm.files import locks
 from nnunetv2_lightm.trainers.safeguards import lock
 from nnunetv2_lightm.trainers.safeguards.lock import FoldIsBeingTrainedError, fold_lock
 
-# Loads the module's file alone: importing the package would take seconds. The forked process stands for an
-# augmentation worker of nnU-Net, which outlives a training that is killed.
-HOLD = f"""
-import importlib.util, os, sys, time
-specification = importlib.util.spec_from_file_location("lock", {lock.__file__!r})
-module = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(module)
-with module.fold_lock(sys.argv[1], print):
-    worker = os.fork()
-    if worker == 0:
-        time.sleep(60)
-        os._exit(0)
-    print(worker, flush=True)
-    sys.stdin.readline()
+# The forked process stands for an augmentation worker of nnU-Net, which outlives a training that is killed.
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from nnunetv2_lightm.files import FileLock
+lock = FileLock(Path(sys.argv[1], ".training.lock"), inherited=False)
+lock.acquire(print)
+worker = os.fork()
+if worker == 0:
+    time.sleep(60)
+    os._exit(0)
+print(worker, flush=True)
+sys.stdin.readline()
 """
 
 posix = pytest.mark.skipif(os.name == "nt", reason="forks")
@@ -40,7 +40,7 @@ def another_training():
     started, workers = [], []
 
     def start(folder: Path) -> tuple[subprocess.Popen, int]:
-        command = [sys.executable, "-I", "-c", HOLD, str(folder)]
+        command = [sys.executable, "-c", HOLD, str(folder)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(process)
         workers.append(int(process.stdout.readline()))
@@ -125,23 +125,34 @@ def test_only_the_first_process_of_a_ddp_training_locks(dataset, monkeypatch):
     assert not Path(trainer.output_folder, ".training.lock").exists()
 
 
+@posix
+@pytest.mark.parametrize("name", ["nnUNetTrainer_1epochs_1iters", "nnUNetTrainer_1epoch", "nnUNetTrainerAdam_2epochs"])
+def test_stock_trainers_with_a_budget_have_it_too(dataset, another_training, name):
+    """`benchmark` and all who use a budget start them by this package."""
+    trainer = dataset.trainer(name)
+    process, _ = another_training(trainer.output_folder)
+    Path(trainer.output_folder, "checkpoint_latest.pth").write_text("of the first training")
+    before = contents(dataset.results)
+    with pytest.raises(FoldIsBeingTrainedError, match=f"process {process.pid} on"):
+        trainer.run_training()
+    assert contents(dataset.results) == before
+    process.kill()
+    process.wait()
+    trainer.current_epoch = trainer.num_epochs
+    held = []
+    for method in ("on_train_start", "on_train_end"):
+        setattr(trainer, method, lambda: held.append(Path(trainer.output_folder, lock.LOCK_FILE).read_text()))
+    trainer.run_training()
+    assert len(held) == 2 and all(f"process {os.getpid()} on" in text for text in held)
+
+
 def test_a_file_system_without_locks_is_logged(tmp_path, monkeypatch):
     def refuse(stream):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock, "_lock", refuse)
+    monkeypatch.setattr(locks, "_lock_for_process", refuse)
     said = []
     with fold_lock(tmp_path, said.append):
         pass
     (message,) = said
-    assert "cannot be locked (No locks available)" in message
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
-def test_other_errors_are_not_hidden(tmp_path, monkeypatch, number):
-    def fail(stream):
-        raise OSError(number, "broken")
-
-    monkeypatch.setattr(lock, "_lock", fail)
-    with pytest.raises(OSError, match="broken"), fold_lock(tmp_path, print):
-        pass
+    assert "the file system knows no locks (No locks available)" in message

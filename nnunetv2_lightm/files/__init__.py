@@ -1,0 +1,42 @@
+"""Files on a user's disk: written whole, locked, and replaced or removed only where that loses nothing.
+
+Standard library only: every other part of the package may use it, the converters too.
+
+- :mod:`.atomic`: a file appears whole or not at all.
+- :mod:`.guard`: no source in reach of a target; whether a file may be replaced; out of the way without deleting.
+- :mod:`.record`: which files of a folder this package made; only these are ever removed.
+- :mod:`.scratch`: a folder for the time of some work.
+- :mod:`.transaction`: folders appear together and whole, or not at all.
+- :mod:`.locks`: one process at a time.
+- :mod:`.writers`: whether another process is writing a file.
+- :mod:`.text`: a few names for a message, "and 4 more".
+"""
+
+from .atomic import partial_path, remove_partial, whole_file, write_text
+from .guard import NotOursError, check_output, keep_apart, set_aside
+from .locks import FileLock, LockHeldError
+from .record import RECORD_FILE, Record
+from .scratch import scratch_folder
+from .text import some_of
+from .transaction import FolderTransaction, work_folder
+from .writers import is_being_written
+
+__all__ = [
+    "RECORD_FILE",
+    "FileLock",
+    "FolderTransaction",
+    "LockHeldError",
+    "NotOursError",
+    "Record",
+    "check_output",
+    "is_being_written",
+    "keep_apart",
+    "partial_path",
+    "remove_partial",
+    "scratch_folder",
+    "set_aside",
+    "some_of",
+    "whole_file",
+    "work_folder",
+    "write_text",
+]

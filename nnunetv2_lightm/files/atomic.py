@@ -1,0 +1,66 @@
+"""A file appears whole or not at all: under a hidden name first, which then takes its place in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .writers import is_being_written
+
+PREFIX = ".partial-"
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file is written before it takes its place: hidden, with the same ending, as some libraries go by it."""
+    return path.with_name(PREFIX + path.name)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to; what is written there takes the place of ``path`` in one step at the end.
+
+    After an error or a kill the old file is there, or none. A symbolic link stays one: the file it names is replaced.
+    Permissions stay. What is no file, as ``/dev/stdout`` or a pipe, is written to directly.
+
+    Raises: IsADirectoryError: if ``path`` is a folder.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the name of a file is needed")
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    partial = partial_path(path)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, UTF-8, whole or not at all.
+
+    Raises: OSError: naming the file, which that of a full disk does not.
+    """
+    try:
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if isinstance(error, IsADirectoryError):
+            raise
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what a killed process has left of ``path``, unless another one is at it."""
+    partial = partial_path(path)
+    if partial.is_file() and not is_being_written(partial):
+        partial.unlink(missing_ok=True)

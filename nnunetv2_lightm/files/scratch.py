@@ -1,0 +1,38 @@
+"""A folder for the time of some work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .atomic import partial_path, write_text
+from .guard import NotOursError
+
+SIGNATURE_FILE = ".nnunetv2_lightm_scratch"
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder, signed as one of passing work, and remove it at the end, also one that a killed process has left.
+
+    Raises: NotOursError: if another folder is there.
+    """
+    _remove(folder)
+    folder.mkdir(parents=True)
+    write_text(folder / SIGNATURE_FILE, "Made by nnunetv2_lightm for the time of some work.\n")
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if not folder.exists():
+        return
+    signature = folder / SIGNATURE_FILE
+    unfinished = {partial_path(signature).name}  # killed before it could sign
+    if not signature.is_file() and any(path.name not in unfinished for path in folder.iterdir()):
+        raise NotOursError(f"{folder} is in the way and was not made here: move it away")
+    shutil.rmtree(folder)

@@ -1,0 +1,50 @@
+"""A report replaces an earlier one with its figures, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunetv2_lightm.benchmark.report import document
+from nnunetv2_lightm.benchmark.report.document import write_report
+from nnunetv2_lightm.files import RECORD_FILE, NotOursError
+
+from ..make_results import make_results
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "figures/comparison1_training.png"])
+def test_files_of_others_stay(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("of the user")
+    before = contents(tmp_path)
+    with pytest.raises(NotOursError, match=f"{name} is there already"):
+        write_report([make_results(("nnUNetTrainer",))], tmp_path, "T")
+    assert contents(tmp_path) == before
+
+
+def test_an_earlier_report_is_replaced(tmp_path):
+    results = make_results(("nnUNetTrainer",))
+    write_report([results], tmp_path, "T")
+    names = {path.relative_to(tmp_path) for path in contents(tmp_path)}
+    assert len(names) > 4
+    (tmp_path / "figures" / "mine.png").write_text("of the user")
+    write_report([results], tmp_path, "Another title")
+    assert "# Another title" in (tmp_path / "report.md").read_text()
+    # From a repository, which keeps no record: the earlier report names its figures.
+    (tmp_path / "figures" / RECORD_FILE).unlink()
+    write_report([results], tmp_path, "T")
+    assert (tmp_path / "figures" / "mine.png").read_text() == "of the user"
+
+
+def test_one_that_was_killed_is_begun_anew(tmp_path, monkeypatch):
+    """Its figures are there, and no report names them."""
+    results = make_results(("nnUNetTrainer",))
+    with monkeypatch.context() as patched:
+        patched.setattr(document, "html_page", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_report([results], tmp_path, "T")
+    assert list((tmp_path / "figures").glob("*.png")) and not (tmp_path / "report.md").exists()
+    write_report([results], tmp_path, "T")

@@ -1,0 +1,16 @@
+"""The campaigns of `make campaigns`, short."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .kill9 import main
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGKILL")
+def test_a_conversion_that_is_killed(capsys):
+    assert main(["convert", "--moments", "4"]) == 0, capsys.readouterr().out
+    assert "0 wrong" in capsys.readouterr().out
