@@ -244,7 +244,7 @@ def test_report_of_measurements(planned_dataset):
     ours, other = json.loads(FORMATS["json"](planned, rows))["trainers"]
     assert ours["measured"][FORWARD]["seconds"] == {"median": 0.1234, "q1": 0.1, "q3": 0.2, "samples": 5}
     assert other["measured"][FORWARD]["not_measured"] == "RuntimeError: no"
-    assert all(is_report(form(planned, rows).encode()) for form in FORMS.values()), "written over by -o"
+    assert all(is_report(form(planned, rows).encode()) for form in FORMATS.values()), "written over by -o"
 
 
 @pytest.mark.end_to_end
