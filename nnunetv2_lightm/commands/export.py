@@ -14,13 +14,18 @@ def main(argv: list[str]) -> int:
     """Export and say what came out. Returns 1 if the model cannot be exported, or OUT is there already."""
     arguments = _parser().parse_args(argv)
     # Loads torch and nnunetv2, which --help does not need.
+    from ..deploy.bundle import is_bundle
     from ..deploy.errors import ExportError
     from ..deploy.model_folder import read_model_folder
+    from ..files import NotOursError, check_output
 
     try:
+        if arguments.overwrite:
+            inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
+            check_output(arguments.out, inputs=inputs, ours=is_bundle)
         model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
         print(_bundle(model, arguments))
-    except (ExportError, FileExistsError) as error:
+    except (ExportError, FileExistsError, NotOursError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     return 0

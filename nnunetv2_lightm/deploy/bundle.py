@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.func import functional_call
 
+from ..files import whole_file
 from .check import EQUAL_LABELS, Comparison, compare, real_patches
 from .errors import ExportError
 from .model_folder import TrainedModel
@@ -52,10 +53,14 @@ def write_bundle(
         raise ExportError(f"float16 is too coarse for this model: {worst}; export with --float32")
     pipeline["check"] = {"weights": "float16" if half else "float32", **asdict(worst)}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_bytes(serialised(tensors, pipeline))
-    partial.replace(out)
+    with whole_file(out) as partial:
+        partial.write_bytes(serialised(tensors, pipeline))
     return worst
+
+
+def is_bundle(content: bytes) -> bool:
+    """Whether a file begins as a bundle does."""
+    return content[8:].startswith(b'{"__metadata__":{') and b'"format":"lightm"' in content[: 1 << 20]
 
 
 def _compare(

@@ -192,7 +192,15 @@ def test_a_file_that_is_there_stays_unless_asked(tmp_path, images, capsys):
     out.write_text("mine")
     assert export(folder, out, "--check-images", images) == 1
     assert "--overwrite" in capsys.readouterr().err and out.read_text() == "mine"
-    assert export(folder, out, "--check-images", images, "--float32", "--overwrite") == 0
-    assert pipeline_of(out)
+    checkpoint = next(folder.rglob("checkpoint_final.pth"))
+    before = checkpoint.read_bytes()
+    for mine in (out, checkpoint, folder / "plans.json"):
+        assert export(folder, mine, "--check-images", images, "--overwrite") == 1
+        assert "was not written by this command" in (error := capsys.readouterr().err) or "lost with it" in error
+    assert out.read_text() == "mine" and checkpoint.read_bytes() == before
+    out.unlink()
+    for _ in range(2):
+        assert export(folder, out, "--check-images", images, "--float32", "--overwrite") == 0
+        assert pipeline_of(out)
     with pytest.raises(ExportError, match="no such checkpoint"):
         read_model_folder(folder, ["7"])
