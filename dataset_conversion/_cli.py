@@ -146,7 +146,8 @@ def run(
 def _reason(error: Exception) -> str:
     """The system's bare "[Errno 13] Permission denied: '/path'" as a sentence."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"cannot read or write {printable(error.filename)}: {error.strerror}"
+        names = " or ".join(printable(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"cannot read or write {names}: {error.strerror}"
     return str(error)
 
 

@@ -56,7 +56,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except OSError as error:
         if isinstance(error, IsADirectoryError):
             raise
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def remove_partial(path: Path) -> None:

@@ -94,7 +94,7 @@ class FolderTransaction:
         try:
             self._work.exchange()
         except OSError as error:
-            raise OSError(error.errno, f"cannot put {self._work.targets[0]} in its place: {error.strerror}") from error
+            raise OSError(f"cannot put {self._work.targets[0]} in its place: {error.strerror}") from error
 
     def _settle_killed_runs(self) -> None:
         """Undo or finish what killed runs have left behind."""
@@ -258,5 +258,5 @@ def _make_folders(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        raise OSError(f"cannot make the folder {folder}: {error.strerror}") from error
     return missing[::-1]

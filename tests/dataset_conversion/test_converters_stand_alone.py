@@ -1,4 +1,4 @@
-"""The converters need no torch, and of the rest of the package only the rooms files and images."""
+"""The converters need no torch, and of the rest of the package only files, images and signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ loaded = sys.modules.keys() - before
 own = {name for name in loaded if name.startswith("nnunetv2_lightm.")}
 print(
     sorted({"torch", "nnunetv2"} & loaded),
-    sorted(name for name in own if name.split(".")[1] not in ("dataset_conversion", "files", "images")),
+    sorted(name for name in own if name.split(".")[1] not in ("dataset_conversion", "files", "images", "signals")),
 )
 """
 
