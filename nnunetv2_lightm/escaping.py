@@ -31,11 +31,18 @@ def escape_terminal(text: object) -> str:
     return _CONTROL.sub(lambda match: _visible(match[0]), str(text))
 
 
-def escape_markdown(text: object) -> str:
-    """Text as it is read, on one line, whatever it holds; also in a cell of a table, and inside HTML."""
+def escape_markdown(text: object, *, inner_underscores: bool = True) -> str:
+    """Text as it is read, on one line, whatever it holds; also in a cell of a table, and inside HTML.
+
+    Args:
+        text: Of unknown origin.
+        inner_underscores: Escape those within words too. They are no markup (CommonMark), and what is printed to a
+            terminal as well is easier to read without.
+    """
     line = _MARKDOWN.sub(r"\\\g<0>", escape_terminal(" ".join(str(text).split())))
     line = _MARKDOWN_NUMBER.sub(r"\1\\", _MARKDOWN_ITEM.sub(r"\\\1", line))
-    return _MARKDOWN_LINK.sub(r"\\\g<0>", line)
+    line = _MARKDOWN_LINK.sub(r"\\\g<0>", line)
+    return line if inner_underscores else re.sub(r"(?<=[^\W_])\\_(?=[^\W_])", "_", line)
 
 
 def escape_html(text: object) -> str:

@@ -81,10 +81,15 @@ def test_markdown_is_read_as_text(text):
     assert tags == {"table", "thead", "tbody", "tr", "th", "td"} and shown == f"head {one_line(text)}".strip()
 
 
-@given(st.text(max_size=40))
-def test_markdown_is_read_as_text_whatever_it_is(text):
-    tags, shown = rendered(escape_markdown(text))
+@given(st.text(max_size=40) | st.text("a_*`\\\\ \u00e9.-", max_size=12), st.booleans())
+def test_markdown_is_read_as_text_whatever_it_is(text, inner_underscores):
+    tags, shown = rendered(escape_markdown(text, inner_underscores=inner_underscores))
     assert tags <= {"p"} and shown.split() == one_line(text).split()
+
+
+def test_underscores_within_words_can_stay_legible():
+    assert escape_markdown("left_lung _x_ a__b", inner_underscores=False) == r"left_lung \_x\_ a\_\_b"
+    assert escape_markdown("left_lung") == r"left\_lung"
 
 
 @given(st.text(max_size=40))

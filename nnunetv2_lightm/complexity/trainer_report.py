@@ -79,14 +79,14 @@ def as_markdown(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> st
     """A title, one row per trainer, and a legend."""
     patch = "x".join(map(str, planned.sample_shape[1:]))
     channels = f"input channels: {planned.sample_shape[0]}, output channels: {planned.num_outputs}"
-    names = ", ".join(map(escape_markdown, (planned.dataset, planned.plans_file.stem, planned.name)))
+    names = ", ".join(map(_escaped, (planned.dataset, planned.plans_file.stem, planned.name)))
     title = f"{names}: patch {patch}, {channels}"
     works = [work for work in WORKS if rows[0].measured]
     header = ["trainer", *TRUE_HEADER, *(f"{WORKS[work]}, {unit}" for work in works for unit in ("s", "MiB"))]
     table = [header]
     for row in rows:
         cells = [cell for work in works for cell in _measured_cells(row.measured[work])]
-        table.append([escape_markdown(row.trainer), *true_cells(row.true), *cells])
+        table.append([_escaped(row.trainer), *true_cells(row.true), *cells])
     return "\n\n".join([title, format_markdown(table), _legend(rows)]) + "\n"
 
 
@@ -115,6 +115,10 @@ FORMATS: dict[str, Callable[[PlannedConfiguration, Sequence[TrainerRow]], str]] 
 }
 
 
+def _escaped(name: str) -> str:
+    return escape_markdown(name, inner_underscores=False)
+
+
 def _measured_cells(found: Measurement) -> tuple[str, str]:
     seconds = "-" if found.seconds is None else f"{found.seconds.median:.3g}"
     return seconds, "-" if found.transient_mib is None else f"{found.transient_mib:,.0f}"
@@ -134,7 +138,7 @@ def _legend(rows: Sequence[TrainerRow]) -> str:
         for work, one in row.measured.items():
             if one.not_measured:
                 missing = "memory" if one.seconds else "time and memory"
-                of = f"{escape_markdown(row.trainer)}, {WORKS[work]}: {escape_markdown(one.not_measured)}"
+                of = f"{_escaped(row.trainer)}, {WORKS[work]}: {_escaped(one.not_measured)}"
                 lines.append(f"- **not measured**: {missing} of {of}")
     return "\n".join(lines)
 

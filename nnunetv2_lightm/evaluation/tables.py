@@ -25,7 +25,7 @@ def markdown_table(evaluation: Evaluation) -> str:
             _mean_std(metric, evaluation.mean(metric)[i], evaluation.std(metric)[i], evaluation.interval(metric)[i])
             for metric in evaluation.scores
         ]
-        rows.append([escape_markdown(name), *cells, str(evaluation.num_counted()[i])])
+        rows.append([escape_markdown(name, inner_underscores=False), *cells, str(evaluation.num_counted()[i])])
     averages = [
         _mean_std(
             metric, evaluation.average(metric), evaluation.average_std(metric), evaluation.average_interval(metric)
@@ -46,7 +46,9 @@ def comparison_table(comparisons: Sequence[Comparison], evaluation: Evaluation) 
     rows = [["difference", "class", "mean", "95 % interval", "p", "cases"]]
     for comparison in comparisons:
         metric = comparison.metric
-        classes = [(escape_markdown(name), paired) for name, paired in comparison.classes.items()]
+        classes = [
+            (escape_markdown(name, inner_underscores=False), paired) for name, paired in comparison.classes.items()
+        ]
         for name, paired in (*classes, ("**average**", comparison.average)):
             low, high = paired.interval
             interval = "-" if math.isnan(low) else f"[{_number(metric, low, '+')}, {_number(metric, high, '+')}]"
