@@ -54,7 +54,7 @@ def test_refuses_with_one_line(tmp_path, capsys):
 
 def test_an_unwritable_place_is_named(checkpoints, unwritable_folder, capsys):
     assert cli.main(["import-released", checkpoints[0], str(unwritable_folder / "sub" / "model")]) == 1
-    assert "nnUNetv2_lightm import-released: [Errno" in capsys.readouterr().err
+    assert "nnUNetv2_lightm import-released: cannot make the folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["only.pth"]])

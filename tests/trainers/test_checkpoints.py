@@ -132,7 +132,7 @@ def test_no_whole_checkpoint_is_an_error(trained, make_trainer):
     for name in CHECKPOINTS:
         cut_off(trained[1] / name)
     trainer = make_trainer(OURS, continue_training=True)
-    with pytest.raises(TornCheckpointError, match=rf"{FINAL} is torn.*remove it and train without --c"):
+    with pytest.raises(TornCheckpointError, match=rf"{FINAL} is torn.*move it away and train without --c"):
         maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
 
 
