@@ -81,7 +81,10 @@ def selective_scan(
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     require_tensors("selective_scan", tensors)
-    short = u.ndim == 3 and is_short(*u.shape)  # other shapes are refused below
+    short = False
+    # A branch, because torch.compile may have the length as a symbol; other shapes are refused below.
+    if u.ndim == 3 and is_short(*u.shape):
+        short = True
     name = select_backend(u.device.type, backend, compute_dtype(*tensors), short)
     if name == REFERENCE or composite_needed():
         check_scan(tensors, out_dtype, None, stored=False)

@@ -177,5 +177,5 @@ def test_a_missing_kernel_is_the_reason_on_cuda_and_an_error_if_it_is_run(monkey
     monkeypatch.setattr(mamba_ssm_cuda, "_kernel", lambda: "has no kernel")
     assert mamba_ssm_cuda.not_supported_reason("cuda") == "has no kernel"
     inputs = make_inputs(1, 2, 2, 2, dtype=torch.float32)
-    with pytest.raises(RuntimeError, match="scan backend 'mamba_ssm_cuda': has no kernel"):
+    with pytest.raises(RuntimeError, match="'mamba_ssm_cuda' does not run on 'cpu'"):
         scan_op(*inputs.values(), True, BACKEND, False)

@@ -155,15 +155,6 @@ def test_gradcheck(backend, without, softplus):
     assert torch.autograd.gradcheck(scan, tensors)
 
 
-def test_second_derivatives_are_refused(backend):
-    """Not computed, so an error and not a wrong number."""
-    inputs = {name: t.requires_grad_() for name, t in make_inputs(1, 5, 3, 2).items()}
-    y = selective_scan(**inputs, delta_softplus=True, backend=backend)
-    (grad,) = torch.autograd.grad(y.square().sum(), inputs["u"], create_graph=True)
-    with pytest.raises((RuntimeError, NotImplementedError), match="selective_scan_backward"):
-        torch.autograd.grad(grad.sum(), inputs["delta"])
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("without", [(), ("D", "delta_bias"), OPTIONAL], ids=str)
 def test_opcheck(backend, without, dtype):

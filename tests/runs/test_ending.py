@@ -103,7 +103,8 @@ def test_many_signals_skip_nothing(start):
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         time.sleep(0.01)
-    assert process.wait(8) == 130
+    # Python's own default is back while it shuts down; a signal that comes so late ends it just as well.
+    assert process.wait(8) in (130, -signal.SIGINT)
     assert not any(map(alive, pids))
 
 

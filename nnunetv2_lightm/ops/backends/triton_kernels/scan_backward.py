@@ -163,7 +163,8 @@ def backward_chunks(
             _, dt = step_of(delta_ptr, at_d, in_d, bias, inside, TYPE, SOFTPLUS)
             u = tl.load(u_ptr + at_d, mask=in_d & inside, other=0.0).to(TYPE)
             B = tl.load(B_ptr + row * states + n, mask=in_n & inside, other=0.0).to(TYPE)
-            decay = tl.exp(dt * A)
+            # A token behind the end leaves state and gradient alone, also where A is NaN.
+            decay = tl.where(inside, tl.exp(dt * A), 1.0)
             befores, decays = befores + (h,), decays + (decay,)
             h = decay * h + (dt * u) * B
 
