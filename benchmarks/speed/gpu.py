@@ -1,4 +1,4 @@
-"""The check on a GPU, in about eight minutes: correctness first, then speed and memory beside nnU-Net's network.
+"""The check on a GPU, in about eight minutes: correctness first, then speed and memory against nnU-Net's network.
 
     python benchmarks/speed/gpu.py OUT
     python benchmarks/speed/gpu.py OUT --only versions training

@@ -1,4 +1,4 @@
-"""Memory of a training step on a GPU, ours beside nnU-Net's network: counted on fake tensors, nothing is measured.
+"""Memory of a training step on a GPU, ours and nnU-Net's network: counted on fake tensors, nothing is measured.
 
     python benchmarks/speed/gpu_memory.py
     python benchmarks/speed/gpu_memory.py --quick --out quick
@@ -48,7 +48,7 @@ def case_of(which: str, patch: tuple[int, ...], batch: int) -> Case:
 
 
 def summary(ours: StepBytes, theirs: StepBytes) -> list[dict]:
-    """GiB of both, and the ratio beside its goal."""
+    """GiB of both, and the ratio next to its goal."""
     records = []
     for name, what in {"saved": "saved by autograd", "peak": "peak without weights and momentum"}.items():
         a, b = getattr(ours, name), getattr(theirs, name)

@@ -1,10 +1,10 @@
-"""Time of a training step on a GPU, predicted kernel by kernel, ours beside nnU-Net's network; nothing is measured.
+"""Time of a training step on a GPU, predicted kernel by kernel, ours and nnU-Net's network; nothing is measured.
 
     python benchmarks/speed/gpu_model.py
     python benchmarks/speed/gpu_model.py --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere
 
 Writes gpu_model.json. harness/step_cost.py says what is counted and how it becomes milliseconds; `gpu.py` measures on a
-GPU, and prints its kernels beside these.
+GPU, and prints its kernels next to these.
 """
 
 from __future__ import annotations
