@@ -44,6 +44,7 @@ class Workspace:
         }
         self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.moments = 0
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """To its end; in a session of its own, as all commands here."""
@@ -70,6 +71,13 @@ class Workspace:
             process.wait()
             return True
         return False
+
+    def note(self, killed: bool) -> None:
+        """Count a moment, and show how far it is."""
+        self.moments += 1
+        self.seen["killed" if killed else "had ended before"] += 1
+        if self.moments % 10 == 0:
+            print(f"{self.moments} moments, {len(self.wrong)} wrong", flush=True)
 
     def expect(self, holds: bool, what: str) -> None:
         if not holds:
@@ -132,7 +140,7 @@ def convert(space: Workspace, moments: int, rng: random.Random) -> None:
             before = tuple(map(digest, targets))
         again = [*command, *(["--overwrite"] if overwrite else [])]
         killed = space.kill(rng.uniform(0.05, 1.05) * seconds, *again)
-        space.seen["killed" if killed else "had ended before"] += 1
+        space.note(killed)
         state = tuple(map(digest, targets))
         whole = state in (before, new)
         if not whole:
@@ -190,7 +198,7 @@ def train(space: Workspace, moments: int, rng: random.Random) -> None:
     for moment in range(moments):
         begun = any(fold.glob("checkpoint_*.pth"))
         killed = space.kill(rng.uniform(0.1, 1.6) * seconds, *command, *(["--c"] if begun else []))
-        space.seen["killed" if killed else "had ended before"] += 1
+        space.note(killed)
         check_checkpoints(space, f"moment {moment}")
         space.seen["killed while a checkpoint was written"] += bool(list(fold.glob(".partial-*")))
         if not killed:
@@ -217,7 +225,7 @@ def benchmark(space: Workspace, moments: int, rng: random.Random) -> None:
     ]
     for moment in range(moments):
         killed = space.kill(rng.uniform(1, 60), *command)
-        space.seen["killed" if killed else "had ended before"] += 1
+        space.note(killed)
         check_checkpoints(space, f"moment {moment}")
         for path in output.rglob("*.json"):
             if not path.name.startswith(".partial"):
