@@ -19,7 +19,7 @@ export nnUNet_def_n_proc ?= 2
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test test-fast compat sanitize wheels prove release docs lint campaigns bench clean
+.PHONY: help install demo test test-fast test-slow compat sanitize wheels prove release docs lint campaigns bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
@@ -53,6 +53,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+# The others: they train, predict, compile or install.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "end_to_end or slow"
 
 # What can break most, in minutes: nothing that trains, predicts, compiles or installs.
 test-fast: $(STAMP)

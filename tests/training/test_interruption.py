@@ -130,7 +130,7 @@ def test_continue_after_kill_in_the_middle_of_a_checkpoint(cubes):
     process = start(trainer, [sys.executable, "-c", KILLED_IN_SAVE_OF_EPOCH_2 + COMMAND])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
-    (half_written,) = fold.glob(".*.partial")
+    (half_written,) = fold.glob(".partial-*")
     assert half_written.stat().st_size > 1_000_000
     assert is_whole_checkpoint(fold / LATEST) and load(fold / LATEST)["current_epoch"] == 2
 
