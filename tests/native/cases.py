@@ -84,14 +84,10 @@ def layer_case(shape, out_channels, pool, dtype):
     layer = RVMLayer(shape[-1], out_channels, len(shape) - 2).to(dtype)
     x = random(*shape, dtype=dtype)
 
-    def compute(backend):
-        def run():
-            os.environ[ENVIRONMENT_VARIABLE] = backend
-            return gradients(layer(x, pool), [x, *layer.parameters()])
+    def compute():
+        return gradients(layer(x, pool), [x, *layer.parameters()])
 
-        return run
-
-    return compute("cpu_native"), compute("torch_chunked")
+    return compute, compute
 
 
 def convolution(channels, dims, dtype):
@@ -135,8 +131,10 @@ def head_case(spatial, dtype):
 
 def recorded(name: str, compute, expected) -> list[bytes]:
     """The calls of the library in a computation, whose result is as expected."""
+    os.environ[ENVIRONMENT_VARIABLE] = "cpu_native"
     with Recorder(name) as recorder:
         got = compute()
+    os.environ[ENVIRONMENT_VARIABLE] = "torch_chunked"
     for number, (one, other) in enumerate(zip(got, expected(), strict=True)):
         tolerance = (1e-4 if one.dtype == torch.float32 else 1e-9) * float(other.abs().max())
         torch.testing.assert_close(one, other, rtol=0, atol=tolerance, msg=lambda m, n=number: f"{name}, {n}: {m}")
