@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import Record, work_folder, write_text
+from ..files import Record, patiently, work_folder, write_text
 from ._errors import ConversionError
 from ._files import require_utf8
 
@@ -123,8 +123,8 @@ class RawDataset:
 
     def move_to_test(self, case: str) -> None:
         """Move a labelled case from imagesTr and labelsTr to imagesTs and labelsTs."""
-        self.image(case).rename(self.image(case, "Ts"))
-        self.label(case).rename(self.label(case, "Ts"))
+        patiently(self.image(case).rename, self.image(case, "Ts"))
+        patiently(self.label(case).rename, self.label(case, "Ts"))
 
     def remove_empty_test_folders(self) -> None:
         """Leave no empty imagesTs or labelsTs."""

@@ -7,6 +7,7 @@ Standard library only: every other part of the package may use it, the converter
 - :mod:`.record`: which files of a folder this package made; only these are ever removed.
 - :mod:`.scratch`: a folder for the time of some work.
 - :mod:`.transaction`: folders appear together and whole, or not at all.
+- :mod:`.patience`: what Windows refuses while another program has a file open.
 - :mod:`.locks`: one process at a time.
 - :mod:`.writers`: whether another process is writing a file.
 - :mod:`.text`: a few names for a message, "and 4 more".
@@ -15,6 +16,7 @@ Standard library only: every other part of the package may use it, the converter
 from .atomic import partial_path, remove_partial, whole_file, write_text
 from .guard import NotOursError, check_output, keep_apart, set_aside
 from .locks import FileLock, LockHeldError
+from .patience import patiently
 from .record import RECORD_FILE, Record
 from .scratch import scratch_folder
 from .text import some_of
@@ -32,6 +34,7 @@ __all__ = [
     "is_being_written",
     "keep_apart",
     "partial_path",
+    "patiently",
     "remove_partial",
     "scratch_folder",
     "set_aside",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .patience import patiently
 from .writers import is_being_written
 
 PREFIX = ".partial-"
@@ -40,9 +41,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, partial)
-        partial.replace(path)
+        patiently(partial.replace, path)
     finally:
-        partial.unlink(missing_ok=True)
+        patiently(partial.unlink, missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -63,4 +64,4 @@ def remove_partial(path: Path) -> None:
     """Remove what a killed process has left of ``path``, unless another one is at it."""
     partial = partial_path(path)
     if partial.is_file() and not is_being_written(partial):
-        partial.unlink(missing_ok=True)
+        patiently(partial.unlink, missing_ok=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
+from .patience import patiently
+
 MAX_LINKS = 40  # as Linux
 LARGEST_TEXT = 1 << 28  # bytes; reports have fewer
 
@@ -78,7 +80,7 @@ def set_aside(path: Path, wanted: Path | None = None) -> Path:
         if not os.path.lexists(free):
             break
         free = wanted.with_name(f"{wanted.name}-{number}")
-    path.rename(free)
+    patiently(path.rename, free)
     return free
 
 
@@ -134,4 +136,5 @@ def _up_from(path: str, seen: set[str]) -> Iterator[_Place]:
 def _numbers(path: str) -> Iterator[_Place]:
     if os.path.exists(path):
         status = os.stat(path)
-        yield status.st_dev, status.st_ino
+        if status.st_ino:  # some network file systems number nothing on Windows
+            yield status.st_dev, status.st_ino

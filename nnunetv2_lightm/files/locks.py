@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from .patience import patiently
+
 # How systems say that another process has the lock, and that the file system has none to give.
 HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
@@ -111,7 +113,7 @@ class FileLock:
         """Give the lock back and remove its file."""
         if os.name == "nt":  # where an open file cannot be removed
             self.release()
-        self.path.unlink(missing_ok=True)
+        patiently(self.path.unlink, missing_ok=True)
         self.release()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .atomic import whole_file, write_text
 from .guard import NotOursError, set_aside
+from .patience import patiently
 from .text import some_of
 
 RECORD_FILE = ".nnunetv2_lightm.json"
@@ -65,7 +66,7 @@ class Record:
         self.check_only_ours(file)
         with whole_file(file) as partial:
             yield partial
-            file.unlink(missing_ok=True)
+            patiently(file.unlink, missing_ok=True)
             self.files[self._name(file)] = _entry(partial)
             self.write(made_by)
 
@@ -94,15 +95,15 @@ class Record:
         """
         for name, file in list(self._files_in(path)):
             if self._is_unchanged(name, file):
-                file.unlink()
+                patiently(file.unlink)
             self.files.pop(name, None)
         if path.is_dir() and not path.is_symlink():
             for folder, _, _ in os.walk(path, topdown=False):
                 left = os.listdir(folder)
                 if set(left) <= INCIDENTAL:
                     for name in left:
-                        Path(folder, name).unlink()
-                    os.rmdir(folder)
+                        patiently(Path(folder, name).unlink)
+                    patiently(os.rmdir, folder)
         return set_aside(path) if os.path.lexists(path) else None
 
     def _is_unchanged(self, name: str, file: Path) -> bool:

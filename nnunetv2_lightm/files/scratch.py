@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .atomic import partial_path, write_text
 from .guard import NotOursError
+from .patience import patiently
 
 SIGNATURE_FILE = ".nnunetv2_lightm_scratch"
 
@@ -35,4 +36,4 @@ def _remove(folder: Path) -> None:
     unfinished = {partial_path(signature).name}  # killed before it could sign
     if not signature.is_file() and any(path.name not in unfinished for path in folder.iterdir()):
         raise NotOursError(f"{folder} is in the way and was not made here: move it away")
-    shutil.rmtree(folder)
+    patiently(shutil.rmtree, folder)

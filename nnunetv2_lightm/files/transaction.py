@@ -19,6 +19,7 @@ from types import TracebackType
 from .atomic import write_text
 from .guard import NotOursError, set_aside
 from .locks import FileLock
+from .patience import patiently
 from .record import Record
 
 WORK_PREFIX = ".nnunetv2_lightm_making_"
@@ -118,7 +119,7 @@ class FolderTransaction:
             self._lock = None
         for folder in reversed(self._made):
             if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+                patiently(folder.rmdir)
 
 
 class _Work:
@@ -143,10 +144,10 @@ class _Work:
         pairs = list(zip(self.targets, self.folders))[::-1]
         for target, folder in pairs:
             if os.path.lexists(target):
-                target.rename(folder / "old")
+                patiently(target.rename, folder / "old")
         for target, folder in pairs:
             if target is self.targets[0] or any((folder / "new").iterdir()):
-                (folder / "new").rename(target)
+                patiently((folder / "new").rename, target)
 
     def undo(self) -> None:
         """Take back an exchange that was not finished; nothing if it was finished or never begun.
@@ -159,12 +160,12 @@ class _Work:
             return
         for target, folder in list(zip(self.targets, self.folders))[1:]:
             if folder.is_dir() and not (folder / "new").exists() and target.exists():
-                target.rename(folder / "new")
+                patiently(target.rename, folder / "new")
         for target, folder in zip(self.targets, self.folders):
             if os.path.lexists(folder / "old"):
-                (folder / "old").rename(target)
+                patiently((folder / "old").rename, target)
         # From here on the next run finds nothing to undo, however far the removal comes.
-        (first / "new").rename(first / "rubbish")
+        patiently((first / "new").rename, first / "rubbish")
 
     def clean(self, lock: FileLock) -> list[Path]:
         """Remove the working folders; the first one, which holds the lock, last. Returns what was kept of the old."""
@@ -176,7 +177,7 @@ class _Work:
                 _remove_made(folder / name)
         for folder in self.folders[1:]:
             _remove_empty(folder, OWNER_FILE)
-        (self.folders[0] / TARGETS_FILE).unlink(missing_ok=True)
+        patiently((self.folders[0] / TARGETS_FILE).unlink, missing_ok=True)
         lock.remove()
         _remove_empty(self.folders[0])
         return kept
@@ -214,7 +215,7 @@ def _restore_alone(target: Path) -> None:
         if os.path.lexists(target):
             _dispose(folder / "old", target)
         else:
-            (folder / "old").rename(target)
+            patiently((folder / "old").rename, target)
     _remove_made(folder / "new")
     _remove_empty(folder, OWNER_FILE)
 
@@ -242,14 +243,14 @@ def _dispose(old: Path, target: Path) -> list[Path]:
 def _remove_made(folder: Path) -> None:
     """Remove a folder that was made in a working folder and never seen outside of it."""
     if folder.is_dir():
-        shutil.rmtree(folder)
+        patiently(shutil.rmtree, folder)
 
 
 def _remove_empty(folder: Path, *signatures: str) -> None:
     for name in signatures:
-        (folder / name).unlink(missing_ok=True)
+        patiently((folder / name).unlink, missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        patiently(folder.rmdir)
 
 
 def _make_folders(folder: Path) -> list[Path]:

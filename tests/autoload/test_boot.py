@@ -106,11 +106,11 @@ def test_directory_that_is_there_already_is_not_added_again(monkeypatch, spellin
     assert not boot.announced
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no path on Windows has its separator")
 def test_directory_that_nnunet_would_take_apart_is_left_out(monkeypatch):
-    """At each nested start it would be appended again."""
-    monkeypatch.setattr(boot, "shim_directory", lambda: "/an/environment:with/a:colon/shim")
-    for value in ("", "/a", "/an/environment:with/a:colon/shim"):
+    """At each nested start it would be appended again. Windows, too, allows its separator in names: ``;``."""
+    directory = f"/an/environment{os.pathsep}with/a{os.pathsep}separator/shim"
+    monkeypatch.setattr(boot, "shim_directory", lambda: directory)
+    for value in ("", "/a", directory):
         assert announce_to(monkeypatch, value) == value
     assert not boot.announced
 

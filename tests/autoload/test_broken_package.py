@@ -115,10 +115,9 @@ def test_the_doctor_says_so(site_packages, damage):
     assert "Traceback" not in process.stderr
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no path on Windows has its separator")
 def test_nested_starts_do_not_let_the_variable_grow(site_packages, tmp_path):
     nested = "import subprocess; print(subprocess.check_output([sys.executable, '-I', '-S', '-c', inner], text=True))"
-    for folder, expected in ((site_packages, 1), (tmp_path / "with:colon", 0)):
+    for folder, expected in ((site_packages, 1), (tmp_path / f"with{os.pathsep}separator", 0)):
         if folder != site_packages:
             shutil.copytree(site_packages, folder)
         count = f"print(os.environ.get({VARIABLE!r}, '').count('shim'))"

@@ -82,6 +82,21 @@ def test_another_spelling_of_a_folder_is_seen(place, monkeypatch):
         keep_apart([place / "source" / "file"], [place / "target"])
 
 
+def test_a_file_system_that_numbers_nothing_makes_nothing_one(place, monkeypatch):
+    """Some that Windows reaches over the network."""
+    stat = os.stat
+
+    def without_number(path, *args, **kwargs):
+        found = list(stat(path, *args, **kwargs))
+        found[1] = 0
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "stat", without_number)
+    keep_apart([place / "source" / "file"], [place / "target"])
+    with pytest.raises(NotOursError):
+        keep_apart([place / "target" / "deep"], [place / "target"])
+
+
 def ours(begin: bytes) -> bool:
     return begin.startswith(b"ours")
 
