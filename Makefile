@@ -95,7 +95,7 @@ lint: $(STAMP)
 bench: EXTRAS := test,bench
 bench: $(STAMP)
 	@$(BIN)/python -c 'import mambapy' 2>/dev/null || $(BIN)/python -m pip install --editable '.[bench]'
-	env -u OMP_WAIT_POLICY $(BIN)/python benchmarks/speed/all.py
+	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks.speed.all
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info runtime/build runtime/dist runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -65,11 +65,11 @@ ALLOWED_PARTS = {
 ALLOWED_USERS = {
     "nnunetv2": {
         *("trainers", "planning", "evaluation", "complexity", "benchmark", "released", "deploy"),
-        "commands.doctor.probe",  # it runs in a process of its own
+        "commands.doctor.fresh_process",  # it runs in a process of its own
     },
     "torch": {
         *("", "ops", "layers", "networks", "optim", "trainers", "complexity", "benchmark", "released", "deploy"),
-        *("evaluation.surface_scores", "commands.doctor.probe"),
+        *("evaluation.surface_scores", "commands.doctor.fresh_process"),
         "measure.cuda_autocast",
     },
     "monai": {"networks.monai_networks", "evaluation.surface_scores"},
@@ -77,7 +77,7 @@ ALLOWED_USERS = {
     "mamba_ssm": {"ops.backends"},
     "causal_conv1d": {"ops.backends"},
     "selective_scan_cuda": {"ops.backends"},
-    "ctypes": {"ops.backends", "measure.memory"},  # the latter asks the C library to give back freed memory
+    "ctypes": {"ops.backends", "measure.peak_rss"},  # the latter asks the C library to give back freed memory
     "thop": {"complexity"},
 }
 # The start of every Python: nothing but what these three need.

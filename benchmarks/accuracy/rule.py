@@ -1,6 +1,6 @@
 """What the rule of docs/study/README.md says of the published results.
 
-    python benchmarks/accuracy/rule.py
+    python -m benchmarks.accuracy.rule
 
 The difference of the average DSC, new recipe less stock nnU-Net, means over seeds and cases, with a bootstrap 95 %
 interval over both: in each of 10,000 resamples, the cases, which the two have in common, and the seeds of each of the
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from comparisons import RULE
 
 from nnunetv2_lightm.benchmark.results import BenchmarkResults, load_results
+
+from .comparisons import RULE
 
 PUBLISHED = Path(__file__).resolve().parent / "results"
 SEEDS = 3

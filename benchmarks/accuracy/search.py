@@ -1,7 +1,7 @@
 """The search for a recipe, on cases that the study does not score: every trial, also those that failed.
 
-    python benchmarks/accuracy/search.py FOLDER             # all trials that are not in results/search.json
-    python benchmarks/accuracy/search.py FOLDER --collect   # what is there, into results/search.json
+    python -m benchmarks.accuracy.search FOLDER             # all trials that are not in results/search.json
+    python -m benchmarks.accuracy.search FOLDER --collect   # what is there, into results/search.json
 
 Data and plans are the study's (study.py), in FOLDER. On the hippocampus the trials have fold 1, of which the study
 scores none. Of the X-rays, nnU-Net splits the training cases at random for a fold that splits_final.json lacks; the
@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from comparisons import CHEST, HIPPOCAMPUS
-from study import EXT_TRAINER, VARIANT_TRAINERS, prepare
-
 from nnunetv2_lightm.files import write_text
 from nnunetv2_lightm.runs.training_log import read_training_log
+
+from .comparisons import CHEST, HIPPOCAMPUS
+from .study import EXT_TRAINER, VARIANT_TRAINERS, prepare
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "search.json"
@@ -135,9 +135,8 @@ def _dice(file: Path) -> float | None:
 
 
 def _documented(trial: Trial) -> str:
-    if str(VARIANT_TRAINERS) not in sys.path:
-        sys.path.append(str(VARIANT_TRAINERS))
-    return getattr(import_module("search_trials"), f"nnUNetTrainerTrial{trial.name}").__doc__
+    trials = import_module(f"{__package__}.variants.search_trials")
+    return getattr(trials, f"nnUNetTrainerTrial{trial.name}").__doc__
 
 
 def _key(entry: Mapping) -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
 """The comparisons of docs/study: LightM-UNet, its variants, stock nnU-Net and other networks on two real data sets.
 
-    python benchmarks/accuracy/study.py FOLDER                          # everything: a day or more on two cores
-    python benchmarks/accuracy/study.py FOLDER --only chest_seconds     # one comparison
-    python benchmarks/accuracy/study.py FOLDER --publish                # what is there, into docs/study and results/
+    python -m benchmarks.accuracy.study FOLDER                          # everything: a day or more on two cores
+    python -m benchmarks.accuracy.study FOLDER --only chest_seconds     # one comparison
+    python -m benchmarks.accuracy.study FOLDER --publish                # what is there, into docs/study and results/
 
 NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_masks_and_labels_256 (Montgomery & Shenzhen, Kaggle's
 layout). nnU-Net's three folders and the comparisons are made in FOLDER. Ended in any way, the same command goes on;
@@ -24,14 +24,14 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from comparisons import COMPARISONS, Comparison, DataSet
-from study_results import combine, load_parts, publish_results, with_images, write_costs
-
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.results import ITERATIONS, BenchmarkResults
 from nnunetv2_lightm.runs.pipeline import Pipeline, PipelineError
 from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.runs.progress import Progress
+
+from .comparisons import COMPARISONS, Comparison, DataSet
+from .study_results import combine, load_parts, publish_results, with_images, write_costs
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results", HERE.parents[1] / "docs" / "study"
@@ -116,7 +116,7 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
         parts = [*_of_others(comparison), *parts]
     if not parts:
         return None
-    again = shlex.join(["python", "benchmarks/accuracy/study.py", "FOLDER", "--only", name])
+    again = shlex.join(["python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name])
     said = {"title": comparison.title, "command": again, "not_pictured": comparison.data.not_pictured}
     return replace(combine(parts, comparison.methods), **said)
 

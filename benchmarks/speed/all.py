@@ -1,7 +1,7 @@
 """All benchmarks, one after the other, each in a process of its own; then the report.
 
-python benchmarks/speed/all.py
-python benchmarks/speed/all.py --quick --out quick
+python -m benchmarks.speed.all
+python -m benchmarks.speed.all --quick --out quick
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from harness.results import argument_parser, parse
+from .harness.machine import ROOT
+from .harness.results import argument_parser, parse
 
 SCRIPTS = (
-    "scan.py",
-    "networks.py",
-    "memory.py",
-    "tuned_malloc.py",
-    "stage_profile.py",
-    "gpu_memory.py",
-    "gpu_model.py",
+    "scan",
+    "networks",
+    "transient_memory",
+    "tuned_malloc",
+    "stage_profile",
+    "gpu_memory",
+    "gpu_model",
 )
 
 
@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         if code:
             print(f"{script} ended with exit code {code}; nothing is reported")
             return code
-    return run("report.py", ["--out", str(arguments.out.absolute())])
+    return run("report", ["--out", str(arguments.out.absolute())])
 
 
 def run(script: str, options: list[str]) -> int:
-    return subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *options], check=False).returncode
+    return subprocess.run([sys.executable, "-m", f"{__package__}.{script}", *options], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Cold start to written file: `lightm segment` next to nnUNetv2_predict, with our model and with stock nnU-Net's.
 
-python benchmarks/speed/deploy.py --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
+python -m benchmarks.speed.deploy --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
 
-Both model folders are of one data set and plans; IMAGES holds one case or several, as nnUNetv2_predict takes them. Each
-command is a process of its own, in turns, `--repeats` times; seconds are the smallest. Memory is the largest sum of the
-resident memory of the command and its children, looked at every 20 ms. Needs lightm-runtime: pip install ./runtime
+Both models share a data set and plans; IMAGES holds one or more cases, as for nnUNetv2_predict. Each command runs in a
+process of its own, in turns, `--repeats` times; the smallest time counts. Memory is the peak of the summed resident
+memory of the command and its children, sampled every 20 ms. Needs lightm-runtime: pip install ./runtime
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started, as far as they live."""
+    """A process and all its living descendants."""
     members = [pid]
     for member in members:
         for children in Path("/proc", str(member), "task").glob("*/children"):

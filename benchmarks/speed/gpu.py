@@ -1,12 +1,12 @@
 """The check on a GPU, in about eight minutes: correctness first, then speed and memory against nnU-Net's network.
 
-    python benchmarks/speed/gpu.py OUT
-    python benchmarks/speed/gpu.py OUT --only versions training
-    python benchmarks/speed/gpu.py OUT --device cpu --small        # tries the script itself
+    python -m benchmarks.speed.gpu OUT
+    python -m benchmarks.speed.gpu OUT --only versions training
+    python -m benchmarks.speed.gpu OUT --device cpu --small        # tries the script itself
 
-Needs PyTorch with Triton, nnunetv2 and pytest, and no network. Each step is a process of its own with a time limit, and
-writes OUT/STEP.json as it ends: what has hung or crashed is told, and the next step runs. In the end all of them are in
-OUT/gpu-CARD.json, and as tables in OUT/gpu.md. What is counted and predicted without a GPU stands apart from these:
+Needs PyTorch with Triton, nnunetv2 and pytest, and no network. Each step is a process of its own with a time limit and
+writes OUT/STEP.json as it ends; a step that hangs or crashes is reported, and the next one runs. At the end all results
+are in OUT/gpu-CARD.json, and as tables in OUT/gpu.md. What is counted and predicted without a GPU is kept apart:
 gpu_memory.py, gpu_model.py.
 """
 
@@ -19,17 +19,18 @@ import sys
 import time
 from pathlib import Path
 
-from harness.gpu_steps import STEPS, Setting, SkippedStep
-from harness.report_text import records_table
-
 from nnunetv2_lightm.files import write_text
+
+from .harness.gpu_steps import STEPS, Setting, SkippedStep
+from .harness.machine import ROOT
+from .harness.report_text import records_table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="sizes for a CPU, only to see that it works")
+    parser.add_argument("--small", action="store_true", help="sizes for a CPU, only to check that the script works")
     parser.add_argument(
         "--only", nargs="+", choices=list(STEPS), default=list(STEPS), metavar="STEP", help="some steps"
     )
@@ -49,21 +50,21 @@ def main(argv: list[str] | None = None) -> int:
 def run_step(name: str, setting: Setting, out: Path) -> None:
     """In the step's own process."""
     begin = time.time()
-    found: dict[str, object] = {"step": name, "device": setting.device, "small": setting.small}
+    outcome: dict[str, object] = {"step": name, "device": setting.device, "small": setting.small}
     try:
-        found["records"] = STEPS[name][0](setting)
+        outcome["records"] = STEPS[name][0](setting)
     except SkippedStep as reason:
-        found["skipped"] = str(reason)
-    write(out, name, found | {"seconds": round(time.time() - begin, 1)})
+        outcome["skipped"] = str(reason)
+    write(out, name, outcome | {"seconds": round(time.time() - begin, 1)})
 
 
 def start_step(name: str, options: list[str], out: Path) -> bool:
-    """Run a step in a process; whether it ended as it should."""
+    """Run a step in a process of its own. Returns: whether it succeeded."""
     (out / f"{name}.json").unlink(missing_ok=True)
-    command = [sys.executable, __file__, str(out), "--step", name, *options]
+    command = [sys.executable, "-m", f"{__package__}.gpu", str(out.absolute()), "--step", name, *options]
     begin, limit = time.time(), STEPS[name][1] * (4 if "--small" in options else 1)
     try:
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=limit, check=False)
+        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=limit, check=False)
         failure = None if done.returncode == 0 else f"exit code {done.returncode}: {done.stderr[-2000:]}"
     except subprocess.TimeoutExpired:
         failure = f"not done after {limit} s"
@@ -84,14 +85,13 @@ def finish(out: Path, names: list[str]) -> None:
     parts = [f"# On {card}"]
     for step in steps:
         parts.append(f"## {step['step']}, {step['seconds']} s")
-        told = step.get("failed") or step.get("skipped")
-        parts.append(told if told else records_table(step["records"]))
+        parts.append(step.get("failed") or step.get("skipped") or records_table(step["records"]))
     write_text(out / "gpu.md", "\n\n".join(parts) + "\n")
     print(f"{out / 'gpu.md'}")
 
 
-def write(out: Path, name: str, found: dict) -> None:
-    write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+def write(out: Path, name: str, content: dict) -> None:
+    write_text(out / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

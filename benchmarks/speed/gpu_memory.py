@@ -1,7 +1,7 @@
 """Memory of a training step on a GPU, ours and nnU-Net's network: counted on fake tensors, nothing is measured.
 
-    python benchmarks/speed/gpu_memory.py
-    python benchmarks/speed/gpu_memory.py --quick --out quick
+    python -m benchmarks.speed.gpu_memory
+    python -m benchmarks.speed.gpu_memory --quick --out quick
 
 Writes gpu_memory.json. Both networks train with deep supervision under autocast's float16 (harness/step_count.py says
 what is counted and what is not); `gpu.py` measures the same on a GPU.
@@ -12,17 +12,18 @@ from __future__ import annotations
 import sys
 
 import torch
-from harness.models import NNUNET, OURS
-from harness.results import Result, argument_parser, parse
-from harness.step_count import StepBytes, count_step
-from harness.step_memory import Case
 
 from nnunetv2_lightm.complexity.nnunet_network import FEATURES
+
+from .harness.models import NNUNET, OURS
+from .harness.results import Result, argument_parser, parse
+from .harness.step_count import StepBytes, count_step
+from .harness.training_step import Workload
 
 # Patch and batch: nnU-Net's usual ones.
 PLANS = (((128, 128, 128), 2), ((64, 192, 160), 2), ((512, 512), 12))
 QUICK_PLANS = (((64, 64, 64), 2), ((256, 256), 2))
-# Ours over nnU-Net's: at most, and hoped for.
+# Ours divided by nnU-Net's: the bound, and the aim beyond it.
 GOALS = {"saved": (0.6, 0.4), "peak": (1.0, 0.6)}
 GIB = 2**30
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, effort = parse(argument_parser(__doc__), argv)
     result = Result("gpu_memory", effort, torch.get_num_threads())
     for patch, batch in QUICK_PLANS if effort.quick else PLANS:
-        ours, theirs = (count_step(case_of(which, patch, batch)) for which in (OURS, NNUNET))
+        ours, theirs = (count_step(workload_of(which, patch, batch)) for which in (OURS, NNUNET))
         work = f"{'x'.join(map(str, patch))}, batch {batch}"
         result.tables[f"Training step on a GPU, {work}: counted"] = summary(ours, theirs)
         result.tables[f"Saved by autograd on a GPU, {work}: counted"] = by_resolution(ours, theirs, patch, batch)
@@ -41,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def case_of(which: str, patch: tuple[int, ...], batch: int) -> Case:
-    """Both halve every axis between two of their resolutions."""
+def workload_of(which: str, patch: tuple[int, ...], batch: int) -> Workload:
+    """A training step of one of the two networks; both halve every axis between resolutions."""
     resolutions = len(FEATURES[len(patch)]) if which == NNUNET else 4
-    return Case(patch, [(1,) * len(patch), *[(2,) * len(patch)] * (resolutions - 1)], batch, which=which)
+    return Workload(patch, [(1,) * len(patch), *[(2,) * len(patch)] * (resolutions - 1)], batch, which=which)
 
 
 def summary(ours: StepBytes, theirs: StepBytes) -> list[dict]:

@@ -1,7 +1,7 @@
 """Time of a training step on a GPU, predicted kernel by kernel, ours and nnU-Net's network; nothing is measured.
 
-    python benchmarks/speed/gpu_model.py
-    python benchmarks/speed/gpu_model.py --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere
+    python -m benchmarks.speed.gpu_model
+    python -m benchmarks.speed.gpu_model --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere
 
 Writes gpu_model.json. harness/step_cost.py says what is counted and how it becomes milliseconds; `gpu.py` measures on a
 GPU, and prints its kernels next to these.
@@ -12,14 +12,15 @@ from __future__ import annotations
 import sys
 
 import torch
-from gpu_memory import case_of
-from harness.models import NNUNET, OURS
-from harness.results import RESULTS, Result, argument_parser, parse
-from harness.step_cost import CARDS, LAUNCH_US, Card, Cost, cost_of_step
+
+from .gpu_memory import workload_of
+from .harness.models import NNUNET, OURS
+from .harness.results import RESULTS, Result, argument_parser, parse
+from .harness.step_cost import CARDS, LAUNCH_US, Card, Cost, cost_of_step
 
 NAMES = {OURS: "LightMUNet", NNUNET: "PlainConvUNet"}
-# Kernels told by name; the others are added up.
-MOST = 14
+# Kernels listed by name; the others are summed.
+LISTED = 14
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     patch, card = tuple([64] * 3 if effort.quick else arguments.patch), CARDS[arguments.card]
     work = f"{'x'.join(map(str, patch))}, batch {arguments.batch}, float16"
     result = Result("gpu_model", effort, torch.get_num_threads())
-    costs = {which: cost_of_step(case_of(which, patch, arguments.batch)) for which in (OURS, NNUNET)}
+    costs = {which: cost_of_step(workload_of(which, patch, arguments.batch)) for which in (OURS, NNUNET)}
     result.tables[f"Training step on a GPU, {work}: predicted"] = [totals(costs, card) for card in CARDS.values()]
-    for which, found in costs.items():
-        result.tables[f"{NAMES[which]} on a {card.name}, {work}: predicted"] = kernels(found, card)
+    for which, by_kernel in costs.items():
+        result.tables[f"{NAMES[which]} on a {card.name}, {work}: predicted"] = kernels(by_kernel, card)
     for title, records in result.tables.items():
         print(title, *records, sep="\n  ", flush=True)
     result.write(arguments.out)
@@ -46,9 +47,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def totals(costs: dict[str, dict[str, Cost]], card: Card) -> dict:
-    """ms of both on a card, and the ratio."""
-    ms = {which: sum(cost.ms(card) for cost in found.values()) for which, found in costs.items()}
-    host = {which: 1e-3 * LAUNCH_US * sum(cost.launches for cost in found.values()) for which, found in costs.items()}
+    """Milliseconds of both networks on a card, and their ratio."""
+    ms = {which: sum(cost.ms(card) for cost in kernels.values()) for which, kernels in costs.items()}
+    launches = {which: sum(cost.launches for cost in kernels.values()) for which, kernels in costs.items()}
+    host = {which: 1e-3 * LAUNCH_US * count for which, count in launches.items()}
     record = {"card": card.name}
     for which, name in NAMES.items():
         record |= {f"{name}, ms": ms[which], f"{name}, host ms": host[which]}
@@ -56,14 +58,14 @@ def totals(costs: dict[str, dict[str, Cost]], card: Card) -> dict:
 
 
 def kernels(costs: dict[str, Cost], card: Card) -> list[dict]:
-    """The slowest first, the others together."""
+    """The slowest kernels first, the others in one row."""
     ordered = sorted(costs, key=lambda name: -costs[name].ms(card))
     rest = Cost()
-    for name in ordered[MOST:]:
+    for name in ordered[LISTED:]:
         rest.add(costs[name])
-    records = [_record(name, costs[name], card) for name in ordered[:MOST]]
-    rest_ms = sum(costs[name].ms(card) for name in ordered[MOST:])
-    return [*records, {**_record(f"{len(ordered[MOST:])} others", rest, card), "ms": rest_ms, "bound by": None}]
+    records = [_record(name, costs[name], card) for name in ordered[:LISTED]]
+    rest_ms = sum(costs[name].ms(card) for name in ordered[LISTED:])
+    return [*records, {**_record(f"{len(ordered[LISTED:])} others", rest, card), "ms": rest_ms, "bound by": None}]
 
 
 def _record(name: str, cost: Cost, card: Card) -> dict:

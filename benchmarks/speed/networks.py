@@ -1,7 +1,7 @@
-"""LightMUNet beside nnU-Net's PlainConvUNet: forward pass and training step, in 3D and 2D.
+"""LightMUNet compared with nnU-Net's PlainConvUNet: forward pass and training step, in 3D and 2D.
 
-    python benchmarks/speed/networks.py
-    python benchmarks/speed/networks.py --quick --out quick
+    python -m benchmarks.speed.networks
+    python -m benchmarks.speed.networks --quick --out quick
 
 Writes networks.json. Batch 1, 1 channel, 3 classes, float32; both without deep supervision, with the same loss and
 optimizer. nnU-Net's network runs in the memory layout in which it is faster here, ours chooses its own.
@@ -13,11 +13,12 @@ import sys
 from dataclasses import replace
 
 import torch
-from harness.models import on_threads
-from harness.pairs import make_pair
-from harness.results import SHARE, Result, argument_parser, parse
 
 from nnunetv2_lightm.measure.timing import alternate
+
+from .harness.models import on_threads
+from .harness.pairs import make_pair
+from .harness.results import SHARE, Result, argument_parser, parse
 
 ROWS = (
     ("forward", "3d_64"),
@@ -39,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def rows_in_turns(result: Result) -> None:
-    """All rows take turns with one another, so that the times of each come from all the minutes: on a shared machine a
-    minute is fast or slow as a whole, and one network may feel it more than another."""
+    """Interleave all rows, so that each is sampled over the whole run: on a shared machine some minutes are slower than
+    others, and one network may suffer from that more than another."""
     pairs = [make_pair(work, size, result.effort, result.threads) for work, size in ROWS]
     candidates = {}
     for pair in pairs:
@@ -55,14 +56,14 @@ def rows_in_turns(result: Result) -> None:
         large.row,
         name="growth_3d",
         work=f"network forward, {patches[0]} -> {patches[1]}",
-        beside_name=f"itself at {patches[0]}",
+        baseline_name=f"itself at {patches[0]}",
         kind=SHARE,
     )
     result.add(growth.measured(times[f"{large.row.name}, ours"], times[f"{small.row.name}, ours"]))
 
 
 def forward_on_threads(result: Result, threads: int) -> None:
-    """The smaller patch with another number of threads."""
+    """The smaller patch on another number of threads."""
     pair = make_pair("forward", "3d_64", result.effort, threads)
     ours, nnunet = (run and on_threads(run, threads) for run in (pair.ours, pair.nnunet))
     times = alternate({"ours": ours, "nnU-Net": nnunet}, result.effort)

@@ -1,7 +1,7 @@
 """RESULTS.md and the plot from the result files that are there; prints the table of goals.
 
-python benchmarks/speed/report.py
-python benchmarks/speed/report.py --out quick
+python -m benchmarks.speed.report
+python -m benchmarks.speed.report --out quick
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-from harness.plot import draw
-from harness.report_text import goals_table, results_markdown
-from harness.results import Row, argument_parser
-
 from nnunetv2_lightm.files import write_text
 
-GROUPS = ("scan", "networks", "memory", "tuned_malloc", "profile", "gpu_memory", "gpu_model")
+from .harness.plot import draw
+from .harness.report_text import goals_table, results_markdown
+from .harness.results import Row, argument_parser
+
+GROUPS = ("scan", "networks", "transient_memory", "tuned_malloc", "profile", "gpu_memory", "gpu_model")
 PLOT = "benchmark.png"
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = argument_parser(__doc__).parse_args(argv)
     groups = load(arguments.out)
     if not groups:
-        print(f"{arguments.out}: no result file; run `make bench`, or one of the scripts in {Path(__file__).parent}")
+        print(f"{arguments.out}: no result file; run `make bench`, or one of the modules in {Path(__file__).parent}")
         return 1
     rows = [Row.from_json(row) for group in groups for row in group["rows"]]
     draw(rows, arguments.out / PLOT)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def load(folder: Path) -> list[dict]:
-    """The result files of the folder, in their order."""
+    """The result files in a folder, in the order of ``GROUPS``."""
     files = [folder / f"{group}.json" for group in GROUPS]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 

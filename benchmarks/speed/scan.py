@@ -1,7 +1,7 @@
-"""The selective scan beside Mamba's reference loop, mamba.py's parallel scan, and the exps alone.
+"""The selective scan compared with Mamba's reference loop, mamba.py's parallel scan, and the exps alone.
 
-    python benchmarks/speed/scan.py
-    python benchmarks/speed/scan.py --quick --out quick
+    python -m benchmarks.speed.scan
+    python -m benchmarks.speed.scan --quick --out quick
 
 Writes scan.json. Batch 1, 64 channels, 16 states, 32768 tokens, float32; delta's bias and softplus and the skip D are
 included on every side.
@@ -14,16 +14,17 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from harness.checks import backend, scan_failure, scan_inputs
-from harness.models import on_threads, ours_name
-from harness.results import SHARE, Result, Row, argument_parser, parse
-from harness.scan_rivals import LOOP_NAME, ExpRate, channels_first, mamba_py_name, mamba_py_scan, reference_loop
 from torch import Tensor
 
 from nnunetv2_lightm.extras import install_command
 from nnunetv2_lightm.layers import Mamba1Block
 from nnunetv2_lightm.measure.timing import Spread, alternate
 from nnunetv2_lightm.ops import select_backend, selective_scan
+
+from .harness.checks import backend, scan_failure, scan_inputs
+from .harness.models import on_threads, ours_name
+from .harness.results import SHARE, Result, Row, argument_parser, parse
+from .harness.scan_rivals import LOOP_NAME, ExpRate, channels_first, mamba_py_name, mamba_py_scan, reference_loop
 
 LENGTH, QUICK_LENGTH, D_INNER, D_STATE = 32768, 512, 64, 16
 CHUNKED = "torch_chunked"
@@ -38,56 +39,60 @@ def main(argv: list[str] | None = None) -> int:
     length = QUICK_LENGTH if effort.quick else LENGTH
     inputs = scan_inputs(1, length, D_INNER, D_STATE, torch.float32)
     failure = scan_failure(select_backend("cpu"))
-    beside_rivals(result, inputs, failure)
+    against_rivals(result, inputs, failure)
     if failure is None:
-        beside_itself(result, inputs)
-        beside_pytorch(result, inputs)
+        against_itself(result, inputs)
+        against_pytorch(result, inputs)
     result.write(arguments.out)
     return 0
 
 
-def beside_rivals(result: Result, inputs: dict[str, Tensor], failure: str | None) -> None:
-    """The rows with goals; ``failure``: why our backend must not be timed."""
+def against_rivals(result: Result, inputs: dict[str, Tensor], failure: str | None) -> None:
+    """The rows with goals.
+
+    Args:
+        failure: Why our backend must not be timed; None: it may be.
+    """
     row = partial(Row, ours_name=ours_name(), threads=result.threads, not_measured=failure)
     work, mamba_py = f"scan forward, {shape(inputs)}", mamba_py_scan()
     ours = None if failure else forward(our_scan(), inputs)
     loop = forward(reference_loop, channels_first(inputs))
     rival = mamba_py and forward(mamba_py, inputs)
     times = alternate({"ours": ours, "loop": loop, "mamba.py": rival}, result.effort)
-    result.add(row("scan_forward_reference_loop", work, beside_name=LOOP_NAME).measured(times["ours"], times["loop"]))
-    empty = row("scan_forward_mamba_py", work, beside_name=mamba_py_name())
+    result.add(row("scan_forward_reference_loop", work, baseline_name=LOOP_NAME).measured(times["ours"], times["loop"]))
+    empty = row("scan_forward_mamba_py", work, baseline_name=mamba_py_name())
     result.add(empty.measured(times["ours"], times["mamba.py"], NO_MAMBA_PY))
 
     exps = ExpRate() if failure is None and select_backend("cpu") == "cpu_native" else None
     count = inputs["u"].numel() * D_STATE
     name = f"{count / 1e6:.1f} M exps alone ({exps.instruction_set if exps else 'compiled'}, level-1 cache)"
-    empty = row("scan_forward_exps", work, beside_name=name, kind=SHARE)
-    times = beside_exps(ours, exps, count, result) if exps else (None, None)
+    empty = row("scan_forward_exps", work, baseline_name=name, kind=SHARE)
+    times = against_exps(ours, exps, count, result) if exps else (None, None)
     result.add(empty.measured(*times, NO_KERNEL))
 
     ours = None if failure else forward_backward(our_scan(), inputs)
     rival = mamba_py and forward_backward(mamba_py, inputs)
     times = alternate({"ours": ours, "mamba.py": rival}, result.effort)
     work = f"scan forward + backward, {shape(inputs)}"
-    empty = row("scan_training_mamba_py", work, beside_name=mamba_py_name())
+    empty = row("scan_training_mamba_py", work, baseline_name=mamba_py_name())
     result.add(empty.measured(times["ours"], times["mamba.py"], NO_MAMBA_PY))
 
 
-def beside_exps(scan: Run, exps: ExpRate, count: int, result: Result) -> tuple[Spread, Spread]:
+def against_exps(scan: Run, exps: ExpRate, count: int, result: Result) -> tuple[Spread, Spread]:
     """Times of the scan, and of ``count`` exps shared among as many threads."""
-    found = []
-    times = alternate({"ours": scan, "exps": lambda: found.append(exps.seconds())}, result.effort)
-    # The first one of all is slow.
-    return times["ours"], Spread.of(found[1:]).scaled(count / result.threads)
+    seconds = []
+    times = alternate({"ours": scan, "exps": lambda: seconds.append(exps.seconds())}, result.effort)
+    # The first sample is slow.
+    return times["ours"], Spread.of(seconds[1:]).scaled(count / result.threads)
 
 
-def beside_itself(result: Result, inputs: dict[str, Tensor]) -> None:
+def against_itself(result: Result, inputs: dict[str, Tensor]) -> None:
     """One and two threads, bf16 inputs."""
     work, ours = f"scan forward, {shape(inputs)}", forward(our_scan(), inputs)
     for threads in sorted({1, 2} - {result.threads}):
         times = alternate({"few": on_threads(ours, threads), "all": ours}, result.effort)
-        beside = f"the same, threads: {result.threads}"
-        empty = Row(f"scan_forward_threads_{threads}", f"{work}, threads: {threads}", ours_name(), beside)
+        same = f"the same, threads: {result.threads}"
+        empty = Row(f"scan_forward_threads_{threads}", f"{work}, threads: {threads}", ours_name(), same)
         result.add(empty.measured(times["few"], times["all"]))
     # As under autocast: activations in bf16, parameters in float32.
     narrow = {key: t.bfloat16() if key in ("u", "delta", "B", "C") else t for key, t in inputs.items()}
@@ -96,8 +101,8 @@ def beside_itself(result: Result, inputs: dict[str, Tensor]) -> None:
     result.add(empty.measured(times["bf16"], times["float32"]))
 
 
-def beside_pytorch(result: Result, inputs: dict[str, Tensor]) -> None:
-    """The scan and the stock Mamba-1 block on the selected backend, beside our own backend in pure PyTorch."""
+def against_pytorch(result: Result, inputs: dict[str, Tensor]) -> None:
+    """The scan and the stock Mamba-1 block on the selected backend, compared with our own backend in pure PyTorch."""
     if select_backend("cpu") == CHUNKED:
         return
     torch.manual_seed(0)

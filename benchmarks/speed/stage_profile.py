@@ -1,11 +1,11 @@
-"""Where LightMUNet's time goes: stage by stage and operator by operator, beside what the machine can do at best.
+"""Where LightMUNet's time goes: stage by stage and operator by operator, next to this machine's peak rates.
 
-    python benchmarks/speed/stage_profile.py
-    python benchmarks/speed/stage_profile.py --quick --out quick
+    python -m benchmarks.speed.stage_profile
+    python -m benchmarks.speed.stage_profile --quick --out quick
 
-Writes profile.json. GFLOP counts the linear layers and convolutions, not the scan; its state updates (one for each
-token, channel and state, with an exp each) stand beside. GB counts the inputs and outputs of a stage once: what must
-move at least.
+Writes profile.json. GFLOP counts the linear layers and convolutions, not the scan; the scan's state updates (one for
+each token, channel and state, with an exp each) have a column of their own. GB counts the inputs and outputs of a stage
+once: the least that must be moved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from harness.models import (
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_lightm.measure.timing import Effort, Spread, alternate
+
+from .harness.models import (
     CONTIGUOUS,
     forward_pass,
     light_m_unet,
@@ -28,14 +33,10 @@ from harness.models import (
     training_step,
     update,
 )
-from harness.pairs import check, make_pair, patch_of
-from harness.peaks import measure_peaks
-from harness.results import Result, argument_parser, parse
-from harness.stages import Stage, StageClock, recording, stages_of, torch_operators
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from nnunetv2_lightm.measure.timing import Effort, Spread, alternate
+from .harness.pairs import check, make_pair, patch_of
+from .harness.peaks import measure_peaks
+from .harness.results import Result, argument_parser, parse
+from .harness.stages import Stage, StageClock, recording, stages_of, torch_operators
 
 SIZES = ("3d_64", "2d_512")
 RUNS, QUICK_RUNS = 9, 2
@@ -77,7 +78,7 @@ def whole_networks(size: str, effort: Effort, threads: int) -> list[dict]:
     return [
         whole_network(pair.row.ours_name, times["ours"], ours),
         whole_network(
-            pair.row.beside_name, times["nnU-Net"], gflop_by_torch(nnunet_unet(len(patch), CONTIGUOUS), patch)
+            pair.row.baseline_name, times["nnU-Net"], gflop_by_torch(nnunet_unet(len(patch), CONTIGUOUS), patch)
         ),
     ]
 

@@ -1,13 +1,13 @@
-"""Memory of LightMUNet's training step, from which `nnUNetv2_lightm plan` plans: counts, measures, fits coefficients.
+"""Memory of LightMUNet's training step, from which `nnUNetv2_lightm plan` plans: counts, measures and fits it.
 
-    python benchmarks/speed/training_memory.py
-    python benchmarks/speed/training_memory.py --quick --out quick
+    python -m benchmarks.speed.training_memory
+    python -m benchmarks.speed.training_memory --quick --out quick
 
-Writes training_memory.json and prints the coefficients for nnunetv2_lightm/planning/memory.py:
+Writes training_memory.json and prints the coefficients for nnunetv2_lightm/planning/memory_model.py:
 
 - on a GPU: saved bytes and peaks counted on fake tensors under autocast (harness/step_count.py), nothing measured;
-- with the compiled layers on a CPU: what autograd saves, counted; the peak RSS minus the RSS before, by `memory.py`,
-  which needs Linux.
+- with the compiled layers on a CPU: what autograd saves, counted; the peak RSS minus the RSS before, by
+  transient_memory.py, which needs Linux.
 
 Worst errors are relative to what was counted or measured.
 """
@@ -19,23 +19,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import memory
 import numpy as np
 import torch
-from harness.checks import backend
-from harness.models import CONTIGUOUS, OURS
-from harness.results import Result, argument_parser, parse
-from harness.step_count import count_saved, count_step
-from harness.step_memory import Case
 from scipy.optimize import differential_evolution
 
 from nnunetv2_lightm import LightMUNet
-from nnunetv2_lightm.measure.memory import not_measurable_reason
+from nnunetv2_lightm.measure.peak_rss import not_measurable_reason
 from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.recomputing import slabs
-from nnunetv2_lightm.planning.memory import StepMemory, voxels_at
+from nnunetv2_lightm.planning.memory_model import StepMemory, voxels_at
 
-# On the axes of a thin axis, of all others.
+from . import transient_memory
+from .harness.checks import backend
+from .harness.models import CONTIGUOUS, OURS
+from .harness.results import Result, argument_parser, parse
+from .harness.step_count import count_saved, count_step
+from .harness.training_step import Workload
+
+# Stride of a pooling along an axis that is halved, and along a thin one, which is not.
 HALVED, THIN = 2, 1
 # LightMUNet's channels at full resolution.
 FEATURES = 32
@@ -52,7 +53,7 @@ QUICK_PEAKS = (((16, 32, 32), 1), ((64, 64), 2), ((64, 64, 64), 2), ((96, 96, 96
 RSS_PATCHES = ((64, 64, 64), (96, 96, 96), (512, 512), (768, 768))
 QUICK_RSS_PATCHES = ((16, 16, 16), (32, 32, 32), (64, 64), (128, 128))
 MANY_CLASSES = 128
-# Of backward, slab (bytes), fixed_mib and what per_class is beyond the saved bytes, in the fit.
+# In the fit: of backward and slab in bytes, of fixed_mib, and of per_class beyond the saved bytes.
 BOUNDS = ((0, 3_000), (0, 10_000), (0, 500), (0, 100))
 MIB = 2**20
 
@@ -69,14 +70,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def gpu_model(result: Result) -> StepMemory:
-    """From fake tensors alone."""
+    """Coefficients on a GPU, from fake tensors alone."""
     saved = fit_saved(torch.float16, triton_gpu.NAME, result)
     saved = replace(saved, slab_voxels=slabs.SLAB_ELEMENTS // FEATURES)
-    cases = [
-        Case(patch, strides_of(len(patch)), batch) for patch, batch in (QUICK_PEAKS if result.effort.quick else PEAKS)
+    workloads = [
+        Workload(patch, strides_of(len(patch)), batch)
+        for patch, batch in (QUICK_PEAKS if result.effort.quick else PEAKS)
     ]
-    cases += [replace(case, classes=MANY_CLASSES) for case in (cases[1], cases[2])]
-    peaks = [Peak(case, count_step(case).peak, saved) for case in cases]
+    workloads += [replace(workload, classes=MANY_CLASSES) for workload in (workloads[1], workloads[2])]
+    peaks = [Peak(workload, count_step(workload).peak, saved) for workload in workloads]
     backward, slab, fixed_mib, loss = fit_peaks("peak of all allocations, counted, float16", peaks, result)
     # Weights and momentum are there before the step.
     fixed_mib += 2 * parameter_bytes() / MIB
@@ -91,11 +93,13 @@ def compiled_model(result: Result) -> StepMemory | None:
         return None
     saved = fit_saved(None, cpu_native.NAME, result)
     with backend(cpu_native.NAME):
-        repetitions = 1 if result.effort.quick else memory.REPETITIONS
+        repetitions = 1 if result.effort.quick else transient_memory.REPETITIONS
         peaks = []
         for patch in QUICK_RSS_PATCHES if result.effort.quick else RSS_PATCHES:
-            mib = [memory.measure_apart(OURS, "training", patch, CONTIGUOUS) for _ in range(repetitions)]
-            peaks.append(Peak(Case(patch, strides_of(len(patch))), statistics.median(mib) * MIB, saved))
+            mib = [
+                transient_memory.measure_in_new_process(OURS, "training", patch, CONTIGUOUS) for _ in range(repetitions)
+            ]
+            peaks.append(Peak(Workload(patch, strides_of(len(patch))), statistics.median(mib) * MIB, saved))
     backward, _, fixed_mib, _ = fit_peaks("peak RSS minus RSS before, compiled layers", peaks, result)
     # What the measured steps already had: weights and, with AdamW, two moments.
     return rounded(replace(saved, backward=backward, fixed_mib=fixed_mib + 3 * parameter_bytes() / MIB))
@@ -104,20 +108,20 @@ def compiled_model(result: Result) -> StepMemory | None:
 def fit_saved(autocast: torch.dtype | None, scan: str, result: Result) -> StepMemory:
     """What autograd saves, as bytes per voxel of each resolution and per voxel and class: linear, so a least-squares
     fit finds it."""
-    cases = [
-        Case(patch, strides_of(len(patch), thin), batch, classes)
+    workloads = [
+        Workload(patch, strides_of(len(patch), thin), batch, classes)
         for patch in SAVED_PATCHES
         for thin in ((), (1,), (2, 3), (1, 2, 3))
         for batch, classes in ((2, 3), (1, 64))
     ]
-    terms = [[1.0, *(case.batch * n for n in (*voxels(case), logits(case)))] for case in cases]
-    found = [count_saved(case, autocast, scan) for case in cases]
-    relative = np.array(terms) / np.array(found)[:, None]
-    solution = np.linalg.lstsq(relative, np.ones(len(found)), rcond=None)[0]
+    terms = [[1.0, *(workload.batch * n for n in (*voxels(workload), logits(workload)))] for workload in workloads]
+    counted = [count_saved(workload, autocast, scan) for workload in workloads]
+    relative = np.array(terms) / np.array(counted)[:, None]
+    solution = np.linalg.lstsq(relative, np.ones(len(counted)), rcond=None)[0]
     error = float(np.abs(relative @ solution - 1).max())
     _, *saved, per_class = map(float, solution)
     name = f"saved bytes, 2D and 3D, {scan}, autocast {autocast or 'off'}".replace("torch.", "")
-    print(f"  {name}: {len(cases)} cases, worst error {error:.2%}", flush=True)
+    print(f"  {name}: {len(workloads)} workloads, worst error {error:.2%}", flush=True)
     result.tables[name] = [
         *({"per voxel of resolution": f"1/{2**i}", "bytes": round(value, 1)} for i, value in enumerate(saved)),
         {"per voxel of resolution": "each, and class", "bytes": round(per_class, 1)},
@@ -127,23 +131,23 @@ def fit_saved(autocast: torch.dtype | None, scan: str, result: Result) -> StepMe
 
 
 def fit_peaks(name: str, peaks: Sequence[Peak], result: Result) -> tuple[float, float, float, float]:
-    """What is taken beyond the saved bytes: of `backward` and of `slab`, `fixed_mib`, bytes per class in the loss."""
+    """Memory beyond the saved bytes: `backward`, `slab`, `fixed_mib`, and bytes per class in the loss."""
     nothing = (0, 0)
-    varied = BOUNDS[3] if len({peak.case.classes for peak in peaks}) > 1 else nothing
+    varied = BOUNDS[3] if len({peak.workload.classes for peak in peaks}) > 1 else nothing
     in_slabs = BOUNDS[1] if peaks[0].saved.slab_voxels else nothing
 
     def errors(values: Sequence[float]) -> list[float]:
-        return [peak.estimate(*values) / peak.found - 1 for peak in peaks]
+        return [peak.estimate(*values) / peak.nbytes - 1 for peak in peaks]
 
     # The estimate is a maximum, so its errors are not smooth: a global search for the smallest worst error.
     bounds = (BOUNDS[0], in_slabs, BOUNDS[2], varied)
     fitted = differential_evolution(lambda values: max(map(abs, errors(values))), bounds, seed=0, tol=1e-8)
     result.tables[name] = [
         {
-            "patch": "x".join(map(str, peak.case.patch)),
-            "batch": peak.case.batch,
-            "classes": peak.case.classes,
-            "measured, MiB": round(peak.found / MIB, 1),
+            "patch": "x".join(map(str, peak.workload.patch)),
+            "batch": peak.workload.batch,
+            "classes": peak.workload.classes,
+            "measured, MiB": round(peak.nbytes / MIB, 1),
             "estimated, MiB": round(float(peak.estimate(*fitted.x)) / MIB, 1),
         }
         for peak in peaks
@@ -156,26 +160,32 @@ def fit_peaks(name: str, peaks: Sequence[Peak], result: Result) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Peak:
-    """A measured peak in bytes, beside what autograd saves there."""
+    """The peak of one training step, and the model of what autograd saves in it.
 
-    case: Case
-    found: float
+    Attributes:
+        workload: The step.
+        nbytes: Its peak, counted or measured.
+        saved: The coefficients fitted to the saved bytes.
+    """
+
+    workload: Workload
+    nbytes: float
     saved: StepMemory
 
     def estimate(self, backward: float, slab: float, fixed_mib: float, loss: float) -> float:
-        """Bytes, with what is taken beyond the saved ones."""
+        """Bytes of the peak, for coefficients of what comes on top of the saved bytes."""
         beyond = {"backward": backward, "slab": slab, "fixed_mib": fixed_mib}
         model = replace(self.saved, **beyond, per_class=self.saved.per_class + loss)
-        return model.gib(self.case.patch, self.case.strides, self.case.batch, self.case.classes) * 2**30
+        return model.gib(self.workload.patch, self.workload.strides, self.workload.batch, self.workload.classes) * 2**30
 
 
-def voxels(case: Case) -> list[int]:
-    return voxels_at(case.patch, case.strides)
+def voxels(workload: Workload) -> list[int]:
+    return voxels_at(workload.patch, workload.strides)
 
 
-def logits(case: Case) -> int:
+def logits(workload: Workload) -> int:
     """Voxels at which there are logits, times the classes."""
-    return case.classes * sum(voxels(case)[:-1])
+    return workload.classes * sum(voxels(workload)[:-1])
 
 
 def strides_of(dims: int, thin: tuple[int, ...] = ()) -> list[list[int]]:
@@ -189,7 +199,7 @@ def parameter_bytes() -> int:
 
 
 def rounded(model: StepMemory) -> StepMemory:
-    """To whole bytes and MiB: more digits would be noise."""
+    """Rounded to whole bytes and MiB: more digits would be noise."""
     return StepMemory(
         tuple(round(value) for value in model.saved),
         *(round(value) for value in (model.backward, model.slab, model.slab_voxels, model.per_class, model.fixed_mib)),

@@ -1,11 +1,11 @@
-"""LightMUNet beside nnU-Net's network as in networks.py, both under a malloc that keeps its memory, in huge pages.
+"""LightMUNet compared with nnU-Net's network as in networks.py, both under a malloc that keeps memory in huge pages.
 
-    python benchmarks/speed/tuned_malloc.py
-    python benchmarks/speed/tuned_malloc.py --quick --out quick
+    python -m benchmarks.speed.tuned_malloc
+    python -m benchmarks.speed.tuned_malloc --quick --out quick
 
-Writes tuned_malloc.json. By default glibc gives a large tensor's memory back as soon as it is freed and asks the kernel
-for it again, page by page: how much of a time is that, and does it favour one of them? The README names the variables
-for those who train on a CPU. Linux with glibc only. The script starts itself anew with them set.
+Writes tuned_malloc.json. By default glibc returns a large tensor's memory as soon as it is freed and then asks the
+kernel for it again, page by page: how much time does that cost, and does it favour one network? docs/guides/settings.md
+names the variables for training on a CPU. Linux with glibc only. The script restarts itself with the variables set.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import sys
 from dataclasses import replace
 
 import torch
-from harness.pairs import make_pair
-from harness.results import Result, argument_parser, parse
 
 from nnunetv2_lightm.measure.timing import alternate
 
-# Never mmap a single block, never give memory back, grow in steps of 64 MiB, ask for huge pages.
+from .harness.pairs import make_pair
+from .harness.results import Result, argument_parser, parse
+
+# Never mmap a single block, never return memory, grow in steps of 64 MiB, ask for huge pages.
 VARIABLES = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if any(os.environ.get(name) != value for name, value in VARIABLES.items()):
         sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **VARIABLES})
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **VARIABLES})
     result = Result("tuned_malloc", effort, torch.get_num_threads())
     for work, size in (("forward", "3d_64"), ("forward", "2d_512"), ("training", "3d_64"), ("training", "2d_512")):
         pair = make_pair(work, size, effort, result.threads)

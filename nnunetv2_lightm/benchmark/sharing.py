@@ -11,7 +11,8 @@ from ..escaping import escape_shell
 
 _USER = r"[^/\\\s'\":,;)]+"
 _HOMES = rf"/(?:home|Users)/{_USER}|/root|[A-Za-z]:\\Users\\{_USER}"
-_STUDY = re.compile(r"benchmarks/(?:\w+/)*\w+\.py")
+# A study of this repository, as it is started now and as earlier versions started it.
+_STUDY = re.compile(r"python (?:-m benchmarks(?:\.\w+)+|benchmarks/(?:\w+/)*\w+\.py)(?: |$)")
 
 
 def without_home(text: str) -> str:
@@ -34,9 +35,8 @@ def command_again(command: str) -> str | None:
         words = shlex.split(command)
     except ValueError:
         return None
-    ours = words[:2] == ["nnUNetv2_lightm", "benchmark"]
-    study = len(words) > 1 and words[0] == "python" and _STUDY.fullmatch(words[1])
-    return shared_command(words) if ours or study else None
+    ours = words[:2] == ["nnUNetv2_lightm", "benchmark"] or _STUDY.match(" ".join(words))
+    return shared_command(words) if ours else None
 
 
 def _word(word: str) -> str:

@@ -1,6 +1,6 @@
 """Seconds and transient memory of a trainer's forward pass and training step for one patch.
 
-Each is measured in a process and in nnU-Net folders of its own, which end with it: :mod:`.probe`.
+Each is measured in a process and in nnU-Net folders of its own, which end with it: :mod:`.measure_trainer`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str)
     with tempfile.TemporaryDirectory(prefix="nnunetv2_lightm_") as folder:
         environment = {**os.environ, **_folders(Path(folder), planned)}
         done = subprocess.run(
-            [sys.executable, "-m", f"{__package__}.probe", json.dumps(request)],
+            [sys.executable, "-m", f"{__package__}.measure_trainer", json.dumps(request)],
             capture_output=True,
             text=True,
             env=environment,

@@ -14,7 +14,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 
 from ..nnunet import NotFound, dataset_id, find_dataset, folder
 from . import PLANS_NAME
-from .memory import CPU_COMPILED, GPU
+from .memory_model import CPU_COMPILED, GPU
 from .planner import PlanningError, check_replaceable, nnUNetPlannerLightMUNet
 
 DATASET_JSON_KEYS = ("labels", "numTraining", "file_ending")

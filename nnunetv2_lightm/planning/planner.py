@@ -16,7 +16,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from ..files import Record, set_aside
 from . import PLANS_NAME, STOCK_PLANS_NAME
-from .memory import GPU, USABLE_SHARE
+from .memory_model import GPU, USABLE_SHARE
 from .patch import Patch, largest_patch
 
 MADE_BY = "nnunetv2_lightm plan"

@@ -1,11 +1,5 @@
-"""The benchmarks are scripts, not a package: their folders go where Python finds them."""
+"""A trainer without a data set, for the tests of the variants."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from ..trainers.conftest import make_trainer  # noqa: F401
-
-for folder in ("accuracy", "speed"):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / folder))

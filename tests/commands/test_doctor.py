@@ -10,7 +10,7 @@ import pytest
 
 from nnunetv2_lightm.autoload import boot, shim_directory
 from nnunetv2_lightm.commands.doctor import command as doctor
-from nnunetv2_lightm.commands.doctor import discovery, folders, libraries, probe, scan_backends
+from nnunetv2_lightm.commands.doctor import discovery, folders, fresh_process, libraries, scan_backends
 from nnunetv2_lightm.commands.doctor.finding import Finding, Status, note, ok
 from nnunetv2_lightm.ops.backends import native_library
 
@@ -36,8 +36,8 @@ def the_only(findings: list[Finding]) -> Finding:
 
 
 def probed(**steps: object) -> dict[str, object]:
-    """What the probe says of a healthy machine, with some steps replaced."""
-    healthy = {name: {"path": str(libraries._installed_path(name))} for name in probe.LIBRARIES}
+    """What the examination says of a healthy machine, with some steps replaced."""
+    healthy = {name: {"path": str(libraries._installed_path(name))} for name in fresh_process.LIBRARIES}
     return healthy | {"devices": ["cpu"]} | steps
 
 
@@ -70,7 +70,7 @@ class TestDiscovery:
     def test_rival_before_ours_wins(self, monkeypatch, tmp_path):
         rival = user_directory(tmp_path / "rival", RIVAL)
         put_before_ours(monkeypatch, rival)
-        finding = the_only(discovery.check_discovery(probe.examine()))
+        finding = the_only(discovery.check_discovery(fresh_process.examine()))
         assert finding.status is Status.FAIL
         assert f"another {TRAINER} wins: {rival}" in finding.message
         assert finding.remedy
@@ -82,7 +82,7 @@ class TestDiscovery:
         broken = user_directory(tmp_path / "broken", "this is no Python")
         monkeypatch.setenv(boot.EXT_TRAINER_VARIABLE, os.pathsep.join([missing, shim_directory(), rival, broken]))
         monkeypatch.setattr(boot, "announced", False)
-        found, *notes = discovery.check_discovery(probe.examine())
+        found, *notes = discovery.check_discovery(fresh_process.examine())
         assert found.status is Status.OK
         assert "as it was exported" in found.message
         assert [finding.status for finding in notes] == [Status.NOTE] * 3
@@ -100,7 +100,7 @@ class TestDiscovery:
 
     def test_kill_switch(self, monkeypatch):
         monkeypatch.setenv(boot.SWITCH_VARIABLE, "0")
-        finding = the_only(discovery.check_discovery(probe.examine()))
+        finding = the_only(discovery.check_discovery(fresh_process.examine()))
         assert finding.status is Status.FAIL
         assert "NNUNETV2_LIGHTM_AUTOLOAD=0 switches the autoload off" in finding.message
         assert finding.remedy == ("unset NNUNETV2_LIGHTM_AUTOLOAD",)
@@ -152,7 +152,7 @@ class TestLibraries:
         source = "raise RuntimeError('operator torchvision::nms does not exist')\n"
         (tmp_path / "torchvision" / "__init__.py").write_text(source)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        found = probe.examine()
+        found = fresh_process.examine()
         finding = the_only(libraries.check_torch(found))
         assert finding.status is Status.FAIL
         assert "does not match torch" in finding.message
@@ -186,7 +186,7 @@ class TestLibraries:
         (tmp_path / "timm").mkdir()
         (tmp_path / "timm" / "__init__.py").write_text("import os; os._exit(66)\n")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        found = probe.examine()
+        found = fresh_process.examine()
         assert "path" in found["torch"]
         finding = the_only(libraries.check_torch(found))
         assert finding.status is Status.FAIL
@@ -246,7 +246,7 @@ class TestBackends:
         monkeypatch.setattr(native_library, "LIBRARY", Path("absent.so"))
         # What has been found out in this process is asked anew.
         monkeypatch.setattr(native_library, "library_or_reason", native_library.library_or_reason.__wrapped__)
-        finding = scan_backends.check_backends({"backends": probe._outcome(probe._backends)})[0]
+        finding = scan_backends.check_backends({"backends": fresh_process._outcome(fresh_process._backends)})[0]
         assert finding.status is Status.NOTE
         assert "torch_chunked (taken); not cpu_native: " in finding.message
         assert "was not compiled at installation, which needs GCC or Clang (C++17): install one" in finding.message
@@ -258,6 +258,6 @@ class TestBackends:
 
     def test_backend_that_does_not_exist_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "warp_drive")
-        finding = the_only(scan_backends.check_backends({"backends": probe._outcome(probe._backends)}))
+        finding = the_only(scan_backends.check_backends({"backends": fresh_process._outcome(fresh_process._backends)}))
         assert finding.status is Status.FAIL
         assert "warp_drive" in finding.message

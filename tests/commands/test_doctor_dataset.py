@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nnunetv2_lightm.commands.doctor import command as doctor
-from nnunetv2_lightm.commands.doctor import probe
+from nnunetv2_lightm.commands.doctor import fresh_process
 from nnunetv2_lightm.commands.doctor.dataset import check_dataset
 from nnunetv2_lightm.commands.doctor.finding import Finding, Status
 
@@ -194,7 +194,7 @@ def test_a_corrupt_checkpoint_is_named(made):
 def test_the_command(made, monkeypatch, capsys):
     """Its findings count like all others; those on the machine are left out here, they take seconds."""
     monkeypatch.setattr(doctor, "IN_A_FRESH_PROCESS", ())
-    monkeypatch.setattr(probe, "examine", dict)
+    monkeypatch.setattr(fresh_process, "examine", dict)
     assert doctor.main(["--dataset", "801"]) == 0
     assert "2 cases, patch [8, 16, 16]" in capsys.readouterr().out
     (made.preprocessed / "nnUNetPlans.json").unlink()

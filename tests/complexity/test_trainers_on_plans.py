@@ -15,7 +15,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_lightm import cli
 from nnunetv2_lightm.commands.complexity import is_report
-from nnunetv2_lightm.complexity import measurement, probe
+from nnunetv2_lightm.complexity import measure_trainer, measurement
 from nnunetv2_lightm.complexity.errors import PlansError
 from nnunetv2_lightm.complexity.measurement import FORWARD, TRAINING, Measurement, measure
 from nnunetv2_lightm.complexity.plans import build_network, find_trainer, read_configuration
@@ -112,7 +112,7 @@ def apart(planned_dataset, tmp_path, monkeypatch):
             monkeypatch.setenv(variable, folder)
         return planned
 
-    monkeypatch.setattr(probe, "EFFORT", QUICK)
+    monkeypatch.setattr(measure_trainer, "EFFORT", QUICK)
     return enter
 
 
@@ -128,7 +128,7 @@ def apart(planned_dataset, tmp_path, monkeypatch):
 def test_measured(apart, planned_dataset, trainer, configuration, work):
     before = planned_dataset.files()
     apart(configuration)
-    found = probe.measure_here(trainer, "Dataset901_Small", configuration, "nnUNetPlans", work, "cpu")
+    found = measure_trainer.measure_here(trainer, "Dataset901_Small", configuration, "nnUNetPlans", work, "cpu")
     assert 0 < found.seconds.median < 60 and found.seconds.samples >= 2
     assert (found.transient_mib is None) == (found.not_measured is not None)
     assert found.setting.startswith("cpu, ")
@@ -150,7 +150,7 @@ def test_batch_is_what_the_trainer_takes(apart, planned_dataset, labels, more, c
     apart("2d")
     trainer = get_trainer_from_args("Dataset901_Small", "2d", 0, "nnUNetTrainer", device=torch.device("cpu"))
     trainer.initialize()
-    batch = probe.random_batch(trainer)
+    batch = measure_trainer.random_batch(trainer)
     assert batch["data"].shape == (1, 2, 16, 24)
     assert [tuple(target.shape) for target in batch["target"]] == [(1, channels, 16, 24), (1, channels, 8, 12)]
     assert torch.isfinite(torch.as_tensor(trainer.train_step(batch)["loss"]))

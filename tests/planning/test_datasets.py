@@ -9,7 +9,7 @@ import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
 from nnunetv2_lightm.planning.datasets import plan_dataset
-from nnunetv2_lightm.planning.memory import CPU_COMPILED, GPU
+from nnunetv2_lightm.planning.memory_model import CPU_COMPILED, GPU
 from nnunetv2_lightm.planning.planner import PlanningError
 
 DATA = ((1.0, 1.0, 1.0), (40, 48, 48))

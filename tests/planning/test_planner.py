@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.planning import PLANS_NAME
-from nnunetv2_lightm.planning.memory import GPU, USABLE_SHARE
+from nnunetv2_lightm.planning.memory_model import GPU, USABLE_SHARE
 from nnunetv2_lightm.planning.planner import DATA_KEYS, NETWORK, WIDTHS, PlanningError, nnUNetPlannerLightMUNet
 
 ISOTROPIC = ((1.0, 1.0, 1.0), (48, 60, 52))

@@ -15,12 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """As for `python -m release...` in the checkout."""
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
 @pytest.fixture
 def checkout(tmp_path):
     """A repository that is ready to release 1.2.0."""

@@ -1,4 +1,4 @@
-"""The check that a backend has to pass in this very run before it is timed: values and gradients of the reference."""
+"""The check a backend must pass before it is timed, in the same run: the values and gradients of the reference."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def scan_failure(name: str) -> str | None:
     weights = torch.randn(exact["u"].shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     expected = _values_and_gradients(lambda **a: selective_scan_reference(**a)[0], exact, weights)
     single = {key: tensor.float() for key, tensor in exact.items()}
-    found = _values_and_gradients(lambda **a: selective_scan(**a, backend=name), single, weights.float())
-    return _difference(found, expected, SCAN_TOLERANCE)
+    computed = _values_and_gradients(lambda **a: selective_scan(**a, backend=name), single, weights.float())
+    return _difference(computed, expected, SCAN_TOLERANCE)
 
 
 def network_failure(network: nn.Module, x: Tensor) -> str | None:
@@ -70,11 +70,11 @@ def network_failure(network: nn.Module, x: Tensor) -> str | None:
     network.eval()
     with backend(REFERENCE):
         expected = _network_values_and_gradients(network, x)
-    found = _network_values_and_gradients(network, x)
+    computed = _network_values_and_gradients(network, x)
     with torch.inference_mode():
-        found["output in inference mode"], expected["output in inference mode"] = network(x), expected["output"]
+        computed["output in inference mode"], expected["output in inference mode"] = network(x), expected["output"]
     network.train(was_training)
-    return _difference(found, expected, NETWORK_TOLERANCE)
+    return _difference(computed, expected, NETWORK_TOLERANCE)
 
 
 def _values_and_gradients(scan, inputs: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
@@ -92,10 +92,10 @@ def _network_values_and_gradients(network: nn.Module, x: Tensor) -> dict[str, Te
     return {"output": y.detach(), **{f"gradient of {name}": grad for name, grad in zip(names, grads)}}
 
 
-def _difference(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> str | None:
+def _difference(computed: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> str | None:
     for name, reference in expected.items():
-        error = (found[name].double() - reference.double()).abs().max() / reference.double().abs().max()
-        # Not `error > tolerance`, which NaN would pass.
+        error = (computed[name].double() - reference.double()).abs().max() / reference.double().abs().max()
+        # Not `error > tolerance`: NaN would pass.
         if not error <= tolerance:
             return f"reference check failed: {name} differs by {float(error):.1e} of its largest value"
     return None

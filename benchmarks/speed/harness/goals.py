@@ -1,4 +1,4 @@
-"""The goals: what each row of the table has to reach."""
+"""The goal of each row of the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Goal:
     Attributes:
         least: The ratio must not be below.
         most: The ratio must not be above.
-        aim: What is hoped for beyond the bound; only told.
+        aim: The target beyond the bound; printed, not checked.
     """
 
     least: float | None = None
@@ -35,7 +35,7 @@ class Goal:
         return text if self.aim is None else f"{text} (aim: {self.aim:g}x)"
 
 
-# By the row's name. Speed rows: the rival's time over ours. All others: ours over what it stands beside.
+# By the row's name. Speed rows: the baseline's time divided by ours. All others: ours divided by the baseline's.
 GOALS = {
     "scan_forward_reference_loop": Goal(least=300),
     "scan_forward_mamba_py": Goal(least=60),

@@ -1,4 +1,4 @@
-"""The steps of the check on a GPU; each returns what it has found as records for a table, or raises."""
+"""The steps of the check on a GPU; each returns records for a table, or raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nnunetv2_lightm.ops.depthwise import depthwise_op
 from .checks import scan_inputs
 from .machine import ROOT
 from .models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, make_optimizer, memory_format, update
-from .step_memory import Case, Step
+from .training_step import Step, Workload
 
 
 class SkippedStep(Exception):
@@ -85,7 +85,7 @@ def tests(setting: Setting) -> list[dict]:
 
 
 def long_scan(setting: Setting) -> list[dict]:
-    """A scan as long as at full resolution: finite, the same twice, its begin as in float64."""
+    """A scan as long as at full resolution: finite, reproducible, and equal to float64 at its start."""
     length = 5000 if setting.small else 2 * 128**3 // 2
     inputs = scan_inputs(2, length, 64, 16, torch.float32)
     inputs = {name: t.to(setting.device).requires_grad_() for name, t in inputs.items()}
@@ -134,7 +134,7 @@ def sanitizer(setting: Setting) -> list[dict]:
 
 
 def depthwise(setting: Setting) -> list[dict]:
-    """The depthwise convolution at full resolution, ours beside PyTorch's in both layouts."""
+    """The depthwise convolution at full resolution, ours compared with PyTorch's in both layouts."""
     size, channels = ((16,) * 3, 64) if setting.small else ((128,) * 3, 64)
     half = torch.float32 if setting.device == "cpu" else torch.float16
     x = torch.randn(2, *size, channels, device=setting.device, dtype=half, requires_grad=True)
@@ -213,7 +213,7 @@ class TrainingStep:
         levels = 4 if which == OURS else {2: 8, 3: 6}[len(patch)]
         strides = [(1,) * len(patch), *[(2,) * len(patch)] * (levels - 1)]
         torch.manual_seed(0)
-        step = Step(Case(patch, strides, batch, which=which))
+        step = Step(Workload(patch, strides, batch, which=which))
         format_ = memory_format(len(patch), layout)
         self.network = step.network.to(setting.device).to(memory_format=format_)
         self.run_network = torch.compile(self.network) if compiled else self.network

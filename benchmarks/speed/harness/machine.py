@@ -23,17 +23,17 @@ SPEED_VARIABLES = (
 
 
 def machine(*more_packages: str) -> dict[str, str]:
-    """Processor, memory, system, versions and commit; a package that is not installed is said to be absent."""
+    """Processor, memory, system, versions and commit; a missing package is listed as not installed."""
     return {**machine_without_commit(*more_packages), "commit": commit()}
 
 
 def commit() -> str:
-    """The checkout's commit, and whether files that are no results differ from it."""
-    found = _git("rev-parse", "--short", "HEAD")
-    if not found:
+    """The checkout's commit, and whether files other than results differ from it."""
+    revision = _git("rev-parse", "--short", "HEAD")
+    if not revision:
         return "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    return f"{found}, with uncommitted changes" if changed else found
+    return f"{revision}, with uncommitted changes" if changed else revision
 
 
 def _git(*arguments: str) -> str:

@@ -21,11 +21,11 @@ CHECK_PATCHES = {3: (16, 12, 10), 2: (40, 36)}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks at one work.
+    """Two networks at the same work.
 
     Attributes:
-        row: Without numbers; says why ours must not be timed, if it must not.
-        ours: One run of ours; None: it must not be timed.
+        row: The row without its numbers; with the reason, if ours must not be timed.
+        ours: One run of ours; None if it must not be timed.
         nnunet: One run of nnU-Net's network.
     """
 

@@ -49,9 +49,9 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
 
 
 def draw_networks(axes: Axes, rows: Sequence[Row]) -> None:
-    """A bar is ours over nnU-Net's, 1 is nnU-Net."""
+    """Each bar is ours divided by nnU-Net's; 1 is nnU-Net."""
     for y, row in enumerate(rows):
-        fraction = row.ours.median / row.beside.median
+        fraction = row.ours.median / row.baseline.median
         axes.barh(y, fraction, color=TIME_COLOR if row.kind == SPEED else MEMORY_COLOR, height=0.62)
         goal = GOALS[row.name]
         _goal_mark(axes, y, 1 / goal.bound if row.kind == SPEED else goal.bound)
@@ -61,13 +61,13 @@ def draw_networks(axes: Axes, rows: Sequence[Row]) -> None:
         _annotate(axes, y, f"{_amounts(row)}: {times}")
     axes.axvline(1, color="0.6", linewidth=1, zorder=0)
     axes.set_yticks(range(len(rows)), [_short(row.work) for row in rows])
-    axes.set_xlim(0, max(1.1, *(1.05 * row.ours.median / row.beside.median for row in rows)))
+    axes.set_xlim(0, max(1.1, *(1.05 * row.ours.median / row.baseline.median for row in rows)))
     axes.set_title("LightMUNet as a fraction of nnU-Net's PlainConvUNet (= 1), less is better", loc="left", fontsize=10)
     _tidy(axes)
 
 
 def draw_scans(axes: Axes, rows: Sequence[Row]) -> None:
-    """A bar is the rival's time over ours, on a logarithmic axis."""
+    """Each bar is the baseline's time divided by ours, on a logarithmic axis."""
     for y, row in enumerate(rows):
         axes.barh(y, row.ratio, color=TIME_COLOR, height=0.62)
         _goal_mark(axes, y, GOALS[row.name].bound)
@@ -81,7 +81,7 @@ def draw_scans(axes: Axes, rows: Sequence[Row]) -> None:
         "scan_training_mamba_py": "forward + backward, mamba.py",
     }
     axes.set_yticks(range(len(rows)), [labels[row.name] for row in rows])
-    axes.set_title("Selective scan: times faster than its rival, more is better", loc="left", fontsize=10)
+    axes.set_title("Selective scan: times faster than the baseline, more is better", loc="left", fontsize=10)
     _tidy(axes)
 
 
@@ -94,7 +94,7 @@ def _annotate(axes: Axes, y: float, text: str) -> None:
 
 
 def _amounts(row: Row) -> str:
-    return f"{_amount(row.ours.median, row.unit)} beside {_amount(row.beside.median, row.unit)}"
+    return f"{_amount(row.ours.median, row.unit)} vs. {_amount(row.baseline.median, row.unit)}"
 
 
 def _tidy(axes: Axes) -> None:

@@ -13,30 +13,36 @@ from .results import Row
 Group = dict  # a result file's content
 
 HOW_TO_READ = """\
-For time, the ratio is theirs over ours; for memory, for the growth of the cost and beside the exps it is ours over
-theirs. The networks run with batch 1, 1 channel, 3 classes, without deep supervision. A training step is forward,
-nnU-Net's loss, backward, clipping and optimizer. Memory is the peak RSS during the work minus the RSS before it."""
+For time, the ratio is theirs divided by ours; for memory, for the growth of the cost and against the exps alone it is
+ours divided by theirs. The networks run with batch 1, 1 channel, 3 classes, without deep supervision. A training step
+is forward, nnU-Net's loss, backward, clipping and optimizer. Memory is the peak RSS during the work minus the RSS
+before it."""
 
 PEAKS = """\
 This machine's peaks in the same run, float32: {matmul_gflops} GFLOP/s (large matrix product), {convolution_gflops}
 GFLOP/s (large 3x3x3 convolution), {copy_gbytes_per_s} GB/s (large copy, read and written). GFLOP counts the linear
-layers and convolutions alone; a scan's state update, one for each token, channel and state, needs an exp and some
-multiplications besides. GB is a stage's inputs and outputs, which have to move once at least."""
+layers and convolutions alone; on top of that a scan's state update, one for each token, channel and state, needs an exp
+and some multiplications. GB is a stage's inputs and outputs, each of which has to move at least once."""
 
 
 def results_markdown(groups: Sequence[Group], plot_name: str) -> str:
-    """All that was measured; ``plot_name``: the picture beside the file."""
+    """The whole of RESULTS.md.
+
+    Args:
+        groups: The result files, in order.
+        plot_name: The picture, in the same folder.
+    """
     rows = [Row.from_json(row) for group in groups for row in group["rows"]]
     quick = any(group["quick"] for group in groups)
     parts = [
         "# Benchmarks",
         "Written by `make bench`. Every figure is a median, with its quartiles in brackets; the candidates take turns.",
-        "**A quick run, only to see that the benchmark works: these are no results.**" if quick else "",
+        "**A quick run, only to check that the benchmark works: these are no results.**" if quick else "",
         provenance(groups),
         "## Goals",
         goals_table(rows),
         HOW_TO_READ,
-        f"![LightMUNet beside nnU-Net's network]({plot_name})",
+        f"![LightMUNet compared with nnU-Net's network]({plot_name})",
         "What ran on our side:",
         "\n".join(f"- {name}" for name in dict.fromkeys(row.ours_name for row in rows)),
         "## Without a goal",
@@ -47,7 +53,7 @@ def results_markdown(groups: Sequence[Group], plot_name: str) -> str:
 
 
 def provenance(groups: Sequence[Group]) -> str:
-    """Machine and versions, once for all groups that share them, and the variables that change the speed."""
+    """Machine and versions, once for all groups that share them, and the variables that affect speed."""
     shared: dict[str, list[str]] = {}
     for group in groups:
         facts = {**group["machine"], "PyTorch's threads": group["threads"]}
@@ -61,11 +67,11 @@ def provenance(groups: Sequence[Group]) -> str:
 
 
 def goals_table(rows: Sequence[Row]) -> str:
-    """Every goal, in the order of the list of goals, whether it was measured or not."""
-    found = {row.name: row for row in rows}
-    table = [["work", "beside", "ours", "theirs", "ratio", "goal", "met"]]
+    """Every goal in the order of ``GOALS``, measured or not."""
+    by_name = {row.name: row for row in rows}
+    table = [["work", "baseline", "ours", "theirs", "ratio", "goal", "met"]]
     for name, goal in GOALS.items():
-        row = found.get(name)
+        row = by_name.get(name)
         cells = [name, "", "not run", "", ""] if row is None else _cells(row)
         met = None if row is None else row.met
         table.append([*cells, str(goal), {True: "yes", False: "**no**", None: "-"}[met]])
@@ -73,13 +79,18 @@ def goals_table(rows: Sequence[Row]) -> str:
 
 
 def rows_table(rows: Sequence[Row]) -> str:
-    return format_markdown([["work", "beside", "ours", "theirs", "ratio"], *(_cells(row) for row in rows)])
+    return format_markdown([["work", "baseline", "ours", "theirs", "ratio"], *(_cells(row) for row in rows)])
 
 
 def _cells(row: Row) -> list[str]:
     if row.ratio is None:
-        return [row.work, row.beside_name, row.not_measured or "not measured", "", ""]
-    return [row.work, row.beside_name, *(spread_text(s, row.unit) for s in (row.ours, row.beside)), f"{row.ratio:.3g}x"]
+        return [row.work, row.baseline_name, row.not_measured or "not measured", "", ""]
+    return [
+        row.work,
+        row.baseline_name,
+        *(spread_text(s, row.unit) for s in (row.ours, row.baseline)),
+        f"{row.ratio:.3g}x",
+    ]
 
 
 def spread_text(spread: Spread, unit: str) -> str:

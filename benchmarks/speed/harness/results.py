@@ -1,4 +1,4 @@
-"""Rows and result files: one JSON file for each script, in benchmarks/results unless told otherwise."""
+"""Rows and result files: one JSON file for each module, in benchmarks/results by default."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ SPEED, SHARE = "speed", "share"
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside a rival (or beside ourselves in another setting).
+    """Ours compared with a baseline: a rival, or ourselves in another setting.
 
     Attributes:
-        name: Key of the goal, if there is one.
+        name: Key in ``GOALS``, if the row has a goal.
         work: What is done, on what.
         ours_name: What ran, with backend.
-        beside_name: What it stands beside, with version.
-        unit: Of the spreads: "s" or "MiB".
-        kind: "speed": the ratio is theirs over ours, higher is better. "share": ours over theirs, lower is better.
-        ours: Not measured: None, and ``not_measured`` says why.
-        beside: The rival's.
+        baseline_name: What it is compared with, and its version.
+        unit: Unit of the spreads, "s" or "MiB".
+        kind: "speed": the ratio is the baseline divided by ours, higher is better. "share": ours divided by the
+            baseline, lower is better.
+        ours: What was measured; None if nothing was, for the reason in ``not_measured``.
+        baseline: The same for the baseline.
         threads: PyTorch's.
         not_measured: Why there are no numbers.
     """
@@ -40,26 +41,26 @@ class Row:
     name: str
     work: str
     ours_name: str
-    beside_name: str
+    baseline_name: str
     unit: str = "s"
     kind: str = SPEED
     ours: Spread | None = None
-    beside: Spread | None = None
+    baseline: Spread | None = None
     threads: int = 0
     not_measured: str | None = None
 
-    def measured(self, ours: Spread | None, beside: Spread | None, missing: str | None = None) -> Row:
+    def measured(self, ours: Spread | None, baseline: Spread | None, missing: str | None = None) -> Row:
         """The row with its numbers, or with the reason why it has none."""
-        reason = self.not_measured or (missing if ours is None or beside is None else None)
-        return replace(self, ours=ours, beside=beside, not_measured=reason)
+        reason = self.not_measured or (missing if ours is None or baseline is None else None)
+        return replace(self, ours=ours, baseline=baseline, not_measured=reason)
 
     @property
     def ratio(self) -> float | None:
-        if self.ours is None or self.beside is None:
+        if self.ours is None or self.baseline is None:
             return None
         if self.kind == SPEED:
-            return self.beside.median / self.ours.median
-        return self.ours.median / self.beside.median
+            return self.baseline.median / self.ours.median
+        return self.ours.median / self.baseline.median
 
     @property
     def met(self) -> bool | None:
@@ -73,14 +74,24 @@ class Row:
 
     @classmethod
     def from_json(cls, data: dict) -> Row:
-        spreads = {key: Spread(**data[key]) if data[key] else None for key in ("ours", "beside")}
+        spreads = {key: Spread(**data[key]) if data[key] else None for key in ("ours", "baseline")}
         known = {key: data[key] for key in cls.__dataclass_fields__ if key not in spreads}
         return cls(**known, **spreads)
 
 
 @dataclass
 class Result:
-    """What a script has found; ``tables`` are further tables by title, each a list of records."""
+    """The results of one module.
+
+    Attributes:
+        group: The module's name, and the file's.
+        effort: How long it measured.
+        threads: PyTorch's.
+        rows: Comparisons with a baseline.
+        tables: Further tables by title, each a list of records.
+        facts: Further entries of the file.
+        started: Seconds since the epoch.
+    """
 
     group: str
     effort: Effort
@@ -102,7 +113,7 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         data = {
             "group": self.group,
-            "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+            "command": f"python -m benchmarks.speed.{Path(sys.argv[0]).stem}",
             "quick": self.effort.quick,
             "date": time.strftime("%Y-%m-%d", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started),
@@ -120,15 +131,15 @@ class Result:
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """The options that every script has."""
+    """The options that all modules share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny problems, only to see that it works; needs --out")
+    parser.add_argument("--quick", action="store_true", help="tiny problems, only to check that it works; needs --out")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, Effort]:
-    """Arguments and effort; refuses to write a quick run's numbers over the real ones."""
+    """Arguments and effort. A quick run must not overwrite the real results: it needs another folder."""
     arguments = parser.parse_args(argv)
     if arguments.quick and arguments.out.resolve() == RESULTS:
         parser.error("--quick gives no real numbers: name another folder for them with --out")

@@ -1,4 +1,4 @@
-"""What the selective scan is timed beside: Mamba's reference loop, mamba.py's parallel scan, the exps alone."""
+"""What the selective scan is compared with: Mamba's reference loop, mamba.py's parallel scan, the exps alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BATCHES, CALLS = 20, 200
 
 
 def reference_loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
-    """The selective scan as Mamba's own reference (``selective_scan_ref``) goes about it: discretise all tokens at
-    once with einsum, then one token after the other.
+    """The selective scan as Mamba's own reference (``selective_scan_ref``) computes it: discretise all tokens at
+    once with einsum, then go through them one by one.
 
     u, delta: (batch, d_inner, length); A: (d_inner, d_state); B, C: (batch, d_state, length);
     D, delta_bias: (d_inner,).
@@ -69,9 +69,9 @@ def mamba_py_scan() -> Callable[..., Tensor] | None:
 class ExpRate:
     """Seconds for one vectorised exp (2^x, on arrays in the level-1 cache) on one thread of this processor.
 
-    The kernels are the compiled library's own; of its instruction sets the one with the fastest exp counts, whichever
-    the scan runs on. As it is a rate that the machine can reach, the fastest of several short batches of calls counts;
-    that of empty calls is taken off, so that what Python adds to a call does not count.
+    The kernels are the compiled library's own; the instruction set with the fastest exp counts, whichever the scan
+    runs on. This is a rate that the machine can reach, so the fastest of several short batches of calls counts, minus
+    that of empty calls, which is what Python adds to a call.
 
     Attributes:
         instruction_set: Name of the one with the fastest exp.

@@ -1,4 +1,4 @@
-"""The stages of LightMUNet: how long each takes, and how much it computes and moves at least."""
+"""The stages of LightMUNet: how long each takes, how much it computes, and how much it must move at least."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stage:
     """A part of the network that runs as a whole.
 
     Attributes:
-        name: In the table.
+        name: Its name in the table.
         module: The part.
         spatial: The size at which its layers work.
     """
@@ -30,7 +30,7 @@ class Stage:
 
     @property
     def gflop(self) -> float:
-        """Of the linear layers and convolutions of a forward pass, two for a multiplication with its addition.
+        """Operations of the linear layers and convolutions in a forward pass; a multiply-add counts as two.
 
         The kernels are pointwise or depthwise, at stride 1: each weight is used once for each voxel.
         """
@@ -137,7 +137,7 @@ def torch_operators(run: Callable[[], object], most: int = 12) -> list[dict]:
 
 
 def operator_name(key: str) -> str:
-    """The profiler's name, but for GeneratedBackwardFor_<library>_<name>_default: what it calls a custom operator's
-    forward pass when a backward pass will follow."""
-    found = re.fullmatch(r"GeneratedBackwardFor_(.+)_default", key)
-    return f"{found[1]} (forward, with what the backward pass needs)" if found else key
+    """The profiler's name, except for GeneratedBackwardFor_<library>_<name>_default, its name for the forward pass of a
+    custom operator that a backward pass will follow."""
+    custom = re.fullmatch(r"GeneratedBackwardFor_(.+)_default", key)
+    return f"{custom[1]} (forward, with what the backward pass needs)" if custom else key

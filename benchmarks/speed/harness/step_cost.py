@@ -3,7 +3,7 @@
 The step runs on fake tensors as in :mod:`.step_count`; each operator counts as one kernel that reads its inputs and
 writes its outputs once. A kernel takes as long as the slowest of: its bytes at the card's copy rate, its products at
 the rate of the tensor cores, its other arithmetic at that of float32, its exponentials at that of the special-function
-units. A prediction and no measurement: kernels reach their bound at best, and nothing is said of the caches.
+units. A prediction, not a measurement: kernels reach their bound at best, and caches are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.ops.backends import triton_gpu
 
 from .step_count import Operators, as_on_a_gpu, id_of
-from .step_memory import Case, Step
+from .training_step import Step, Workload
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Card:
     """A GPU, by its data sheet.
 
     Attributes:
-        name: In the tables.
-        copy_gbytes: GB/s, read and written, of a large copy: nine tenths of the memory's rate.
-        half_tflops: TFLOP/s of float16 products that large convolutions and products reach: half of the peak.
-        float_tflops: TFLOP/s of float32 outside the tensor cores.
-        exponentials: 1e12 a second: 16 for each multiprocessor and cycle.
+        name: Its name in the tables.
+        copy_gbytes: Rate of a large copy, read and written, in GB/s: nine tenths of the memory's rate.
+        half_tflops: Rate of large float16 convolutions and products, in TFLOP/s: half of the peak.
+        float_tflops: Rate of float32 outside the tensor cores, in TFLOP/s.
+        exponentials: Exponentials per second, in 1e12: 16 per multiprocessor and cycle.
     """
 
     name: str
@@ -52,7 +52,7 @@ CARDS = {
     "A100": Card("A100, 40 GB", 1400, 156, 19.5, 2.4),
     "H100": Card("H100 SXM", 3015, 495, 66.9, 4.2),
 }
-# Of the host for each kernel, in eager mode.
+# Time of the host per kernel launch in eager mode, in microseconds.
 LAUNCH_US = 6.0
 # Products that PyTorch's counter of FLOP meets only in pieces; inside our operators they are whole.
 UNREGISTERED_PRODUCTS = ("linear", "matmul")
@@ -62,7 +62,7 @@ FREE = ("empty", "detach", "alias", "_reshape_alias")
 
 @dataclass
 class Cost:
-    """Of all calls of a kernel."""
+    """The cost of all calls of a kernel."""
 
     bytes: float = 0
     product_flop: float = 0
@@ -85,7 +85,7 @@ class Cost:
         return 1e3 * max(seconds)
 
     def bound(self, card: Card) -> str:
-        """What the prediction rests on."""
+        """The resource that limits the prediction."""
         single = {
             "bytes": "memory",
             "product_flop": "tensor cores",
@@ -100,7 +100,7 @@ class Costs(Operators):
     """Adds up the cost of each kernel.
 
     Attributes:
-        by_kernel: By its name.
+        by_kernel: The sums, by the kernel's name.
     """
 
     def __init__(self) -> None:
@@ -166,15 +166,15 @@ class Costs(Operators):
 
 
 def size_of(tensor: Tensor) -> int:
-    """Bytes that are really there: an expanded tensor has fewer than elements."""
+    """Bytes in memory: an expanded tensor has fewer than its elements suggest."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
-def cost_of_step(case: Case, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
-    """By kernel."""
+def cost_of_step(workload: Workload, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
+    """The cost of a training step, by kernel."""
     costs = Costs()
     with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched):
-        step = Step(case)
+        step = Step(workload)
         step.run(autocast)
         costs.by_kernel.clear()
         with costs:

@@ -1,7 +1,7 @@
 """Bytes of a training step on a GPU, counted without one: what autograd saves, and the peak of all that is allocated.
 
-The step runs on PyTorch's fake tensors: shapes, dtypes and lifetimes are those of a GPU under autocast, there are no
-numbers and there is no memory. Our operators run as they are, on the backend of a GPU, down to what they allocate
+The step runs on PyTorch's fake tensors: shapes, dtypes and lifetimes are those of a GPU under autocast, without numbers
+and without memory. Our operators run as they are, on the backend of a GPU, down to what they allocate
 inside; their Triton kernels, which allocate nothing, are left out. Not seen: work space inside cuDNN and cuBLAS, the
 allocator's gaps, and CUDA itself.
 """
@@ -33,7 +33,7 @@ from nnunetv2_lightm.ops.upsample import upsample_backward_op, upsample_op
 
 from .checks import backend
 from .models import update
-from .step_memory import Case, Step
+from .training_step import Step, Workload
 
 # Operators that fake tensors would pass over in one step.
 OURS = (
@@ -44,11 +44,11 @@ OURS = (
 
 @dataclass(frozen=True)
 class StepBytes:
-    """What a training step takes beyond weights and optimizer state.
+    """The memory of a training step on top of weights and optimizer state.
 
     Attributes:
         saved: Bytes that autograd keeps at the end of the forward pass, without parameters.
-        saved_by_voxels: The same by the voxels (of the batch) of the resolution that they belong to.
+        saved_by_voxels: The same by resolution, named by its number of voxels in the batch.
         peak: Largest number of bytes allocated at a time, gradients of the weights included.
         peak_at: The operator that allocated last then.
         weights: Bytes of the parameters.
@@ -61,34 +61,36 @@ class StepBytes:
     weights: int
 
 
-def count_step(case: Case, autocast: torch.dtype | None = torch.float16, scan: str = triton_gpu.NAME) -> StepBytes:
+def count_step(
+    workload: Workload, autocast: torch.dtype | None = torch.float16, scan: str = triton_gpu.NAME
+) -> StepBytes:
     """Count a training step.
 
     Args:
-        case: What is trained on what.
+        workload: Network, patch and batch.
         autocast: The dtype of CUDA's autocast; None: off.
         scan: The backend of a GPU; or "cpu_native", whose layers are counted from outside.
     """
     with FakeTensorMode(), cuda_rules(), as_on_a_gpu(scan):
-        step = Step(case)
-        # It makes the momentum in the first step; that is no part of a later one.
+        step = Step(workload)
+        # The first step creates the momentum, later ones do not.
         step.run(autocast)
         step.optimizer.zero_grad(set_to_none=True)
         with Allocations(inside_ours=scan != cpu_native.NAME) as allocations:
-            loss, saved = _forward(step, case, autocast)
+            loss, saved = _forward(step, workload, autocast)
             loss.backward()
             update(step.network, step.optimizer)
         weights = sum(p.nbytes for p in step.network.parameters())
         return StepBytes(sum(saved.values()), saved, allocations.peak, allocations.peak_at, weights)
 
 
-def count_saved(case: Case, autocast: torch.dtype | None = torch.float16, scan: str = triton_gpu.NAME) -> int:
+def count_saved(workload: Workload, autocast: torch.dtype | None = torch.float16, scan: str = triton_gpu.NAME) -> int:
     """``saved`` of :func:`count_step` alone, in a fraction of the time."""
     with FakeTensorMode(), cuda_rules(), as_on_a_gpu(scan):
-        return sum(_forward(Step(case), case, autocast)[1].values())
+        return sum(_forward(Step(workload), workload, autocast)[1].values())
 
 
-def _forward(step: Step, case: Case, autocast: torch.dtype | None) -> tuple[Tensor, dict[int, int]]:
+def _forward(step: Step, workload: Workload, autocast: torch.dtype | None) -> tuple[Tensor, dict[int, int]]:
     """The loss, and the bytes that autograd keeps for it by the voxels that they belong to."""
     parameters = {id_of(p) for p in step.network.parameters()}
     saved: dict[int, Tensor] = {}
@@ -102,13 +104,13 @@ def _forward(step: Step, case: Case, autocast: torch.dtype | None) -> tuple[Tens
         loss = step.forward(autocast)
     by_voxels: dict[int, int] = {}
     for tensor in saved.values():
-        voxels = case.batch * voxels_of(tensor, case.levels)
+        voxels = workload.batch * voxels_of(tensor, workload.levels)
         by_voxels[voxels] = by_voxels.get(voxels, 0) + tensor.untyped_storage().nbytes()
     return loss, by_voxels
 
 
 def leave_out(*arguments: object, **named: object) -> None:
-    """In the place of a launch."""
+    """Replaces a launch."""
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def as_on_a_gpu(scan: str, launch: Callable[..., None] = leave_out) -> Iterator[
 
 
 def id_of(tensor: Tensor) -> int:
-    """Of the memory of a tensor."""
+    """Identifies the memory behind a tensor."""
     return tensor.untyped_storage()._cdata
 
 
@@ -141,7 +143,7 @@ def voxels_of(tensor: Tensor, levels: Sequence[Sequence[int]]) -> int:
 
 
 class Operators(TorchDispatchMode):
-    """Sees every operator that runs, with its result; ours as what they consist of, if it looks inside.
+    """Sees every operator that runs, with its result; optionally ours as the operators they consist of.
 
     Args:
         inside_ours: Look inside our own operators.
@@ -170,8 +172,8 @@ class Allocations(Operators):
     """Follows the storages that operators make, from their first tensor to their last.
 
     Attributes:
-        peak: Bytes.
-        peak_at: The operator.
+        peak: The most bytes at a time.
+        peak_at: The operator that allocated last at the peak.
     """
 
     def __init__(self, inside_ours: bool) -> None:

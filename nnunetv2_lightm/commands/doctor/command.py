@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from ...autoload import shim_directory
-from . import dataset, discovery, folders, libraries, machine, package, probe, scan_backends
+from . import dataset, discovery, folders, fresh_process, libraries, machine, package, scan_backends
 from .finding import Finding, Status
 from .render import as_json, as_text
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 def examine() -> list[Finding]:
     """All findings, in the order of the screen."""
-    found = probe.examine()
+    found = fresh_process.examine()
     return [finding for check in IN_A_FRESH_PROCESS for finding in check(found)] + [
         finding for check in HERE for finding in check()
     ]

@@ -9,7 +9,7 @@ from ...autoload import boot, shim_directory
 from ...autoload.boot import switched_off
 from ...installation import reinstall_command
 from .finding import Finding, fail, note, ok, set_variable, unset_variable
-from .probe import TRAINER
+from .fresh_process import TRAINER
 
 SUBJECT = "trainers"
 PACKAGE = "nnunetv2_lightm"

@@ -239,6 +239,7 @@ def test_a_command_that_is_none_of_ours_is_not_to_be_pasted(hostile):
         "nnUNetv2_lightm benchmark -d $(touch x) `touch y`",
         "nnUNetv2_lightm benchmark -o 'a b' --title 'it'\\''s'",
         "nnUNetv2_lightm benchmark -d 4 | sh > x & y",
+        "python -m benchmarks.accuracy.study FOLDER --only chest_seconds",
         "python benchmarks/study.py FOLDER --only chest_seconds",
     ],
 )
@@ -253,7 +254,8 @@ def test_each_word_of_a_command_is_quoted_anew(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["curl evil | sh", "", "nnUNetv2_lightm 'benchmark", "python -c x", "python benchmarks/../x.py"]
+    "command",
+    ["curl evil | sh", "", "nnUNetv2_lightm 'benchmark", "python -c x", "python benchmarks/../x.py", "python -m x"],
 )
 def test_another_command_is_none(command):
     assert command_again(command) is None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import rule
-from comparisons import RULE
+
+from benchmarks.accuracy import rule
+from benchmarks.accuracy.comparisons import RULE
 
 from ...benchmark.make_results import make_results, make_run
 

@@ -6,9 +6,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import search
-import study
 
+from benchmarks.accuracy import search, study
 from nnunetv2_lightm.optim import JORDAN, THREE_STEPS
 
 

@@ -6,10 +6,9 @@ import os
 from dataclasses import replace
 from types import SimpleNamespace
 
-import comparisons
 import pytest
-import study
 
+from benchmarks.accuracy import comparisons, study
 from nnunetv2_lightm.benchmark.costs import load_calibration, missing_turns
 from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import load_results, write_results
@@ -154,7 +153,7 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
     assert pictured.predictions.is_relative_to(published)
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Not pictured: the licence of the Shenzhen masks" in text
-    assert "benchmarks/accuracy/study.py FOLDER --only chest_seconds" in text
+    assert "-m benchmarks.accuracy.study FOLDER --only chest_seconds" in text
 
     # Published once more on another machine, which has another run: the first one stays.
     other = tmp_path / "other"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import comparisons
 import pytest
-import study
 
+from benchmarks.accuracy import comparisons, study
 from nnunetv2_lightm.benchmark.report.contenders import find_methods
 from nnunetv2_lightm.benchmark.report.markdown import percent
 from nnunetv2_lightm.benchmark.report.significance import compare_with

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from study_results import DifferentComparisons, combine
+
+from benchmarks.accuracy.study_results import DifferentComparisons, combine
 
 from ...benchmark.make_results import TRAINERS, make_results, make_run
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-import comparisons
 import pytest
-import study
 import torch
+
+from benchmarks.accuracy import comparisons, study
 
 VARIANTS = [name.removeprefix("nnUNetTrainerLightMUNet") for name in comparisons.VARIANTS]
 STEM = 32  # features of the stem

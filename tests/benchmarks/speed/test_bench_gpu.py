@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-import gpu
 import pytest
-from harness import gpu_steps
-from harness.gpu_steps import STEPS, Setting
+
+from benchmarks.speed import gpu
+from benchmarks.speed.harness import gpu_steps
+from benchmarks.speed.harness.gpu_steps import STEPS, Setting
 
 pytestmark = pytest.mark.slow
 SMALL = Setting("cpu", small=True)

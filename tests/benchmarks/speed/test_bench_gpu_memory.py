@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 
-import gpu_memory
 import pytest
 import torch
-from gpu_memory import case_of
-from harness.checks import backend
-from harness.models import NNUNET, OURS
-from harness.step_count import count_saved, count_step
-from harness.step_memory import allocated_peak
 
+from benchmarks.speed import gpu_memory
+from benchmarks.speed.gpu_memory import workload_of
+from benchmarks.speed.harness.checks import backend
+from benchmarks.speed.harness.models import NNUNET, OURS
+from benchmarks.speed.harness.step_count import count_saved, count_step
+from benchmarks.speed.harness.training_step import allocated_peak
 from nnunetv2_lightm.ops.backends.recomputing import slabs
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, needs_triton]
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_goals_at_nnunets_usual_plan(dtype):
     """128x128x128, batch 2: saved bytes at most 0.4 of nnU-Net's, the peak at most 0.6."""
-    ours, theirs = (count_step(case_of(which, (128, 128, 128), 2), dtype) for which in (OURS, NNUNET))
+    ours, theirs = (count_step(workload_of(which, (128, 128, 128), 2), dtype) for which in (OURS, NNUNET))
     assert ours.saved <= 0.4 * theirs.saved
     assert ours.peak <= 0.6 * theirs.peak
     assert sum(ours.saved_by_voxels.values()) == ours.saved and len(ours.saved_by_voxels) == 4
@@ -33,17 +33,17 @@ def test_goals_at_nnunets_usual_plan(dtype):
 @pytest.mark.parametrize("which", [OURS, NNUNET])
 def test_the_peak_is_the_allocators(which, monkeypatch):
     """On a CPU, where the allocator can be watched; PyTorch's CPU kernels take some work space besides."""
-    case = case_of(which, (64, 64), 2) if which == OURS else case_of(which, (256, 256), 1)
+    workload = workload_of(which, (64, 64), 2) if which == OURS else workload_of(which, (256, 256), 1)
     monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 1 << 16)
     with backend("torch_chunked"):
-        measured = allocated_peak(case, None)
-    counted = count_step(case, None, "torch_chunked").peak
+        measured = allocated_peak(workload, None)
+    counted = count_step(workload, None, "torch_chunked").peak
     assert counted <= measured <= 1.15 * counted + 2**20
 
 
 def test_saved_bytes_alone_are_those_of_the_step():
-    case = case_of(OURS, (32, 32, 32), 1)
-    assert count_saved(case) == count_step(case).saved
+    workload = workload_of(OURS, (32, 32, 32), 1)
+    assert count_saved(workload) == count_step(workload).saved
 
 
 def test_a_quick_run_writes_its_tables(tmp_path, monkeypatch):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import report
-from harness.goals import GOALS
-from harness.plot import draw
-from harness.report_text import goals_table, number, records_table, results_markdown, spread_text
-from harness.results import SHARE, SPEED, Row
 
+from benchmarks.speed import report
+from benchmarks.speed.harness.goals import GOALS
+from benchmarks.speed.harness.plot import draw
+from benchmarks.speed.harness.report_text import goals_table, number, records_table, results_markdown, spread_text
+from benchmarks.speed.harness.results import SHARE, SPEED, Row
 from nnunetv2_lightm.measure.timing import Spread
 
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 import torch
-from harness import checks
-from harness.checks import backend, network_failure, scan_failure, scan_inputs
-from harness.models import light_m_unet, sample
-from harness.scan_rivals import ExpRate, channels_first, mamba_py_scan, reference_loop
 
+from benchmarks.speed.harness import checks
+from benchmarks.speed.harness.checks import backend, network_failure, scan_failure, scan_inputs
+from benchmarks.speed.harness.models import light_m_unet, sample
+from benchmarks.speed.harness.scan_rivals import ExpRate, channels_first, mamba_py_scan, reference_loop
 from nnunetv2_lightm.ops import selective_scan, selective_scan_reference
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, cpu_native, native_library
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import machine
-from harness.goals import GOALS, Goal
-from harness.results import RESULTS, SHARE, SPEED, Result, Row, argument_parser, parse
 
+from benchmarks.speed.harness import machine
+from benchmarks.speed.harness.goals import GOALS, Goal
+from benchmarks.speed.harness.results import RESULTS, SHARE, SPEED, Result, Row, argument_parser, parse
 from nnunetv2_lightm.measure.timing import QUICK, Spread
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_measured_has_a_reason_and_no_verdict():
 
 
 def test_rows_survive_the_result_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("harness.results.machine", lambda *packages: dict.fromkeys(packages, "1.0"))
+    monkeypatch.setattr("benchmarks.speed.harness.results.machine", lambda *packages: dict.fromkeys(packages, "1.0"))
     result = Result("scan", QUICK, threads=2, facts={"peaks": {}})
     rows = [row().measured(spread(2.0), spread(8.0)), row("other", not_measured="no compiler")]
     for one in rows:

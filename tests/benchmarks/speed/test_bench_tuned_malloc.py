@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-import report
-import tuned_malloc
-from harness.results import RESULTS, Row
+
+from benchmarks.speed import report, tuned_malloc
+from benchmarks.speed.harness.results import RESULTS, Row
 
 SETTINGS = (Path(__file__).resolve().parents[3] / "docs" / "guides" / "settings.md").read_text(encoding="utf-8")
 
@@ -28,7 +28,7 @@ def test_settings_page_names_the_variables():
 def test_settings_page_has_the_measured_figures(published):
     default, tuned = published["training_3d_64"], published["training_3d_64_tuned"]
     ours, our_default = tuned.ours.median, default.ours.median
-    theirs, their_default = tuned.beside.median, default.beside.median
+    theirs, their_default = tuned.baseline.median, default.baseline.median
     said = (
         f"A training step of LightMUNet at 64x64x64 takes {ours / our_default:.2f} of its time then, one of nnU-Net's "
         f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms after {1000 * our_default:.0f}, "

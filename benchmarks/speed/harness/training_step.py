@@ -1,4 +1,4 @@
-"""A training step as nnU-Net's trainer takes it, with deep supervision, and the allocator's peak in it, measured."""
+"""A training step as in nnU-Net's trainer, with deep supervision, and its measured peak in the allocator."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Strides = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A training step's patch and network.
+class Workload:
+    """What a training step works on.
 
     Attributes:
         patch: Spatial size.
-        strides: One for each resolution of the network.
-        batch: Samples.
+        strides: The stride of each resolution of the network.
+        batch: Number of samples.
         classes: Channels of the logits.
-        which: OURS or NNUNET, whose strides are 2 after the first.
+        which: OURS, or NNUNET, whose strides are 2 after the first resolution.
     """
 
     patch: tuple[int, ...]
@@ -49,16 +49,16 @@ class Case:
 class Step:
     """Network, loss, optimizer and a batch of zeros."""
 
-    def __init__(self, case: Case) -> None:
-        dims = len(case.patch)
-        if case.which == NNUNET:
-            self.network: nn.Module = plain_conv_unet(dims, 1, case.classes, deep_supervision=True)
+    def __init__(self, workload: Workload) -> None:
+        dims = len(workload.patch)
+        if workload.which == NNUNET:
+            self.network: nn.Module = plain_conv_unet(dims, 1, workload.classes, deep_supervision=True)
         else:
-            options = {"spatial_dims": dims, "strides": case.strides, "deep_supervision": True}
-            self.network = LightMUNet(1, case.classes, **options)
+            options = {"spatial_dims": dims, "strides": workload.strides, "deep_supervision": True}
+            self.network = LightMUNet(1, workload.classes, **options)
         self.network.train()
-        self.image = torch.zeros(case.batch, 1, *case.patch)
-        self.labels = [torch.zeros(case.batch, 1, *size) for size in case.levels[:-1]]
+        self.image = torch.zeros(workload.batch, 1, *workload.patch)
+        self.labels = [torch.zeros(workload.batch, 1, *size) for size in workload.levels[:-1]]
         # Weights of the resolutions as in nnUNetTrainer._build_loss, before they are normalised.
         self.loss: nn.Module = DeepSupervisionWrapper(make_loss(), [1 / 2**i for i in range(len(self.labels))])
         self.optimizer = make_optimizer(self.network)
@@ -75,9 +75,9 @@ class Step:
         update(self.network, self.optimizer)
 
 
-def allocated_peak(case: Case, autocast: torch.dtype | None) -> int:
+def allocated_peak(workload: Workload, autocast: torch.dtype | None) -> int:
     """Largest number of bytes that PyTorch's CPU allocator has given out during a step beyond those before it."""
-    step = Step(case)
+    step = Step(workload)
     step.run(autocast)  # makes the optimizer's state
     step.optimizer.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

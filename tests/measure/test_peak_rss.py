@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.measure.memory import not_measurable_reason, transient_mib
+from nnunetv2_lightm.measure.peak_rss import not_measurable_reason, transient_mib
 
 
 def test_transient_memory_is_what_a_run_needs_for_a_while():

@@ -1,7 +1,7 @@
 """What a training step of LightMUNet takes in memory, by the voxels at each resolution.
 
 The network's layers recompute in their backward pass, a slab of the image at a time, so that nnU-Net's way of counting
-feature maps does not fit it. It is counted in bytes; ``python benchmarks/speed/training_memory.py`` counts and measures
+feature maps does not fit it. It is counted in bytes; ``python -m benchmarks.speed.training_memory`` counts and measures
 them again and prints the numbers below.
 """
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from nnunetv2_lightm.ops.backends.recomputing import slabs
-from nnunetv2_lightm.planning import memory
-from nnunetv2_lightm.planning.memory import CPU_COMPILED, GPU, StepMemory, voxels_at
+from nnunetv2_lightm.planning import memory_model
+from nnunetv2_lightm.planning.memory_model import CPU_COMPILED, GPU, StepMemory, voxels_at
 
 STRIDES = {dims: [[1] * dims, *[[2] * dims] * 3] for dims in (2, 3)}
 
@@ -21,7 +21,7 @@ def measured(repository):
 
 @pytest.mark.parametrize("name", ["GPU", "CPU_COMPILED"])
 def test_coefficients_are_those_of_the_benchmark(measured, name):
-    found = asdict(getattr(memory, name))
+    found = asdict(getattr(memory_model, name))
     assert {**found, "saved": list(found["saved"])} == measured["coefficients"][name]
     assert not measured["quick"]
 
@@ -70,7 +70,7 @@ def test_largest_batch_just_fits(model, patch):
 
 def test_nnunets_usual_plan_trains_on_the_card_that_it_is_made_for():
     """By this count: 128x128x128 with batch 2, which nnU-Net plans for 8 GB."""
-    assert GPU.gib((128, 128, 128), STRIDES[3], 2, 3) < 0.5 * memory.USABLE_SHARE * 8
+    assert GPU.gib((128, 128, 128), STRIDES[3], 2, 3) < 0.5 * memory_model.USABLE_SHARE * 8
 
 
 def test_a_slab_is_as_large_as_the_layers_have_it():

@@ -1,4 +1,4 @@
-"""The process that measures: ``python -m nnunetv2_lightm.complexity.probe REQUEST``; see :mod:`.measurement`.
+"""The process that measures: ``python -m nnunetv2_lightm.complexity.measure_trainer REQUEST``; see :mod:`.measurement`.
 
 REQUEST holds the arguments of :func:`measure_here` as JSON; the last line of the output is the result as JSON.
 """
@@ -15,7 +15,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
-from ..measure.memory import not_measurable_reason, transient_mib
+from ..measure.peak_rss import not_measurable_reason, transient_mib
 from ..measure.timing import Effort, alternate
 from ..ops import select_backend
 from .measurement import TRAINING, Measurement

@@ -24,12 +24,12 @@ TIMEOUT_SECONDS = 300
 # The working directory must not be searched for modules: nnUNetv2_train does not search it either.
 _BOOTSTRAP = (
     "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
-    "from nnunetv2_lightm.commands.doctor.probe import _report; _report(sys.argv[1])"
+    "from nnunetv2_lightm.commands.doctor.fresh_process import _report; _report(sys.argv[1])"
 )
 
 
 def examine() -> dict[str, object]:
-    """Run the probe in a fresh process with the user's environment.
+    """Run all steps in a fresh process with the user's environment.
 
     Returns: What each step found, by its name: a library's name, "devices", "library", "backends", "lookup", "own tree"
         or "directories". A step that failed or was not reached holds {"error": text}.

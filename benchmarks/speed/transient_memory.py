@@ -1,11 +1,12 @@
-"""Transient memory of LightMUNet beside nnU-Net's PlainConvUNet: peak RSS minus RSS before.
+"""Transient memory of LightMUNet and nnU-Net's PlainConvUNet: peak RSS minus RSS before.
 
-    python benchmarks/speed/memory.py
-    python benchmarks/speed/memory.py --quick --out quick
+    python -m benchmarks.speed.memory
+    python -m benchmarks.speed.memory --quick --out quick
 
-Writes memory.json. Each measurement is a process of its own: it builds the network, warms up on a small image (which
-loads libraries and, in training, makes the optimizer's state), gives freed memory back, resets the kernel's record of
-the peak and then does the work once. nnU-Net's network is measured in both memory layouts; the lower one counts.
+Writes transient_memory.json. Each measurement is a process of its own: it builds the network, warms up on a small
+image (which loads libraries and, in training, creates the optimizer's state), returns freed memory, resets the kernel's
+record of the peak and then does the work once. nnU-Net's network is measured in both memory layouts; the lower one
+counts.
 Needs Linux (/proc/self/clear_refs).
 """
 
@@ -19,12 +20,14 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from harness.models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, build, light_m_unet, nnunet_name, ours_name, sample
-from harness.pairs import WORKS, check, describe, patch_of
-from harness.results import SHARE, Result, Row, argument_parser, parse
 
-from nnunetv2_lightm.measure.memory import not_measurable_reason, transient_mib
+from nnunetv2_lightm.measure.peak_rss import not_measurable_reason, transient_mib
 from nnunetv2_lightm.measure.timing import Spread
+
+from .harness.machine import ROOT
+from .harness.models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, build, light_m_unet, nnunet_name, ours_name, sample
+from .harness.pairs import WORKS, check, describe, patch_of
+from .harness.results import SHARE, Result, Row, argument_parser, parse
 
 CASES = (
     ("forward", "3d_64"),
@@ -39,12 +42,12 @@ WARM_UP_PATCHES = {2: (256, 128), 3: (64, 32, 32)}
 
 def main(argv: list[str] | None = None) -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("--probe", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments, effort = parse(parser, argv)
-    if arguments.probe:
-        print(measure_here(**json.loads(arguments.probe)))
+    if arguments.measure:
+        print(measure_here(**json.loads(arguments.measure)))
         return 0
-    result = Result("memory", effort, torch.get_num_threads())
+    result = Result("transient_memory", effort, torch.get_num_threads())
     for work, size in CASES:
         patch = patch_of(size, effort)
         failure = check(len(patch)) or not_measurable_reason()
@@ -64,21 +67,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(row: Row, work: str, patch: tuple[int, ...], repetitions: int) -> Row:
-    """Ours and nnU-Net's take turns, a process for each run."""
-    first = {layout: measure_apart(NNUNET, work, patch, layout) for layout in LAYOUTS}
+    """Ours and nnU-Net's network in turns, a process for each run."""
+    first = {layout: measure_in_new_process(NNUNET, work, patch, layout) for layout in LAYOUTS}
     layout = min(first, key=first.__getitem__)
-    ours, rival = [measure_apart(OURS, work, patch, CONTIGUOUS)], [first[layout]]
+    ours, baseline = [measure_in_new_process(OURS, work, patch, CONTIGUOUS)], [first[layout]]
     for _ in range(repetitions - 1):
-        rival.append(measure_apart(NNUNET, work, patch, layout))
-        ours.append(measure_apart(OURS, work, patch, CONTIGUOUS))
-    return replace(row, beside_name=nnunet_name(layout)).measured(Spread.of(ours), Spread.of(rival))
+        baseline.append(measure_in_new_process(NNUNET, work, patch, layout))
+        ours.append(measure_in_new_process(OURS, work, patch, CONTIGUOUS))
+    return replace(row, baseline_name=nnunet_name(layout)).measured(Spread.of(ours), Spread.of(baseline))
 
 
-def measure_apart(which: str, work: str, patch: tuple[int, ...], layout: str) -> float:
+def measure_in_new_process(which: str, work: str, patch: tuple[int, ...], layout: str) -> float:
     """MiB, measured in a new process."""
     request = json.dumps({"which": which, "work": work, "patch": patch, "layout": layout})
-    command = [sys.executable, __file__, "--probe", request]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", f"{__package__}.transient_memory", "--measure", request]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{request} ended with exit code {done.returncode}:\n{done.stderr}")
     return float(done.stdout.split()[-1])
