@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..images.names import printable, refusal_of_command_line
+from ..option_types import whole_number
 from ..signals import exit_code, interruptions
 from ._errors import ConversionError
 from ._parallel import end_workers
@@ -51,7 +52,13 @@ def make_parser(
         epilog=EPILOG,
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the data set's folder, in any nesting")
-    parser.add_argument("--id", type=int, default=dataset_id, dest="dataset_id", help="default: %(default)s")
+    parser.add_argument(
+        "--id",
+        type=whole_number(at_least=1, at_most=999),
+        default=dataset_id,
+        dest="dataset_id",
+        help="default: %(default)s",
+    )
     parser.add_argument("--name", default=dataset_name, dest="dataset_name", help="default: %(default)s")
     parser.add_argument(
         "--split",
@@ -62,10 +69,12 @@ def make_parser(
         "train and val become fold 0 in splits_final.json. 'none': all labelled cases go to imagesTr and nnU-Net makes "
         "its five folds (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=12345, help="of the split (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole_number(at_least=0), default=12345, help="of the split (default: %(default)s)"
+    )
     parser.add_argument(
         "--resize",
-        type=_positive,
+        type=whole_number(at_least=1),
         nargs=len(axes),
         metavar=axes,
         help=f"resample to this many voxels, in numpy's and nnU-Net's order ({', '.join(axes).lower()}): images "
@@ -83,7 +92,7 @@ def make_parser(
         )
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=whole_number(at_least=1),
         help="processes (default: the cores, 8 at most; about 2 GB each on large CT volumes)",
     )
     transfer = parser.add_mutually_exclusive_group()
@@ -156,10 +165,3 @@ def _ratio(text: str) -> tuple[float, float, float] | None:
         return parse_ratio(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: need at least 1")
-    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder
+from ..images.bounds import free_memory_bytes
 from ._errors import ConversionError
 from ._files import FoundCases, SourceCase, relative_names, require_utf8
 from ._parallel import CaseOutcome, default_workers, process_cases
@@ -143,6 +145,12 @@ def _check_options(options: ConversionOptions) -> None:
         raise ConversionError(f"{options.workers} workers: need at least 1")
     if options.resize is not None and min(options.resize) < 1:
         raise ConversionError(f"resize to {options.resize}: need at least 1 voxel along each axis")
+    if options.resize is not None and (free := free_memory_bytes()) is not None:
+        needed = 4 * math.prod(options.resize)  # float32, in which it is resampled
+        if needed > free:
+            raise ConversionError(
+                f"resize to {options.resize}: one image takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+            )
 
 
 def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundCases:

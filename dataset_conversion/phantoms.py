@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from skimage.filters import gaussian
 
 from ..files import Record
+from ..option_types import whole_number
 from ._nifti import write_volume
 from ._png import write_gray_png
 
@@ -230,11 +231,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="where to write; made if it is not there")
     parser.add_argument("--kind", choices=("lits", "chest-xray"), default="lits", help="default: %(default)s")
-    parser.add_argument("--num-cases", type=int, required=True, help="phantoms with a label")
-    parser.add_argument("--num-test-cases", type=int, default=0, help="phantoms without a label (default: 0)")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same phantoms (default: %(default)s)")
+    parser.add_argument("--num-cases", type=whole_number(at_least=0), required=True, help="phantoms with a label")
     parser.add_argument(
-        "--shape", type=int, nargs="+", metavar="N", help="voxels: Z Y X (default 40 96 96), or HEIGHT WIDTH (128 128)"
+        "--num-test-cases", type=whole_number(at_least=0), default=0, help="phantoms without a label (default: 0)"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(at_least=0), default=1, help="same seed, same phantoms (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shape",
+        type=whole_number(at_least=16),
+        nargs="+",
+        metavar="N",
+        help="voxels: Z Y X (default 40 96 96), or HEIGHT WIDTH (128 128)",
     )
     args = parser.parse_args(argv)
     write = write_lits_phantoms if args.kind == "lits" else write_chest_xray_phantoms

@@ -21,6 +21,7 @@ ALLOWED_PARTS = {
     "installation": set(),
     "files": set(),
     "signals": set(),
+    "option_types": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
     "images": set(),
@@ -41,9 +42,9 @@ ALLOWED_PARTS = {
     },
     "benchmark": {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
-        *("escaping", "json_input"),
+        *("escaping", "json_input", "option_types"),
     },
-    "dataset_conversion": {"signals", "files", "images"},
+    "dataset_conversion": {"signals", "files", "images", "option_types"},
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),
@@ -57,6 +58,7 @@ ALLOWED_PARTS = {
             "nnunet_faults",
             "escaping",
             "installation",
+            "option_types",
         ),
     },
     "cli": {"commands", "installation", "images", "escaping", ""},

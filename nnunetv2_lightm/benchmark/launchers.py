@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -152,5 +153,5 @@ def parse_slurm_options(words: Sequence[str]) -> dict[str, str | int]:
         key, equals, value = word.partition("=")
         if not (key and equals and value):
             raise SettingsError(f"--slurm {word!r}; expected KEY=VALUE, e.g. partition=gpu time=240 gpus_per_node=1")
-        options[key] = int(value) if value.isdigit() else value
+        options[key] = int(value) if re.fullmatch("[0-9]{1,18}", value) else value
     return options

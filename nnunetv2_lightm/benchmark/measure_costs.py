@@ -23,6 +23,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 
 from ..files import NotOursError, scratch_folder
 from ..measure.machine import machine
+from ..option_types import whole_number
 from .costs import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
 from .results import ResultsError
 
@@ -116,7 +117,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-d", required=True)
     parser.add_argument("-c", required=True)
     parser.add_argument("-p", required=True)
-    parser.add_argument("-f", type=int, required=True)
+    parser.add_argument("-f", type=whole_number(at_least=0), required=True)
     parser.add_argument("-device", required=True)
     parser.add_argument("-o", type=Path, required=True)
     arguments = parser.parse_args(argv)

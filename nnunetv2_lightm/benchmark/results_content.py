@@ -26,7 +26,8 @@ from ..json_input import (
 )
 
 ITERATIONS, SECONDS = "iterations", "seconds"
-BUDGET = re.compile(r"(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?")
+BUDGET = re.compile(r"(?P<epochs>[1-9]\d{0,8})epochs?(?:_(?P<iterations>[1-9]\d{0,8})iters?)?")
+MAX_SECONDS = 1e9  # of a budget of time
 MACHINE_DEPTH = 3
 LongText = Annotated[str, Field(max_length=MAX_LONG_TEXT)]
 Side = Annotated[int, Field(ge=1, le=10**6)]
@@ -115,7 +116,7 @@ class ResultsContent(Content):
         if info.data.get("equal") == ITERATIONS:
             if not isinstance(budget, str) or BUDGET.fullmatch(budget) is None:
                 raise ValueError("expected a budget of iterations such as 20epochs_100iters")
-        elif type(budget) not in (int, float) or not 0 < budget < 1e9:
+        elif type(budget) not in (int, float) or not 0 < budget < MAX_SECONDS:
             raise ValueError("expected seconds, a number above 0")
         return budget
 

@@ -20,7 +20,7 @@ from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
 from .costs import Calibration, load_calibration
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
-from .results_content import BUDGET
+from .results_content import BUDGET, MAX_SECONDS
 
 WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -120,12 +120,16 @@ def parse_budget(text: str) -> str:
 def parse_wall_clock(text: str) -> float:
     """Seconds of e.g. "90s", "60min" or "2h".
 
-    Raises: SettingsError: if it has another form, or is zero.
+    Raises: SettingsError: if it has another form, or is zero or longer than any training.
     """
     match = WALL_CLOCK.fullmatch(text)
-    if match is None or not float(match["number"]):
-        raise SettingsError(f"wall-clock time {text!r}; expected a number with its unit: 90s, 60min or 2h")
-    return float(match["number"]) * UNIT_SECONDS[match["unit"]]
+    seconds = 0.0 if match is None else float(match["number"]) * UNIT_SECONDS[match["unit"]]
+    if not 0 < seconds < MAX_SECONDS:
+        raise SettingsError(
+            f"wall-clock time {text!r}; expected a number above 0 with its unit, 90s, 60min or 2h, in all less than "
+            f"{MAX_SECONDS:g} s"
+        )
+    return seconds
 
 
 def check_trainers(names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..benchmark.sharing import shared_command
 from ..escaping import escape_terminal
+from ..option_types import finite_number, whole_number
 
 if TYPE_CHECKING:
     from ..benchmark.settings import Settings
@@ -22,8 +23,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.slurm and arguments.launcher != "slurm":
         parser.error("--slurm goes with --launcher slurm")
-    if arguments.nsd_tolerance_mm is not None and not (arguments.surface and arguments.nsd_tolerance_mm > 0):
-        parser.error("--nsd-tolerance-mm goes with --surface, and must be above 0")
+    if arguments.nsd_tolerance_mm is not None and not arguments.surface:
+        parser.error("--nsd-tolerance-mm goes with --surface")
     if arguments.no_timings and "iters" not in (arguments.budget or ""):
         parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters")
     # After the arguments: `--help` loads neither torch nor scipy.
@@ -136,8 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="skip all measurements of time and memory, e.g. on a shared machine; needs --budget",
     )
-    parser.add_argument("--folds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
+    parser.add_argument(
+        "--folds", nargs="+", type=whole_number(at_least=0), default=[0], metavar="N", help="default: 0"
+    )
+    seed = whole_number(at_least=0, at_most=10**9 - 1)  # nine digits, as in a trainer's name
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[0], metavar="N", help="default: 0")
     parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument(
         "--launcher",
@@ -154,6 +158,11 @@ def _parser() -> argparse.ArgumentParser:
         "mem=32GB; time, in minutes, is required",
     )
     parser.add_argument("--surface", action="store_true", help="also HD95 and NSD; needs MONAI (extra `metrics`)")
-    parser.add_argument("--nsd-tolerance-mm", type=float, metavar="MM", help="tolerance of NSD, as for evaluate")
+    parser.add_argument(
+        "--nsd-tolerance-mm",
+        type=finite_number("mm", at_least=0),
+        metavar="MM",
+        help="tolerance of NSD, as for evaluate",
+    )
     parser.add_argument("--title", help="title of the report (default: data set, configuration and budget)")
     return parser

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..escaping import escape_terminal
+from ..option_types import finite_number, whole_number
 
 DEFAULT_NSD_TOLERANCE_MM = 2.0
 # By which a file that this command wrote is known.
@@ -110,7 +111,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--nsd-tolerance-mm",
-        type=_tolerance,
+        type=finite_number("mm", at_least=0),
         metavar="MM",
         help=f"tolerance of NSD with --surface (default: {DEFAULT_NSD_TOLERANCE_MM:g}); best what experts differ by",
     )
@@ -128,27 +129,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="also write statistics, rules, scores of every case, and the comparison",
     )
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="cases read at once (default: cores, at most 4)")
+    parser.add_argument(
+        "--workers", type=whole_number(at_least=1), metavar="N", help="cases read at once (default: cores, at most 4)"
+    )
     arguments = parser.parse_args(argv)
     if not arguments.surface and arguments.nsd_tolerance_mm is not None:
         parser.error("--nsd-tolerance-mm is for NSD: give --surface too")
     if arguments.surface and arguments.nsd_tolerance_mm is None:
         arguments.nsd_tolerance_mm = DEFAULT_NSD_TOLERANCE_MM
     return arguments
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: need at least 1")
-    return number
-
-
-def _tolerance(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: need a distance of 0 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
 import re
 import sys
 from importlib import import_module
 
 from ..escaping import escape_terminal, shell_line
 from ..nnunet import dataset_id
+from ..option_types import finite_number, whole_number
 from ..planning import PLANS_NAME, STOCK_PLANS_NAME
 
 
@@ -77,13 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")
     parser.add_argument(
         "--batch-size",
-        type=_batch_size,
+        type=whole_number(at_least=1),
         metavar="N",
         help="for every configuration (default: at least 2, more where the patch need not shrink for it)",
     )
     parser.add_argument(
         "--gpu-memory-gb",
-        type=_gigabytes,
+        type=finite_number("GB", above=0),
         default=8.0,
         metavar="X",
         help="memory of the GPU; nine tenths of it are planned for (default: %(default)g)",
@@ -97,22 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         help="also where plans of that name were edited or made by another planner; they are renamed to kept_NAME.json",
     )
     return parser
-
-
-def _batch_size(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, at least 1")
-    return int(text)
-
-
-def _gigabytes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a number of GB above 0, such as 8 or 0.5")
-    return number
 
 
 def _plans_name(text: str) -> str:

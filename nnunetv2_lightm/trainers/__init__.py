@@ -47,6 +47,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
 
 __all__ = [
     "TRAINERS",
+    "comes_from_here",
     "explain_unknown",
     "find_trainer",
     "is_ours",
@@ -89,6 +90,21 @@ def is_ours(name: str) -> bool:
     return (name if budget is None else budget[0]) in TRAINERS
 
 
+def comes_from_here(name: str) -> bool:
+    """Whether nnU-Net gets a trainer of this name from this package: one of ours, or anyone's with our budget suffix.
+
+    nnU-Net has a few of its own that look like the latter, such as nnUNetTrainer_20epochs, and finds those first.
+    """
+    if is_ours(name):
+        return True
+    if split_budget(name) is None:
+        return False
+    try:
+        return search_trainer(name).__module__ == with_budget.__module__
+    except RuntimeError:
+        return False
+
+
 def explain_unknown(name: str, shim_directory: str) -> str | None:
     """What to say of a name that is not ours but near one of ours; None if it is not, or another plug-in has it.
 
@@ -105,4 +121,4 @@ def explain_unknown(name: str, shim_directory: str) -> str | None:
     )
 
 
-watch_predictions(is_ours)
+watch_predictions(comes_from_here)

@@ -4,7 +4,8 @@
 A class is made when its name is asked for, and kept, so that it is the same class at each look-up. N training
 iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed sets the
 initial weights, and all else that is random in the training process; nnU-Net's augmentation workers stay unseeded.
-Other people's trainers get the lock that ours have, one training of a fold at a time.
+Other people's trainers get the lock that ours have, one training of a fold at a time, and the check of the images to
+segment (safeguards/files.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from .safeguards import Safeguards, train_alone
 
 SUFFIX = re.compile(
-    r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d*)epochs?(?:_(?P<iterations>[1-9]\d*)iters?)?(?:_seed(?P<seed>\d{1,9}))?"
+    r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d{0,8})epochs?(?:_(?P<iterations>[1-9]\d{0,8})iters?)?(?:_seed(?P<seed>\d{1,9}))?"
 )
 _made: dict[tuple[str, str, str], type[nnUNetTrainer]] = {}  # by name, and by the module and name of the base
 

@@ -17,8 +17,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 # A budget in any spelling: "_20epochs_50iters", "_20epochs_50", "20ep", "-20-50iterations"; or iterations alone.
 BUDGET = re.compile(
     r"(?P<trainer>.+?)"
-    r"(?:[_-]*(?P<epochs>\d+)[_-]*e[a-z]*|[_-]+(?P<number>\d+)(?!\d)|(?=[_-]*\d+[_-]*i))"
-    r"(?:[_-]*(?P<iterations>\d+)[_-]*[a-z]*)?[_-]*",
+    r"(?:[_-]*(?P<epochs>\d{1,9})[_-]*e[a-z]*|[_-]+(?P<number>\d{1,9})(?!\d)|(?=[_-]*\d+[_-]*i))"
+    r"(?:[_-]*(?P<iterations>\d{1,9})[_-]*[a-z]*)?[_-]*",
     re.IGNORECASE,
 )
 

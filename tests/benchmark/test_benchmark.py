@@ -16,6 +16,7 @@ from nnunetv2_lightm.benchmark import comparison
 from nnunetv2_lightm.benchmark.results import load_results
 from nnunetv2_lightm.commands.benchmark import main
 from nnunetv2_lightm.runs.process import CommandFailed
+from nnunetv2_lightm.trainers import comes_from_here
 
 from .conftest import DATASET
 from .stand_ins import complete_training
@@ -201,6 +202,16 @@ def test_more_trainers_and_seeds_keep_what_is_there(commands, nnunet):
         "nnUNetTrainerSegResNet_2epochs_3iters_seed0",
         *(f"{trainer}_2epochs_3iters_seed1" for trainer in (*TRAINERS, "nnUNetTrainerSegResNet")),
     ]
+
+
+@pytest.mark.parametrize("budget", ["20epochs", "2epochs_3iters"])
+def test_every_training_has_the_lock_and_the_checks_of_this_package(commands, nnunet, budget):
+    """A stock trainer gets them by its suffix, also where nnU-Net has one of its own, as in nnUNetTrainer_20epochs."""
+    stock = ("nnUNetTrainer", "nnUNetTrainerAdam")
+    assert main(arguments(nnunet, "-tr", *stock, budget=("--budget", budget))) == 0
+    trained = [line.split()[1] for line in commands.called if "train " in line]
+    assert [name.partition("_")[0] for name in trained] == list(stock)
+    assert all(map(comes_from_here, trained))
 
 
 def test_failed_run_stops_no_other_and_is_tried_again(commands, nnunet, capsys):

@@ -26,7 +26,6 @@ def test_main_says_what_comes_next(lits, folders, capsys):
     [
         (["missing"], "does not exist"),
         ([], "no image with a label.*volume-N"),
-        (["--id", "0"], "need 1 to 999"),
         (["--name", "a b"], "letters, digits"),
         (["--name", "Dataset801_LiTS"], "DatasetXXX_"),
     ],
@@ -41,13 +40,28 @@ def test_main_fails_without_a_traceback(lits, folders, capsys, arguments, messag
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--split", "7:1"], ["--resize", "1", "2"], ["--workers", "0"], ["--copy", "--link"], ["--nonsense"]]
+    "arguments",
+    [
+        ["--split", "7:1"],
+        ["--id", "0"],
+        ["--resize", "1", "2"],
+        ["--workers", "0"],
+        ["--copy", "--link"],
+        ["--nonsense"],
+    ],
 )
 def test_usage_errors_exit_with_1(lits, folders, capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         main([str(lits.folder), *arguments])
     assert exit_.value.code == 1
     assert "usage" in capsys.readouterr().err
+
+
+def test_a_size_that_does_not_fit_into_memory(lits, folders, capsys):
+    lits.add(1)
+    assert main([str(lits.folder), "--resize", "100000", "100000", "100000"]) == 1
+    assert "one image takes 3725290.3 GiB" in capsys.readouterr().err
+    assert folders.everything() == []
 
 
 def test_an_archive_is_to_be_unpacked(lits, folders, capsys):

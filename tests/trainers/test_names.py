@@ -9,7 +9,7 @@ import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_lightm.autoload import boot, shim_directory
-from nnunetv2_lightm.trainers import TRAINERS, find_trainer, is_ours
+from nnunetv2_lightm.trainers import TRAINERS, comes_from_here, find_trainer, is_ours
 from nnunetv2_lightm.trainers.names import nearest_trainer
 
 OURS = "nnUNetTrainerLightMUNet"
@@ -131,6 +131,20 @@ def test_a_budget_goes_on_nnunets_other_trainers(search):
 )
 def test_is_ours(name, ours):
     assert is_ours(name) is ours
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        *((OURS, True), (f"{OURS}_2epochs", True), ("nnUNetTrainer_20epochs_seed0", True)),
+        *(("nnUNetTrainerAdam_2epochs", True), ("nnUNetTrainer", False), ("nnUNetTrainer_20epochs", False)),
+        ("nnUNetTrainerOfNobody_2epochs", False),
+    ],
+)
+def test_what_comes_from_here(search, name, here):
+    if name != "nnUNetTrainerOfNobody_2epochs":
+        assert search(name).__module__.startswith("nnunetv2_lightm." if here else "nnunetv2.")
+    assert comes_from_here(name) is here
 
 
 def test_a_name_that_is_near_none_of_ours_is_left_to_nnunet(search):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...escaping import escape_terminal
+from ...option_types import whole_number
 from ...runs.pipeline import Pipeline, PipelineError
 from ...runs.process import CommandFailed, end_all_by_force
 from ...runs.progress import Progress
@@ -78,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trainer", default=TRAINER, help="any nnU-Net trainer (default: %(default)s)")
     parser.add_argument(
         "--num-cases",
-        type=int,
+        type=whole_number(at_least=1),
         default=DemoSettings.num_cases,
         help="phantoms, a fifth held out (default: %(default)s)",
     )
     parser.add_argument(
         "--shape",
-        type=int,
+        type=whole_number(at_least=16),
         nargs=3,
         metavar=("Z", "Y", "X"),
         default=DemoSettings.shape,

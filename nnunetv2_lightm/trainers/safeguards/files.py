@@ -55,11 +55,14 @@ def check_raw_files(
         )
 
 
-def watch_predictions(is_ours: Callable[[str], bool]) -> None:
-    """Make nnU-Net's predictor check its files before it preprocesses the first one, if the trainer is one of ours.
+def watch_predictions(is_watched: Callable[[str], bool]) -> None:
+    """Make nnU-Net's predictor check its files before it preprocesses the first one.
 
     nnU-Net has no place for this: between its command line and its readers, in processes of their own, nothing of a
     trainer is called. So the method that pairs input and output files is wrapped, once.
+
+    Args:
+        is_watched: Whether the predictions of a trainer are checked, by its name.
     """
     original = nnUNetPredictor._manage_input_and_output_lists
     if hasattr(original, "__wrapped__"):
@@ -67,7 +70,7 @@ def watch_predictions(is_ours: Callable[[str], bool]) -> None:
 
     @functools.wraps(original)
     def checked(self: nnUNetPredictor, source: str | list[list[str]], *args: Any, **kwargs: Any) -> tuple:
-        if not is_ours(self.trainer_name):
+        if not is_watched(self.trainer_name):
             return original(self, source, *args, **kwargs)
         if isinstance(source, str):
             _check_folder(Path(source), self.dataset_json)

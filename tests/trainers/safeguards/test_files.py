@@ -11,12 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import (
     nnUNetPredictor,
     predict_entry_point,
     predict_entry_point_modelfolder,
 )
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from PIL import Image
 
 from nnunetv2_lightm import LightMUNet
@@ -134,12 +134,13 @@ def test_channel_names_out_of_order_are_refused(dataset, names):
 
 
 @pytest.fixture
-def predict(dataset, tmp_path, monkeypatch):
-    """Predict with an untrained model of two channels; returns the output folder."""
+def predict(request, dataset, tmp_path, monkeypatch):
+    """Predict with an untrained model of two channels; returns the segmentations. The parameter names a trainer."""
+    name = getattr(request, "param", TRAINER)
     names = {"0": "CT", "1": "T1"}
     dataset.change("dataset.json", lambda content: content.update(channel_names=names))
     dataset.change("nnUNetPlans.json", complete_plans)
-    trainer = dataset.trainer()
+    trainer = dataset.trainer(name)
     trainer.initialize()
     shutil.copy(dataset.base / "dataset.json", trainer.output_folder_base)
     shutil.copy(dataset.base / "nnUNetPlans.json", os.path.join(trainer.output_folder_base, "plans.json"))
@@ -148,7 +149,7 @@ def predict(dataset, tmp_path, monkeypatch):
 
     def run(images, command=predict_entry_point_modelfolder):
         workers = 1 if command is predict_entry_point_modelfolder else 0
-        model = ("-m", trainer.output_folder_base) if workers else ("-d", NAME, "-c", "3d_fullres", "-tr", TRAINER)
+        model = ("-m", trainer.output_folder_base) if workers else ("-d", NAME, "-c", "3d_fullres", "-tr", name)
         options = ("-f", 0, "-device", "cpu", "--disable_tta", "-npp", workers, "-nps", workers)
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, ("-i", images, "-o", output, *model, *options))])
         with threads_for_processes({}):
@@ -246,21 +247,34 @@ def test_channels_in_another_order_by_a_dataset_json_nearby(predict, images, mon
 
 
 def test_a_list_of_files_in_the_wrong_order_is_refused(predict, images, dataset):
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    (model,) = (dataset.results / NAME).iterdir()
-    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    predictor = predictor_of(dataset)
     files = [str(images / f"a_{channel:04d}.nii.gz") for channel in (1, 0)]
     with pytest.raises(ImagesRefusedError, match="wrong order: a_0001.nii.gz, a_0000.nii.gz"):
         predictor.predict_from_files_sequential([files], None)
 
 
-def test_other_trainers_are_left_alone(predict, images, dataset, monkeypatch):
-    """A stock trainer's models are nnU-Net's own business."""
-    (images / "b_0001.nii.gz").unlink()
+def predictor_of(dataset) -> nnUNetPredictor:
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     (model,) = (dataset.results / NAME).iterdir()
     predictor.initialize_from_trained_model_folder(str(model), (0,))
-    predictor.trainer_name = nnUNetTrainer.__name__
+    return predictor
+
+
+@pytest.mark.parametrize("predict", ["nnUNetTrainer_1epochs_1iters_seed0", "nnUNetTrainerAdam_2epochs"], indirect=True)
+@COMMANDS
+def test_stock_trainers_with_a_budget_are_watched_too(predict, images, command, monkeypatch):
+    """They reach nnU-Net through this package."""
+    assert predict(images, command) == ["a.nii.gz", "b.nii.gz"]
+    (images / "b_0001.nii.gz").unlink()
+    monkeypatch.setattr(PlainConvUNet, "forward", lambda *_: pytest.fail("the network was called"))
+    with pytest.raises(ImagesRefusedError, match=r"case b lacks b_0001\.nii\.gz \(T1\)"):
+        predict(images, command)
+
+
+@pytest.mark.parametrize("predict", ["nnUNetTrainer", "nnUNetTrainer_20epochs"], indirect=True)
+def test_other_trainers_are_left_alone(predict, images, dataset):
+    """What nnU-Net finds in itself never comes to this package, also where the name ends as ours do."""
+    predictor = predictor_of(dataset)
     lists, *_ = predictor._manage_input_and_output_lists([[str(images / "b_0000.nii.gz")]], None)
     assert len(lists) == 1
 

@@ -126,7 +126,9 @@ def test_only_the_first_process_of_a_ddp_training_locks(dataset, monkeypatch):
 
 
 @posix
-@pytest.mark.parametrize("name", ["nnUNetTrainer_1epochs_1iters", "nnUNetTrainer_3epochs", "nnUNetTrainerAdam_2epochs"])
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainer_1epochs_1iters", "nnUNetTrainer_20epochs_seed0", "nnUNetTrainerAdam_2epochs"]
+)
 def test_stock_trainers_with_a_budget_have_it_too(dataset, another_training, name):
     """`benchmark` and all who use a budget start them by this package."""
     trainer = dataset.trainer(name)
