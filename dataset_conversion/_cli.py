@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..images.names import printable, refusal_of_command_line
+from ..escaping import escape_name, escape_terminal
+from ..images.names import refusal_of_command_line
 from ..option_types import whole_number
 from ..signals import exit_code, interruptions
 from ._errors import ConversionError
@@ -134,18 +135,18 @@ def run(
         with interruptions(end_workers):
             report = convert(arguments.pop("source"), **arguments, show_progress=True)
     except (ConversionError, OSError) as error:
-        print(f"{parser.prog}: {_reason(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {escape_terminal(_reason(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
         return exit_code(error)
-    print(report.summary())
+    print(escape_terminal(report.summary()))
     if report.dry_run:
         print("Dry run: nothing was written.")
         return 0
     dataset_id = arguments["dataset_id"]
     print(
-        f"Written to {report.raw_folder}, with conversion_report.json. Next:\n"
+        f"Written to {escape_terminal(report.raw_folder)}, with conversion_report.json. Next:\n"
         f"  nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
         f"  nnUNetv2_train {dataset_id} {configuration} 0 -tr nnUNetTrainerLightMUNet"
     )
@@ -155,7 +156,7 @@ def run(
 def _reason(error: Exception) -> str:
     """The system's bare "[Errno 13] Permission denied: '/path'" as a sentence."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        names = " or ".join(printable(name) for name in (error.filename, error.filename2) if name is not None)
+        names = " or ".join(escape_name(name) for name in (error.filename, error.filename2) if name is not None)
         return f"cannot read or write {names}: {error.strerror}"
     return str(error)
 

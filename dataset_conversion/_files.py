@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..images.names import printable, refusal_of_name
+from ..escaping import escape_name
+from ..images.names import refusal_of_name
 from ._errors import ConversionError
 from ._report import CaseReport
 
@@ -55,10 +56,10 @@ def list_files(source: Path, links: list[str]) -> list[Path]:
     """
     if not source.is_dir():
         what = "is a file; unpack it and give the folder" if source.is_file() else "does not exist"
-        raise ConversionError(f"{printable(source)} {what}")
+        raise ConversionError(f"{escape_name(source)} {what}")
 
     def stop(error: OSError) -> None:
-        raise ConversionError(f"cannot read the folder {printable(error.filename)}: {error.strerror}")
+        raise ConversionError(f"cannot read the folder {escape_name(error.filename)}: {error.strerror}")
 
     files, seen, root = [], set(), Path(os.path.realpath(source))
     for folder, subfolders, names in os.walk(source, followlinks=True, onerror=stop):
@@ -72,18 +73,17 @@ def list_files(source: Path, links: list[str]) -> list[Path]:
             target = Path(os.path.realpath(link))
             if target in root.parents:
                 subfolders.remove(link.name)
-                links.append(
-                    f"{relative_names([link], source)[0]} -> {printable(target)}, which holds the source: not followed"
-                )
+                name = relative_names([link], source)[0]
+                links.append(f"{name} -> {escape_name(target)}, which holds the source: not followed")
             elif root != target and root not in target.parents:
-                links.append(f"{relative_names([link], source)[0]} -> {printable(target)}")
+                links.append(f"{relative_names([link], source)[0]} -> {escape_name(target)}")
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(files)
 
 
 def relative_names(files: Iterable[Path], source: Path) -> list[str]:
     """How the report names files of a source."""
-    return [printable(file.relative_to(source).as_posix()) for file in files]
+    return [escape_name(file.relative_to(source).as_posix()) for file in files]
 
 
 def require_utf8(path: Path) -> None:

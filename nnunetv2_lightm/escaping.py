@@ -16,6 +16,7 @@ import shlex
 # that are no newline, and lone surrogates: how Python holds file names that are not UTF-8, which no file takes.
 _INVISIBLE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
 _CONTROL = re.compile(f"[{_INVISIBLE}]")
+_CONTROL_OR_BREAK = re.compile(f"[{_INVISIBLE}\t\n]")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&#!$]")
 # At the start of a text: items of lists, and the underlines of headings.
 _MARKDOWN_ITEM = re.compile(r"^([-+](?=\s|$)|[-=]+$)")
@@ -29,6 +30,11 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 def escape_terminal(text: object) -> str:
     r"""Text for a terminal: lines and tabs stay, other control characters are shown as ``\x1b``."""
     return _CONTROL.sub(lambda match: _visible(match[0]), str(text))
+
+
+def escape_name(name: object) -> str:
+    r"""The name of a file, folder or case in a sentence, on one line; a byte that is not UTF-8 is shown as ``\xfc``."""
+    return _CONTROL_OR_BREAK.sub(lambda match: _visible(match[0]), str(name))
 
 
 def escape_markdown(text: object, *, inner_underscores: bool = True) -> str:
@@ -91,6 +97,8 @@ def to_json(content: object) -> str:
 
 def _visible(character: str) -> str:
     number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is not UTF-8 (PEP 383)
+        number -= 0xDC00
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 

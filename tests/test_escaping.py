@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from nnunetv2_lightm.escaping import (
     escape_html,
     escape_markdown,
     escape_mathtext,
+    escape_name,
     escape_shell,
     escape_terminal,
     shell_line,
@@ -98,6 +100,18 @@ def test_nothing_that_a_terminal_acts_on_is_left(text):
         assert not set(shown) & {chr(n) for n in (*range(9), *range(11, 32), *range(127, 160), 0x202E, 0x2066)}
         shown.encode("utf-8")
     assert json.loads(to_json([text])) == [text]
+
+
+@given(st.text(max_size=40))
+def test_a_name_is_on_one_line(text):
+    shown = escape_name(text)
+    assert len(shown.splitlines()) <= 1 and "\t" not in shown
+    assert escape_name(shown) == escape_terminal(shown) == shown, "escaped twice, it is the same"
+
+
+@pytest.mark.parametrize("escape", [escape_name, escape_terminal])
+def test_a_byte_that_is_not_utf8_is_shown_as_such(escape):
+    assert escape(os.fsdecode(b"Leber\xfc") + "\ud800\x1b") == r"Leber\xfc\ud800\x1b"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -24,7 +24,7 @@ ALLOWED_PARTS = {
     "option_types": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
-    "images": set(),
+    "images": {"escaping"},
     "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
@@ -44,7 +44,7 @@ ALLOWED_PARTS = {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
         *("escaping", "json_input", "option_types"),
     },
-    "dataset_conversion": {"signals", "files", "images", "option_types"},
+    "dataset_conversion": {"signals", "files", "images", "escaping", "option_types"},
     "autoload": {"trainers"},
     "commands": {
         *("ops", "planning", "measure", "evaluation", "runs", "complexity", "benchmark", "released", "autoload"),

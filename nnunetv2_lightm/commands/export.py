@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..escaping import escape_terminal
+
 PROGRAM = "nnUNetv2_lightm export"
 FOLD_HELP = 'folds to average, numbers or "all"; default: all numbered ones that have the checkpoint'
 
@@ -24,9 +26,9 @@ def main(argv: list[str]) -> int:
             inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
             check_output(arguments.out, inputs=inputs, ours=is_bundle)
         model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
-        print(_bundle(model, arguments))
+        print(escape_terminal(_bundle(model, arguments)))
     except (ExportError, FileExistsError, NotOursError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
         return 1
     return 0
 

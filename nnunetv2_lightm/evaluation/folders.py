@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..escaping import escape_name
 from ..images.cases import listed
 from ..images.check import DEFAULT_GEOMETRY
-from ..images.names import printable
 from ..images.pairs import match
 from ..json_input import JsonInputError, read_json
 from ..nnunet_faults import faults_of_file_ending, faults_of_labels
@@ -75,7 +75,9 @@ def evaluate_folder(
             for one in read:
                 # Where distances do not count, two files of default geometry are as good as any.
                 passed = () if nsd_tolerance_mm is not None else (DEFAULT_GEOMETRY,)
-                notes[case] += [f"{printable(one.facts.path)} {note}" for note in one.facts.notes if note not in passed]
+                notes[case] += [
+                    f"{escape_name(one.facts.path)} {note}" for note in one.facts.notes if note not in passed
+                ]
             prediction, reference = (segmentation.voxels for segmentation in read)
             try:
                 scores = score_case(prediction, reference, classes, ignored)
@@ -113,7 +115,7 @@ def _spacing(reference: Segmentation) -> tuple[float, ...]:
         theirs, ours = reference.spacing[-axes:], grid.spacing_mm[:axes][::-1]
         if not np.allclose(theirs, ours, rtol=0.01):
             raise EvaluationError(
-                f"{printable(reference.facts.path)} has a contradicting header: the spacing (z, y, x) is {theirs} mm "
+                f"{escape_name(reference.facts.path)} has a contradicting header: the spacing (z, y, x) is {theirs} mm "
                 f"or {ours} mm. Make them agree; without --surface it can be evaluated"
             )
     return reference.spacing

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..escaping import escape_name
 from .check import ImageFacts, check_image
 from .faults import ImageFault
-from .names import printable
 
 THREADS = 8
 
@@ -51,11 +51,11 @@ def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[s
             continue
         match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending), re.DOTALL)
         if path.name.startswith("."):
-            faults.append(f"{printable(path)} is hidden, and nnU-Net takes it for an image: remove it")
+            faults.append(f"{escape_name(path)} is hidden, and nnU-Net takes it for an image: remove it")
         elif match is None:
-            stem = printable(path.name.removesuffix(ending))
+            stem = escape_name(path.name.removesuffix(ending))
             faults.append(
-                f"{printable(path)} has no channel number, and nnU-Net cuts off what it takes for one: for the first "
+                f"{escape_name(path)} has no channel number, and nnU-Net cuts off what it takes for one: for the first "
                 f"channel, name it {stem}_0000{ending}"
             )
         else:
@@ -116,10 +116,10 @@ def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[s
         return None
     missing = sorted(set(range(max(numbers))) - set(numbers))
     if not missing:
-        order = ", ".join(printable(path.name) for path in files)
-        return f"case {printable(case)}: its channels are in the wrong order: {order}"
+        order = ", ".join(escape_name(path.name) for path in files)
+        return f"case {escape_name(case)}: its channels are in the wrong order: {order}"
     names = _file_names(case, missing, channel_names, ending)
-    return f"case {printable(case)} lacks {names} in {printable(files[0].parent)}: {_present(files)}"
+    return f"case {escape_name(case)} lacks {names} in {escape_name(files[0].parent)}: {_present(files)}"
 
 
 def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str) -> list[str]:
@@ -128,18 +128,22 @@ def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mappi
     channels, expected = sum(one.channels for one in facts), len(channel_names)
     if channels < expected:
         names = _file_names(case, range(channels, expected), channel_names, ending)
-        return [f"case {printable(case)} lacks {names} in {printable(files[0].parent)}: {_present(files)}"]
+        return [f"case {escape_name(case)} lacks {names} in {escape_name(files[0].parent)}: {_present(files)}"]
     if channels > expected:
         wanted = ", ".join(map(str, channel_names.values()))
-        return [f"case {printable(case)} has {channels} channels, {expected} are needed ({wanted}): {_present(files)}"]
+        return [
+            f"case {escape_name(case)} has {channels} channels, {expected} are needed ({wanted}): {_present(files)}"
+        ]
     faults = []
     for one in facts[1:]:
         if one.shape != facts[0].shape:
-            faults.append(f"{printable(one.path)} has the shape {one.shape}, {printable(files[0])} {facts[0].shape}")
+            faults.append(
+                f"{escape_name(one.path)} has the shape {one.shape}, {escape_name(files[0])} {facts[0].shape}"
+            )
         elif one.grid is not None and facts[0].grid is not None:
             spacings = one.grid.spacing_mm, facts[0].grid.spacing_mm
             if not np.allclose(*spacings):
-                ours, theirs = printable(one.path), printable(files[0])
+                ours, theirs = escape_name(one.path), escape_name(files[0])
                 faults.append(f"{ours} has the spacing {spacings[0]}, {theirs} {spacings[1]} (x, y, z)")
     return faults
 
@@ -154,9 +158,9 @@ def _file_names(case: str, numbers: Iterable[int], channel_names: Mapping[str, s
     texts = []
     for number in numbers:
         name = channel_names.get(str(number))
-        texts.append(f"{printable(case)}_{number:04d}{ending}" + (f" ({name})" if name else ""))
+        texts.append(f"{escape_name(case)}_{number:04d}{ending}" + (f" ({name})" if name else ""))
     return ", ".join(texts)
 
 
 def _present(files: Sequence[Path]) -> str:
-    return f"there {'is' if len(files) == 1 else 'are'} {', '.join(printable(path.name) for path in files)}"
+    return f"there {'is' if len(files) == 1 else 'are'} {', '.join(escape_name(path.name) for path in files)}"

@@ -13,6 +13,7 @@ from PIL import Image
 from . import nifti, png
 from .faults import ImageFault
 from .geometry import Grid
+from .itk_bytes import require_whole
 from .names import refusal_of_name
 from .nifti_geometry import read_geometry
 from .values import check_label_values, check_values, exactly
@@ -141,6 +142,7 @@ def _png_facts(path: Path) -> ImageFacts:
 
 
 def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

@@ -13,10 +13,10 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from ..escaping import escape_name
 from .cases import THREADS, CheckedCases, check_cases, find_cases
 from .check import ImageFacts, check_label
 from .faults import ImageFault
-from .names import printable
 from .pairs import match
 from .values import exactly
 
@@ -73,7 +73,9 @@ def check_dataset_files(
         notes += [(label.path, note) for note in label.notes]
         if label.values and (unknown := [value for value in label.values if value not in known]):
             shown = ", ".join(map(exactly, unknown[:5]))
-            result.faults.append(f"{printable(label.path)} holds the values {shown}, which dataset.json does not name")
+            result.faults.append(
+                f"{escape_name(label.path)} holds the values {shown}, which dataset.json does not name"
+            )
         if case in checked.facts:
             matched = match(label, checked.facts[case][0])
             result.faults += [matched.fault] if matched.fault else []
@@ -90,7 +92,7 @@ def grouped(notes: Iterable[tuple[Path, str]]) -> list[str]:
     """Notes of one kind as one sentence, with the first file that has it."""
     kinds: dict[str, list[str]] = {}
     for path, note in notes:
-        kinds.setdefault(note.partition(":")[0], []).append(f"{printable(path)} {note}")
+        kinds.setdefault(note.partition(":")[0], []).append(f"{escape_name(path)} {note}")
     return [texts[0] + (f" ({len(texts) - 1} more files alike)" if len(texts) > 1 else "") for texts in kinds.values()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .names import printable
+from ..escaping import escape_name
 
 
 class ImageFault(ValueError):
@@ -16,7 +16,7 @@ class ImageFault(ValueError):
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{printable(path)} {reason}")
+        super().__init__(f"{escape_name(path)} {reason}")
         self.path = path
         self.reason = reason
 

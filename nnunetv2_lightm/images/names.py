@@ -9,10 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path as it can be printed and written as JSON; a byte that is not UTF-8 becomes \xfc."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+from ..escaping import escape_name
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
@@ -29,7 +26,7 @@ def refusal_of_name(path: str | os.PathLike[str]) -> str | None:
     if is_utf8(path):
         return None
     return (
-        f"the name of {printable(path)} is not UTF-8, and the libraries that read images cannot open it: rename it "
+        f"the name of {escape_name(path)} is not UTF-8, and the libraries that read images cannot open it: rename it "
         "(convmv -f latin1 -t utf8 -r --notest FOLDER renames a whole folder)"
     )
 

@@ -222,7 +222,7 @@ def _layout(path: Path, header: nibabel.Nifti1Header) -> tuple[int, tuple[float,
     """Where the voxels begin, and how they are scaled."""
     offset = float(header["vox_offset"])
     least = int(header["sizeof_hdr"]) + 4
-    if not (offset >= least and offset == int(offset)):
+    if not (offset >= least and offset.is_integer()):
         raise ImageFault(
             path, f"has a damaged header: voxels begin at byte {offset:g}, within the header ({least} bytes)"
         )

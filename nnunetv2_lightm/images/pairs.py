@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..escaping import escape_name
 from .check import ImageFacts
 from .geometry import compare
-from .names import printable
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Match:
 
 def match(first: ImageFacts, second: ImageFacts) -> Match:
     """Compare shapes and geometries, by the rule of the converters; files without a geometry have only a shape."""
-    ours, theirs = printable(first.path), printable(second.path)
+    ours, theirs = escape_name(first.path), escape_name(second.path)
     if first.shape != second.shape:
         return Match(f"{ours} is {_shape(first)} voxels and {theirs} {_shape(second)}")
     if first.grid is None or second.grid is None:
@@ -43,8 +43,9 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
 def _advice(first: ImageFacts, second: ImageFacts) -> str:
     """Which header to copy: not the one that looks like none."""
     right, wrong = (first, second) if second.grid.is_default and not first.grid.is_default else (second, first)
-    return f"If their voxels do correspond one to one, copy the header of {printable(right.path)} to the other one" + (
-        ", which seems to have lost its own" if wrong.grid.is_default else ""
+    return (
+        f"If their voxels do correspond one to one, copy the header of {escape_name(right.path)} to the other one"
+        + (", which seems to have lost its own" if wrong.grid.is_default else "")
     )
 
 

@@ -56,6 +56,18 @@ def test_an_error_does_not_act_on_the_terminal(folders, capsys):
     assert r"odd\x1b]0;title\x07" in message and not {"\x1b", "\x07", "\x9b"} & set(message)
 
 
+def test_a_conversion_does_not_either(folders, tmp_path, monkeypatch, capsys):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    source = tmp_path / f"source{ANSI}\n[OK] forged"
+    source.mkdir()
+    assert cli(["convert", "lits", str(source)]) == 1
+    message = capsys.readouterr().err
+    assert r"source\x1b]0;title\x07" in message and not {"\x1b", "\x07", "\x9b"} & set(message)
+    assert cli(["convert", "lits", f"{source}/missing"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "labels",
     [[], 5, {"liver": "1"}, {"liver": [1, "2"]}, {"liver": []}, {"liver": -1}, {"liver": True}, {"liver": 1.5}],

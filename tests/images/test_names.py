@@ -7,22 +7,23 @@ import sys
 
 import pytest
 
+from nnunetv2_lightm.escaping import escape_name
 from nnunetv2_lightm.images.check import check_image
 from nnunetv2_lightm.images.faults import ImageFault
-from nnunetv2_lightm.images.names import is_utf8, printable, refusal_of_name
+from nnunetv2_lightm.images.names import is_utf8, refusal_of_name
 
 LATIN = os.fsdecode(b"Leber\xfc")
 
 
 def test_such_a_name_is_printed_and_refused():
     assert not is_utf8(LATIN)
-    assert printable(f"/data/{LATIN}/x.nii") == "/data/Leber\\xfc/x.nii"
+    assert escape_name(f"/data/{LATIN}/x.nii") == "/data/Leber\\xfc/x.nii"
     assert "Leber\\xfc is not UTF-8" in refusal_of_name(LATIN)
 
 
 @pytest.mark.parametrize("name", ["Leber", "Leberü", "肝臓", "a b"])
 def test_other_names_are_not(name):
-    assert is_utf8(name) and printable(name) == name and refusal_of_name(name) is None
+    assert is_utf8(name) and escape_name(name) == name and refusal_of_name(name) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")

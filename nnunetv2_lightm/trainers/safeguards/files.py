@@ -15,11 +15,11 @@ from typing import Any
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 
+from ...escaping import escape_name
 from ...images.cases import check_cases, find_cases, listed
 from ...images.check import check_label
 from ...images.dataset import check_dataset_files, grouped
 from ...images.faults import ImageFault
-from ...images.names import printable
 
 
 class ImagesRefusedError(ValueError):
@@ -84,16 +84,16 @@ def watch_predictions(is_watched: Callable[[str], bool]) -> None:
 def _check_folder(folder: Path, dataset_json: Mapping[str, Any]) -> None:
     """What nnU-Net would take for a case, or for a channel in another place."""
     if not folder.is_dir():
-        raise ImagesRefusedError(f"{printable(folder)} is no folder; -i takes the folder of the images")
+        raise ImagesRefusedError(f"{escape_name(folder)} is no folder; -i takes the folder of the images")
     cases, faults = find_cases(folder, dataset_json["file_ending"])
     if not cases and not faults:
         raise ImagesRefusedError(
-            f"{printable(folder)} holds no image CASE_0000{dataset_json['file_ending']}, the ending of the training"
+            f"{escape_name(folder)} holds no image CASE_0000{dataset_json['file_ending']}, the ending of the training"
         )
     ours, theirs = list(_channel_names(dataset_json).values()), _names_beside(folder)
     if theirs != ours and sorted(theirs) == sorted(ours):
         faults.append(
-            f"the channels are {', '.join(theirs)} by the dataset.json of {printable(folder)}, and {', '.join(ours)} "
+            f"the channels are {', '.join(theirs)} by the dataset.json of {escape_name(folder)}, and {', '.join(ours)} "
             "in the training: rename the files, so that _0000 is the first of these"
         )
     _refuse(faults)

@@ -1,0 +1,146 @@
+"""NRRD, MetaImage and GIPL by their own bytes: whether all voxels are there, which their readers do not always say.
+
+ITK takes a truncated GIPL, and a MetaImage whose compressed voxels are damaged, and fills up what is missing.
+"""
+
+from __future__ import annotations
+
+import bz2
+import math
+import re
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from .bounds import MAX_HEADER_BYTES, require_memory, require_plausible_size
+from .faults import ImageFault
+
+META_BYTES = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_LONG", "MET_ULONG", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
+GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+GIPL_HEADER = 256
+ZLIB_OR_GZIP = 47  # wbits
+_PIECE = 4 << 20
+
+
+def require_whole(path: Path) -> None:
+    """Read the voxels' bytes to their end.
+
+    Raises:
+        ImageFault: if the header is damaged, or fewer or more voxels follow it than it says.
+    """
+    check = {".mha": _check_meta, ".nrrd": _check_nrrd, ".gipl": _check_gipl}[path.suffix.lower()]
+    try:
+        with path.open("rb") as stream:
+            check(path, stream)
+    except OSError as error:
+        raise ImageFault(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_meta(path: Path, stream: IO[bytes]) -> None:
+    fields = {}
+    while "ElementDataFile" not in fields:
+        key, equals, value = _line(path, stream).partition("=")
+        if not equals:
+            raise ImageFault(path, "cannot be read: it has no MetaImage header")
+        fields[key.strip()] = value.strip()
+    _require_inside(path, fields["ElementDataFile"], "LOCAL")
+    _require(path, fields.get("BinaryData", "True").lower() == "true", "holds its voxels as text")
+    size = META_BYTES.get(fields.get("ElementType", ""))
+    for key in ("HeaderSize", "ElementNumberOfChannels"):
+        _require(path, re.fullmatch(r"\d{1,4}", fields.get(key, "0")), f"has a damaged header: {key} {fields.get(key)}")
+    _require(path, int(fields.get("HeaderSize", 0)) == 0, "has a HeaderSize, which goes with voxels in another file")
+    needed = _product(path, fields.get("DimSize", "")) * int(fields.get("ElementNumberOfChannels", 1))
+    _require(path, size is not None, f"has a damaged header: ElementType {fields.get('ElementType')}")
+    compressed = fields.get("CompressedData", "False").lower() == "true"
+    _check_length(path, stream, needed * size, partial(zlib.decompressobj, ZLIB_OR_GZIP) if compressed else None)
+
+
+def _check_nrrd(path: Path, stream: IO[bytes]) -> None:
+    _require(path, _line(path, stream).startswith("NRRD"), "cannot be read: it has no NRRD header")
+    fields = {}
+    while line := _line(path, stream):
+        key, colon, value = line.partition(":")
+        if colon and not line.startswith("#"):
+            fields[key.strip().lower().replace(" ", "")] = value.strip()
+    _require_inside(path, fields.get("datafile"), None)
+    encoding = fields.get("encoding", "").lower()
+    decompressors: dict[str, Callable | None] = {
+        "raw": None,
+        **dict.fromkeys(("gz", "gzip"), partial(zlib.decompressobj, ZLIB_OR_GZIP)),
+        **dict.fromkeys(("bz2", "bzip2"), bz2.BZ2Decompressor),
+    }
+    _require(path, encoding in decompressors, f"holds its voxels as {encoding or 'nothing known'}, not raw or gzip")
+    for key in ("lineskip", "byteskip"):
+        _require(path, fields.get(key, "0") == "0", f"has a {key} before its voxels")
+    needed = _product(path, fields.get("sizes", "")) * _nrrd_bytes(path, fields.get("type", ""))
+    _check_length(path, stream, needed, decompressors[encoding])
+
+
+def _nrrd_bytes(path: Path, kind: str) -> int:
+    """Bytes of a voxel, by any of NRRD's names for its types: `unsigned short`, `ushort`, `uint16_t`."""
+    name = re.sub(r"^(signed |unsigned |u)|( int)?$|_t$", "", kind.lower()).replace("short int", "short")
+    sizes = {
+        **dict.fromkeys(("char", "int8"), 1),
+        **dict.fromkeys(("short", "int16"), 2),
+        **dict.fromkeys(("int", "int32", "float"), 4),
+        **dict.fromkeys(("longlong", "long long", "int64", "double"), 8),
+    }
+    _require(path, name in sizes, f"has a damaged header: type {kind}")
+    return sizes[name]
+
+
+def _check_gipl(path: Path, stream: IO[bytes]) -> None:
+    header = stream.read(GIPL_HEADER)
+    _require(path, len(header) == GIPL_HEADER, "is truncated within its header")
+    shape = [int.from_bytes(header[place : place + 2], "big") for place in (0, 2, 4, 6)]
+    kind = int.from_bytes(header[8:10], "big")
+    _require(path, kind in GIPL_BYTES, f"has a damaged header: image type {kind}")
+    _check_length(path, stream, math.prod(max(1, length) for length in shape) * GIPL_BYTES[kind], None)
+
+
+def _check_length(path: Path, stream: IO[bytes], needed: int, decompressor: Callable | None) -> None:
+    """Whether so many bytes follow, and no more; a compressed stream is read to its checksum."""
+    what = f"{needed} bytes of voxels"
+    require_plausible_size(path, needed, compressed=decompressor is not None, what=what)
+    require_memory(path, 2 * needed, what=what)
+    if decompressor is None:
+        found = path.stat().st_size - stream.tell()
+    else:
+        found, decompress = 0, decompressor()
+        try:
+            while not decompress.eof and (piece := stream.read(_PIECE)):
+                found += len(decompress.decompress(piece))
+                _require(path, found <= needed, f"holds more than the {what} of its header")
+        except (zlib.error, OSError) as error:
+            raise ImageFault(path, f"is damaged: its compressed voxels cannot be read ({error})") from error
+        _require(path, decompress.eof, "is truncated: its compressed stream ends early")
+        found += len(decompress.unused_data) + len(stream.read(1))  # what follows the stream is too much
+    _require(path, found >= needed, f"is truncated: {found} bytes of voxels of {needed}")
+    _require(path, found == needed, f"holds more than the {what} of its header: one of the two is damaged")
+
+
+def _line(path: Path, stream: IO[bytes]) -> str:
+    line = stream.readline(1 << 16)
+    _require(path, line.endswith(b"\n") and stream.tell() < MAX_HEADER_BYTES, "is truncated within its header")
+    return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def _product(path: Path, sizes: str) -> int:
+    _require(path, re.fullmatch(r"[1-9]\d{0,8}( +[1-9]\d{0,8}){1,4}", sizes), f"has a damaged header: sizes {sizes!r}")
+    return math.prod(map(int, sizes.split()))
+
+
+def _require_inside(path: Path, data_file: str | None, inside: str | None) -> None:
+    _require(path, data_file == inside, f"has its voxels in another file, {data_file}: save it as one file")
+
+
+def _require(path: Path, holds: object, fault: str) -> None:
+    if not holds:
+        raise ImageFault(path, fault)
