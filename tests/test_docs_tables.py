@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import string
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def test_each_row_of_a_table_with_tests_names_one(document):
 def test_features_are_listed():
     features = dict.fromkeys(TEST.findall((ROOT / "docs" / "features.md").read_text(encoding="utf-8")))
     assert len(features) > 20
+
+
+def test_each_kind_of_case_has_a_row():
+    rows = [row for _, rows in tables((ROOT / "docs" / "cases.md").read_text(encoding="utf-8")) for row in rows]
+    assert "".join(row[0] for row in rows[:26]) == string.ascii_uppercase
+    assert all(row[1] and row[2] for row in rows)
 
 
 def test_a_missing_test_is_seen():

@@ -29,7 +29,7 @@ ALLOWED_PARTS = {
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
     "optim": set(),
-    "trainers": {"ops", "layers", "networks", "optim", "files", "nnunet_faults", "images"},
+    "trainers": {"ops", "layers", "networks", "optim", "files", "nnunet_faults", "images", "escaping"},
     "planning": {"files", "nnunet"},
     "measure": set(),
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},

@@ -94,6 +94,7 @@ def test_truncated_files_are_refused(path, kept, thorough):
         (VOX_OFFSET, "<f", (0.0,), "byte 0"),
         (VOX_OFFSET, "<f", (348.0,), "byte 348"),
         (VOX_OFFSET, "<f", (NAN,), "byte nan"),
+        (VOX_OFFSET, "<f", (np.inf,), "byte inf"),
         (VOX_OFFSET, "<f", (352.5,), "byte 352.5"),
         (VOX_OFFSET, "<f", (400.0,), "truncated"),
         (VOX_OFFSET, "<f", (600.0 * 2**20,), "beyond 16 MiB"),
