@@ -10,7 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from . import nifti, png
+from . import nifti, png, tiff
+from .bounds import require_memory, require_plausible_size
 from .faults import ImageFault
 from .geometry import Grid
 from .itk_bytes import require_whole
@@ -52,7 +53,7 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     """Check an image: a name that opens, a whole file, finite values and geometry.
 
     Args:
-        path: The file. Of formats other than NIfTI, PNG, NRRD, MetaImage and GIPL only that it is there.
+        path: The file. Of formats that nnU-Net does not read, only its name is checked.
         thorough: False: of NIfTI files that hold integers, the length alone is compared, without decompressing them.
     Raises:
         ImageFault: if it must not be used.
@@ -69,6 +70,12 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
         return _png_facts(path)
     if ending in ITK_ENDINGS:
         facts, values = _itk_facts(path)
+        _require_finite(path, values)
+        return facts
+    if ending == ".bmp":
+        return _bmp_facts(path)[0]
+    if ending in tiff.ENDINGS:
+        facts, values = _tiff_facts(path)
         _require_finite(path, values)
         return facts
     return ImageFacts(path)
@@ -92,6 +99,12 @@ def check_label(path: Path) -> ImageFacts:
             return _with_values(facts, _distinct(path, np.asarray(image)))
     if ending in ITK_ENDINGS:
         facts, values = _itk_facts(path)
+        return _with_values(_one_channel(facts), _distinct(path, values))
+    if ending == ".bmp":
+        facts, values = _bmp_facts(path)
+        return _with_values(_one_channel(facts), _distinct(path, values))
+    if ending in tiff.ENDINGS:
+        facts, values = _tiff_facts(path)
         return _with_values(_one_channel(facts), _distinct(path, values))
     return ImageFacts(path)
 
@@ -158,6 +171,23 @@ def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
     grid = Grid(size, matrix) if dimension < 4 else None
     notes = [DEFAULT_GEOMETRY] if grid is not None and grid.is_default else []
     return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), sitk.GetArrayFromImage(image)
+
+
+def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
+    try:
+        with Image.open(path, formats=("BMP",)) as image:
+            width, height = image.size
+            require_plausible_size(path, (width + 7) // 8 * height, compressed=False, what=f"{width}x{height} pixels")
+            require_memory(path, 8 * width * height, what=f"{width}x{height} pixels")
+            values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageFault(path, f"cannot be read as BMP: {error}") from error
+    return ImageFacts(path, values.shape[:2], 1 if values.ndim == 2 else values.shape[2]), values
+
+
+def _tiff_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
+    values, channels = tiff.read_tiff(path)
+    return ImageFacts(path, values.shape if channels == 1 else values.shape[:-1], channels), values
 
 
 def _require_finite(path: Path, values: np.ndarray) -> None:

@@ -1,0 +1,58 @@
+"""TIFF files, as nnU-Net's readers take them: by tifffile, which logs what it could not read and gives the rest."""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from .bounds import require_memory
+from .faults import ImageFault
+
+ENDINGS = (".tif", ".tiff")
+# What tifffile, and the codecs that it calls, raise of damaged files.
+_DAMAGE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ZeroDivisionError, struct.error)
+
+
+def read_tiff(path: Path) -> tuple[np.ndarray, int]:
+    """All values, ([z,] y, x[, colours]), and the number of colours, 1 where there are none.
+
+    Raises:
+        ImageFault: if the file is truncated or damaged, does not fit into memory, or is no single image.
+    """
+    import tifffile  # nnU-Net brings it, and few data sets need it
+
+    complaints = _Complaints()
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(complaints)
+    try:
+        with tifffile.TiffFile(path) as file:
+            if len(file.series) != 1:
+                raise ImageFault(path, f"holds {len(file.series)} images, of different sizes; nnU-Net takes the first")
+            (series,) = file.series
+            what = f"{'x'.join(map(str, series.shape))} values of {series.dtype}"
+            require_memory(path, 2 * math.prod(series.shape) * series.dtype.itemsize, what=what)
+            values = series.asarray()
+    except ImageFault:
+        raise
+    except _DAMAGE as error:
+        raise ImageFault(path, f"cannot be read as TIFF: {error}") from error
+    finally:
+        logger.removeHandler(complaints)
+    if complaints.texts:
+        raise ImageFault(path, f"is damaged or truncated: {complaints.texts[0]}")
+    return values, values.shape[-1] if series.axes.endswith("S") else 1
+
+
+class _Complaints(logging.Handler):
+    """What tifffile logs as an error of the file, instead of raising it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
