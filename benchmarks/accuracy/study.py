@@ -31,7 +31,7 @@ from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.runs.progress import Progress
 
 from .comparisons import COMPARISONS, Comparison, DataSet
-from .study_results import combine, load_parts, publish_results, with_images, write_costs
+from .study_results import combine, load_parts, publish_results, with_images, write_costs_of
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results", HERE.parents[1] / "docs" / "study"
@@ -85,7 +85,7 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
             continue
         costs = results_so_far(comparison.costs_of, folder, anew)
         if costs:
-            write_costs(costs, folder / "costs" / comparison.costs_of)
+            write_costs_of(costs, folder / "costs" / comparison.costs_of)
         known = f"costs/{comparison.costs_of}" if costs else None
         command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known, timings=timings)
         print(shlex.join(command), flush=True)

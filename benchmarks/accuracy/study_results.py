@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_lightm.benchmark.costs import Calibration, TrainerCalibration, Turn, write_calibration
+from nnunetv2_lightm.benchmark.costs import MeasuredCosts, TrainerCosts, Turn, write_costs
 from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import BenchmarkResults, Run, load_results, write_results
 from nnunetv2_lightm.benchmark.settings import CALIBRATION_FILE, RESULTS_FILE
@@ -52,15 +52,14 @@ def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> Bench
     return replace(first, **costs, runs=tuple(runs[key] for key in sorted(runs)))
 
 
-def write_costs(results: BenchmarkResults, folder: Path) -> None:
+def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
     """A folder for ``benchmark --calibration-of``. Only medians are published: so many equal turns have that median."""
     folder.mkdir(parents=True, exist_ok=True)
     write_results(replace(results, runs=()), folder / RESULTS_FILE)
     trainers = {
-        name: TrainerCalibration(*NNUNET_ITERATIONS, [Turn(**cost)] * ROUNDS)
-        for name, cost in results.calibration.items()
+        name: TrainerCosts(*NNUNET_ITERATIONS, [Turn(**cost)] * ROUNDS) for name, cost in results.calibration.items()
     }
-    write_calibration(Calibration("cpu", results.machine, trainers), folder / CALIBRATION_FILE)
+    write_costs(MeasuredCosts("cpu", results.machine, trainers), folder / CALIBRATION_FILE)
 
 
 def publish_results(results: BenchmarkResults, file: Path, *, predictions: bool) -> None:

@@ -12,7 +12,7 @@ from ..complexity.plans import PlannedConfiguration
 from ..json_input import Amount, Content, Count, JsonInputError, check, read_json
 from ..measure.machine import machine
 from ..runs.training_log import EpochRecord, read_training_log
-from .costs import load_calibration
+from .costs import load_costs
 from .results import BenchmarkResults, ResultsError, Run
 from .settings import Settings
 from .sharing import without_home
@@ -52,8 +52,8 @@ def collect(
     Raises: ResultsError: naming a file that cannot be read.
     """
     file = settings.calibration_file
-    calibration = load_calibration(file) if file.exists() else None
-    costs = {} if calibration is None else calibration.trainers
+    measured = load_costs(file) if file.exists() else None
+    costs = {} if measured is None else measured.trainers
     files = {trainer: complexity_file(settings, trainer) for trainer in settings.trainers}
     return BenchmarkResults(
         title=settings.title,
@@ -70,7 +70,7 @@ def collect(
         budget=settings.budget,
         scored_on="test" if settings.has_test_split else "validation",
         command=settings.command,
-        machine=machine() if calibration is None else calibration.machine,
+        machine=machine() if measured is None else measured.machine,
         calibration={name: vars(costs[name].median) for name in settings.trainers if name in costs},
         complexity={trainer: _read_complexity(file) for trainer, file in files.items() if file.exists()},
         runs=tuple(_collect_run(settings, run, run.key in complete, failures.get(run.key)) for run in runs),
@@ -107,16 +107,16 @@ def _finished_epochs(fold_folder: Path) -> tuple[EpochRecord, ...]:
 def _read_complexity(file: Path) -> dict[str, float | None]:
     """The costs that `nnUNetv2_lightm complexity` wrote for one trainer; two FLOPs of a scan count as one MAC."""
     try:
-        (found,) = check(_read_json(file), _ComplexityFile, file).trainers
+        (counted,) = check(_read_json(file), _ComplexityFile, file).trainers
     except JsonInputError as error:
         raise ResultsError(f"{error}; remove it and it is made again") from error
     return {
-        "parameters": found.true_parameters,
-        "macs": found.true_macs_sample + found.true_scan_flops_sample / 2,
-        "forward_seconds": found.forward_seconds,
-        "step_seconds": found.training_seconds,
-        "forward_mib": found.forward_transient_mib,
-        "step_mib": found.training_transient_mib,
+        "parameters": counted.true_parameters,
+        "macs": counted.true_macs_sample + counted.true_scan_flops_sample / 2,
+        "forward_seconds": counted.forward_seconds,
+        "step_seconds": counted.training_seconds,
+        "forward_mib": counted.forward_transient_mib,
+        "step_mib": counted.training_transient_mib,
     }
 
 

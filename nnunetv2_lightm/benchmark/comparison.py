@@ -8,10 +8,10 @@ from ..complexity.plans import PlannedConfiguration
 from ..runs.pipeline import folder_lock
 from ..runs.progress import format_seconds
 from .collect import collect
-from .costs import Calibration, load_calibration, write_calibration
+from .costs import MeasuredCosts, load_costs, write_costs
 from .launchers import Launcher
 from .results import BenchmarkResults, write_results
-from .settings import Settings, calibration_to_take
+from .settings import Settings, costs_to_reuse
 from .tasks import PlannedRun, Task, plan_runs, preparation_tasks, run_task
 
 SECONDS_BETWEEN_RESULTS = 60.0
@@ -35,34 +35,34 @@ class Comparison:
         """
         from .report.document import write_report  # it draws: not before there is something to draw
 
-        taken = calibration_to_take(self.settings)
+        taken = costs_to_reuse(self.settings)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
             if taken and not self.settings.calibration_file.exists():
-                write_calibration(taken, self.settings.calibration_file)
+                write_costs(taken, self.settings.calibration_file)
             self.write()
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
                 print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
                 return False
             file = self.settings.calibration_file
-            calibration = load_calibration(file) if self.settings.timings or file.exists() else None
-            self.runs = plan_runs(self.settings, calibration)
+            costs = load_costs(file) if self.settings.timings or file.exists() else None
+            self.runs = plan_runs(self.settings, costs)
             tasks = [run_task(self.settings, run) for run in self.runs]
             self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
             self.write()
-            print(self._outlook(calibration), flush=True)
+            print(self._outlook(costs), flush=True)
             self.failures = self.launch(tasks, self._on_change, self._on_tick)
             write_report([self.write()], self.settings.folder, self.settings.title)
         return not self.failures
 
-    def _outlook(self, calibration: Calibration | None) -> str:
+    def _outlook(self, costs: MeasuredCosts | None) -> str:
         """Estimated duration of the remaining runs, if the costs of their trainers are known."""
         left = [run for run in self.runs if run.key not in self.complete]
         done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs are complete"
-        if calibration is None or any(run.trainer not in calibration.trainers for run in left):
+        if costs is None or any(run.trainer not in costs.trainers for run in left):
             return f"\n{done}\n"
         seconds = sum(
-            calibration.trainers[run.trainer].median.training_seconds(
+            costs.trainers[run.trainer].median.training_seconds(
                 run.epochs, run.iterations_per_epoch, run.validation_iterations_per_epoch
             )
             for run in left

@@ -15,7 +15,7 @@ from ..files import write_text
 from ..json_input import Amount, ClassName, Content, Count, JsonInputError, Length, Positive, Text, check, read_json
 from .results import ResultsError
 
-# Between these the number of epochs is chosen: enough for a curve, and few enough not to spend the time on validation.
+# Bounds for the number of epochs: enough for a curve, and not so many that validation takes the time.
 LEAST_EPOCHS, MOST_EPOCHS = 20, 50
 TRAINING_PER_VALIDATION = 5  # nnU-Net's ratio, 250 to 50, which the budget suffixes keep
 
@@ -45,7 +45,7 @@ class Turn:
 
 
 @dataclass
-class TrainerCalibration:
+class TrainerCosts:
     """A trainer's turns.
 
     Attributes:
@@ -65,8 +65,8 @@ class TrainerCalibration:
 
 
 @dataclass
-class Calibration:
-    """The file.
+class MeasuredCosts:
+    """The content of calibration.json.
 
     Attributes:
         device: The device measured.
@@ -76,7 +76,7 @@ class Calibration:
 
     device: str
     machine: Mapping[str, str]
-    trainers: dict[str, TrainerCalibration] = field(default_factory=dict)
+    trainers: dict[str, TrainerCosts] = field(default_factory=dict)
 
 
 class _TurnContent(Content):
@@ -91,32 +91,32 @@ class _TrainerContent(Content):
     turns: Annotated[list[_TurnContent], Field(min_length=1, max_length=10**4)]
 
 
-class _CalibrationContent(Content):
+class _CostsContent(Content):
     device: Literal["cpu", "cuda", "mps"]
     machine: dict[Text, Text]
     trainers: dict[ClassName, _TrainerContent]
 
 
-def load_calibration(path: Path) -> Calibration:
+def load_costs(path: Path) -> MeasuredCosts:
     """Raises: ResultsError: if the file cannot be read or holds something else; it names the file and the key."""
     try:
-        found = check(read_json(path), _CalibrationContent, path)
+        content = check(read_json(path), _CostsContent, path)
     except JsonInputError as error:
-        raise ResultsError(f"{path}: no calibration ({error}); remove it to measure anew") from error
+        raise ResultsError(f"{path}: no calibration ({error}); remove it to measure again") from error
     trainers = {
-        name: TrainerCalibration(
+        name: TrainerCosts(
             trainer.iterations_per_epoch,
             trainer.validation_iterations_per_epoch,
             [Turn(**dict(turn)) for turn in trainer.turns],
         )
-        for name, trainer in found.trainers.items()
+        for name, trainer in content.trainers.items()
     }
-    return Calibration(found.device, found.machine, trainers)
+    return MeasuredCosts(content.device, content.machine, trainers)
 
 
-def write_calibration(calibration: Calibration, path: Path) -> None:
+def write_costs(costs: MeasuredCosts, path: Path) -> None:
     """Write the file in one step."""
-    write_text(path, to_json(asdict(calibration)))
+    write_text(path, to_json(asdict(costs)))
 
 
 def validation_iterations(iterations: int) -> int:
@@ -158,10 +158,10 @@ def _iterations_that_fit(cost: Turn, seconds: float) -> int:
     return iterations
 
 
-def missing_turns(calibration: Calibration, trainers: Sequence[str], rounds: int) -> list[str]:
+def missing_turns(costs: MeasuredCosts, trainers: Sequence[str], rounds: int) -> list[str]:
     """The trainers that still have turns to run, in order: one turn each per round."""
 
     def done(name: str) -> int:
-        return len(calibration.trainers[name].turns) if name in calibration.trainers else 0
+        return len(costs.trainers[name].turns) if name in costs.trainers else 0
 
     return [name for number in range(rounds) for name in trainers if done(name) <= number]

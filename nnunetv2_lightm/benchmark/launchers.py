@@ -83,8 +83,8 @@ class SlurmLauncher:
     def __init__(self, folder: Path, options: Mapping[str, str | int]) -> None:
         """
         Args:
-            folder: For submitit's files.
-            options: Of `sbatch`, as submitit names them: partition, time, gpus_per_node, cpus_per_task, mem, ...
+            folder: Folder for submitit's files.
+            options: For `sbatch`, in submitit's names: partition, time, gpus_per_node, cpus_per_task, mem, ...
         Raises:
             ImportError: if submitit is not installed; it says how to install it.
             SettingsError: if there is no Slurm, or an option is not known.

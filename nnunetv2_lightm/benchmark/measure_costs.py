@@ -24,7 +24,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from ..files import NotOursError, scratch_folder
 from ..measure.machine import machine
 from ..option_types import whole_number
-from .costs import Calibration, TrainerCalibration, Turn, load_calibration, missing_turns, write_calibration
+from .costs import MeasuredCosts, TrainerCosts, Turn, load_costs, missing_turns, write_costs
 from .results import ResultsError
 
 ROUNDS = 5
@@ -49,18 +49,18 @@ def measure_costs(
 
     Raises: ResultsError: if the file there is of another device.
     """
-    found = load_calibration(output) if output.exists() else Calibration(device, machine())
-    if found.device != device:
-        raise ResultsError(f"{output} was measured on {found.device}, not on {device}; remove it to measure anew")
+    costs = load_costs(output) if output.exists() else MeasuredCosts(device, machine())
+    if costs.device != device:
+        raise ResultsError(f"{output} was measured on {costs.device}, not on {device}; remove it to measure again")
     # What the trainers write must not come among the user's results.
     with scratch_folder(output.with_suffix(".nnUNet_results")) as results, _nnunet_results(results):
-        for name in missing_turns(found, trainers, rounds):
-            print(f"{name}: turn {len(found.trainers[name].turns) + 1 if name in found.trainers else 1} of {rounds}")
+        for name in missing_turns(costs, trainers, rounds):
+            print(f"{name}: turn {len(costs.trainers[name].turns) + 1 if name in costs.trainers else 1} of {rounds}")
             trainer = get_trainer_from_args(dataset, configuration, fold, name, plans, device=torch.device(device))
             iterations = (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
             turn = take_turn(trainer, turn_seconds)
-            found.trainers.setdefault(name, TrainerCalibration(*iterations)).turns.append(turn)
-            write_calibration(found, output)
+            costs.trainers.setdefault(name, TrainerCosts(*iterations)).turns.append(turn)
+            write_costs(costs, output)
 
 
 def take_turn(trainer, seconds: float) -> Turn:

@@ -36,8 +36,8 @@ class Run:
         fold: Fold of the five-fold split.
         seed: Seed of the initial weights and of all other randomness in the training process (trainers/budgets.py).
         complete: Trained to the end, predicted and evaluated.
-        iterations_per_epoch: Of training.
-        validation_iterations_per_epoch: Of validation.
+        iterations_per_epoch: Training iterations per epoch.
+        validation_iterations_per_epoch: Validation iterations per epoch.
         epochs: The finished epochs, in order.
         evaluation: What ``nnUNetv2_lightm evaluate --json`` writes, or None.
         predictions: Folder of the predicted segmentations, or None.
@@ -76,17 +76,17 @@ class BenchmarkResults:
         labels: dataset.json's `labels`.
         file_ending: dataset.json's `file_ending`.
         reader: dataset.json's `overwrite_image_reader_writer`, or None.
-        equal: What all trainers had alike: ``ITERATIONS`` or ``SECONDS``.
+        equal: What was equal for all trainers: ``ITERATIONS`` or ``SECONDS``.
         budget: Suffix of the trainers, or seconds of training.
         scored_on: "test" or "validation" cases.
-        command: That made it.
-        machine: What :mod:`nnunetv2_lightm.measure.machine` says.
+        command: The command line that made it.
+        machine: The machine, as :mod:`nnunetv2_lightm.measure.machine` describes it.
         calibration: Trainer to `train_seconds` and `validation_seconds`, each of one iteration, and `epoch_seconds`,
-            what an epoch takes besides.
+            the overhead of an epoch.
         complexity: Trainer to `parameters`, `macs`, `forward_seconds`, `step_seconds`, `forward_mib`, `step_mib`, for
             one patch; a value that was not measured is None.
-        runs: Finished and unfinished.
-        not_pictured: Why a report pictures none of the images, e.g. their licence; None: it pictures some.
+        runs: All runs, finished or not.
+        not_pictured: Why a report shows none of the images, e.g. their licence; None: it shows some.
     """
 
     title: str
@@ -118,20 +118,20 @@ def load_results(path: Path) -> BenchmarkResults:
     try:
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = repr(content.get("format")) if isinstance(content, dict) else type(content).__name__
-            raise ResultsError(f"{path}: format {found}; this version reads the results.json of format {FORMAT}")
+            given = repr(content.get("format")) if isinstance(content, dict) else type(content).__name__
+            raise ResultsError(f"{path}: format {given}; this version reads the results.json of format {FORMAT}")
         return _from_content(content, path)
     except (JsonInputError, EvaluationError) as error:
         raise ResultsError(f"{error}; `nnUNetv2_lightm benchmark` writes such files") from error
 
 
 def _from_content(content: dict, path: Path) -> BenchmarkResults:
-    found = check(content, ResultsContent, path)
-    classes = list(foreground_classes(found.labels)[0])
-    runs = tuple(_load_run(run, f"{path}, run {i}", path.parent, classes) for i, run in enumerate(found.runs))
-    tuples = {name: tuple(getattr(found, name)) for name in ("patch_size", "spacing_mm")}
-    costs = {name: _plain_costs(getattr(found, name)) for name in ("calibration", "complexity")}
-    return BenchmarkResults(**{**dict(found), **tuples, **costs, "runs": runs})
+    checked = check(content, ResultsContent, path)
+    classes = list(foreground_classes(checked.labels)[0])
+    runs = tuple(_load_run(run, f"{path}, run {i}", path.parent, classes) for i, run in enumerate(checked.runs))
+    tuples = {name: tuple(getattr(checked, name)) for name in ("patch_size", "spacing_mm")}
+    costs = {name: _plain_costs(getattr(checked, name)) for name in ("calibration", "complexity")}
+    return BenchmarkResults(**{**dict(checked), **tuples, **costs, "runs": runs})
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
@@ -142,14 +142,14 @@ def write_results(results: BenchmarkResults, path: Path) -> None:
 
 
 def _load_run(content: object, place: str, folder: Path, classes: Sequence[str]) -> Run:
-    found = check(content, RunContent, place)
-    if found.evaluation is not None:
-        evaluated = evaluation_from_json(found.evaluation, f"{place}: evaluation")
+    checked = check(content, RunContent, place)
+    if checked.evaluation is not None:
+        evaluated = evaluation_from_json(checked.evaluation, f"{place}: evaluation")
         if list(evaluated.classes) != classes:
             raise ResultsError(f"{place}: evaluation.classes are {list(evaluated.classes)}; the labels name {classes}")
-    paths = {name: getattr(found, name) for name in FOLDERS}
+    paths = {name: getattr(checked, name) for name in FOLDERS}
     paths = {name: None if path is None else Path(os.path.normpath(folder / path)) for name, path in paths.items()}
-    return Run(**{**dict(found), **paths, "epochs": tuple(map(_load_epoch, found.epochs))})
+    return Run(**{**dict(checked), **paths, "epochs": tuple(map(_load_epoch, checked.epochs))})
 
 
 def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from ..nnunet import NotFound, folder
 from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
 from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
-from .costs import Calibration, load_calibration
+from .costs import MeasuredCosts, load_costs
 from .results import ITERATIONS, SECONDS, ResultsError, load_results
 from .results_content import BUDGET, MAX_SECONDS
 
@@ -41,7 +41,7 @@ class Settings:
         dataset: Full name.
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
-        trainers: Without budget and seed.
+        trainers: Trainer names without budget and seed.
         budget: Suffix of the trainers ("20epochs_100iters"), or seconds of training.
         folds: Folds of the split.
         seeds: Seeds of the initial weights and of all other randomness in the training process (trainers/budgets.py).
@@ -50,7 +50,7 @@ class Settings:
         title: Human-readable title.
         command: The command line.
         calibration_of: Folder of another comparison whose measured costs are used; None: measure them.
-        timings: Measure what a trainer costs, where it is not known. Without, the budget must name iterations.
+        timings: Whether to measure what a trainer costs, if unknown. Without it the budget must name iterations.
     """
 
     folder: Path
@@ -175,7 +175,7 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
     if planned.configuration.previous_stage_name is not None:
         raise SettingsError(
             f"{planned.plans_file}: {configuration} continues from {planned.configuration.previous_stage_name}, whose "
-            "segmentations each trainer would have to make first; give a configuration of one stage"
+            "segmentations each trainer would have to make first; give a configuration with a single stage"
         )
     for fold in folds:
         _check_fold(planned, fold)
@@ -226,7 +226,7 @@ def check_folder(settings: Settings) -> None:
     try:
         before = load_results(file)
     except ResultsError as error:
-        raise SettingsError(f"{error}. Move it away to begin anew: trainings that are complete are kept") from error
+        raise SettingsError(f"{error}. Move it away to start again: complete trainings are kept") from error
     for name in ("dataset", "configuration", "plans", "equal", "budget"):
         old, new = getattr(before, name), getattr(settings, name)
         if old != new:
@@ -235,7 +235,7 @@ def check_folder(settings: Settings) -> None:
             )
 
 
-def calibration_to_take(settings: Settings) -> Calibration | None:
+def costs_to_reuse(settings: Settings) -> MeasuredCosts | None:
     """The costs measured by the comparison that `calibration_of` names, if any.
 
     Raises: SettingsError: if it is of other plans or another device; ResultsError: if it cannot be read.
@@ -251,7 +251,7 @@ def calibration_to_take(settings: Settings) -> Calibration | None:
                 "something else there; leave out --calibration-of"
             )
     file = settings.calibration_of / CALIBRATION_FILE
-    calibration = load_calibration(file)
-    if calibration.device != settings.device:
-        raise SettingsError(f"{file} was measured on {calibration.device}, not on {settings.device}")
-    return calibration
+    costs = load_costs(file)
+    if costs.device != settings.device:
+        raise SettingsError(f"{file} was measured on {costs.device}, not on {settings.device}")
+    return costs

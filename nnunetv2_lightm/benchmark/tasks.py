@@ -18,7 +18,7 @@ from ..runs.nnunet_steps import (
     training_outputs,
 )
 from ..runs.pipeline import Pipeline, Step
-from .costs import BudgetTooSmall, Calibration, largest_budget, validation_iterations
+from .costs import BudgetTooSmall, MeasuredCosts, largest_budget, validation_iterations
 from .results_content import BUDGET
 from .settings import Settings, nnunet_folder
 
@@ -88,7 +88,7 @@ class PlannedRun:
         return settings.folder / "evaluations" / f"{self.key}.json"
 
 
-def plan_runs(settings: Settings, calibration: Calibration | None) -> list[PlannedRun]:
+def plan_runs(settings: Settings, costs: MeasuredCosts | None) -> list[PlannedRun]:
     """All trainers with the first seed and fold, then with the next; a budget of iterations needs no calibration.
 
     Raises: BudgetTooSmall: naming the trainer of which not one iteration fits.
@@ -96,7 +96,7 @@ def plan_runs(settings: Settings, calibration: Calibration | None) -> list[Plann
     budgets = {}
     for trainer in settings.trainers:
         try:
-            budgets[trainer] = _budget(settings.budget, calibration, trainer)
+            budgets[trainer] = _budget(settings.budget, costs, trainer)
         except BudgetTooSmall as error:
             raise BudgetTooSmall(f"{trainer}: {error}") from error
     return [
@@ -107,17 +107,17 @@ def plan_runs(settings: Settings, calibration: Calibration | None) -> list[Plann
     ]
 
 
-def _budget(budget: str | float, calibration: Calibration | None, trainer: str) -> tuple[str, int, int, int]:
+def _budget(budget: str | float, costs: MeasuredCosts | None, trainer: str) -> tuple[str, int, int, int]:
     """Suffix, epochs, and training and validation iterations of an epoch."""
     if isinstance(budget, str):
         match = BUDGET.fullmatch(budget)
         suffix, epochs = budget, int(match["epochs"])
         if match["iterations"] is None:
-            found = calibration.trainers[trainer]
-            return suffix, epochs, found.iterations_per_epoch, found.validation_iterations_per_epoch
+            measured = costs.trainers[trainer]
+            return suffix, epochs, measured.iterations_per_epoch, measured.validation_iterations_per_epoch
         iterations = int(match["iterations"])
     else:
-        epochs, iterations = largest_budget(calibration.trainers[trainer].median, budget)
+        epochs, iterations = largest_budget(costs.trainers[trainer].median, budget)
         suffix = f"{epochs}epochs_{iterations}iters"
     return suffix, epochs, iterations, validation_iterations(iterations)
 
@@ -177,7 +177,7 @@ def _calibration(settings: Settings) -> Step:
         *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),
         *("-f", str(settings.folds[0]), "-device", settings.device, "-o", str(output)),
     )
-    # It goes on by itself, also with further trainers, from the turns in its file.
+    # It resumes by itself from the turns in its file, also with further trainers.
     return Step("calibration", command, outputs=(output,))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 
-class Form(Enum):
-    """How a claim compares: how many times as much the rival has, our share of the rival's, or what is saved of it."""
+class ClaimKind(Enum):
+    """What a claim's number is: the rival divided by ours, ours as a share of the rival, or the share that is saved."""
 
     RATIO = auto()
     SHARE = auto()
@@ -24,8 +24,8 @@ class Claim:
         printed: The number as the paper prints it.
         rival: A model of the table.
         table: Number of the table whose networks are compared.
-        about_parameters: False: about computation.
-        form: How the number compares.
+        about_parameters: Whether it is about parameters; False: about computation.
+        kind: What the number is.
     """
 
     where: str
@@ -34,14 +34,15 @@ class Claim:
     rival: str
     table: int
     about_parameters: bool
-    form: Form = Form.RATIO
+    kind: ClaimKind = ClaimKind.RATIO
 
     def value(self, rival: float, ours: float) -> float:
         """The claim's number for two amounts."""
-        return {Form.RATIO: rival / ours, Form.SHARE: ours / rival, Form.SAVED: 1 - ours / rival}[self.form]
+        values = {ClaimKind.RATIO: rival / ours, ClaimKind.SHARE: ours / rival, ClaimKind.SAVED: 1 - ours / rival}
+        return values[self.kind]
 
     def format(self, value: float) -> str:
-        return f"{value:.2f}x" if self.form is Form.RATIO else f"{value:.2%}"
+        return f"{value:.2f}x" if self.kind is ClaimKind.RATIO else f"{value:.2%}"
 
 
 CLAIMS = (
@@ -51,8 +52,8 @@ CLAIMS = (
     Claim("section 3", "parameters reduced by", "47.39x", "nnU-Net", 1, True),
     Claim("section 3", "computation reduced by", "15.82x", "nnU-Net", 1, False),
     # The paper says "only 1.07% fewer"; the number is the share that is left.
-    Claim("section 3", "share of the parameters", "1.07%", "U-Mamba", 1, True, Form.SHARE),
-    Claim("section 3", "share of the computation", "2.53%", "U-Mamba", 1, False, Form.SHARE),
-    Claim("section 3", "parameters saved", "99.14%", "nnU-Net", 2, True, Form.SAVED),
-    Claim("section 3", "parameters saved", "99.55%", "U-Mamba", 2, True, Form.SAVED),
+    Claim("section 3", "share of the parameters", "1.07%", "U-Mamba", 1, True, ClaimKind.SHARE),
+    Claim("section 3", "share of the computation", "2.53%", "U-Mamba", 1, False, ClaimKind.SHARE),
+    Claim("section 3", "parameters saved", "99.14%", "nnU-Net", 2, True, ClaimKind.SAVED),
+    Claim("section 3", "parameters saved", "99.55%", "U-Mamba", 2, True, ClaimKind.SAVED),
 )

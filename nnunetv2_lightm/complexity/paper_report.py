@@ -78,8 +78,8 @@ def as_json(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
         ],
         "claims": [
             {
-                **{key: value for key, value in asdict(verdict.claim).items() if key != "form"},
-                "form": verdict.claim.form.name.lower(),
+                **{key: value for key, value in asdict(verdict.claim).items() if key != "kind"},
+                "form": verdict.claim.kind.name.lower(),
                 "from_tables": verdict.from_tables,
                 "true": verdict.true,
                 "true_with_scan": verdict.true_with_scan,

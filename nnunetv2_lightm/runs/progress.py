@@ -1,12 +1,13 @@
-"""Progress of a pipeline: a live line on a terminal, elsewhere a line now and then."""
+"""Progress of a pipeline: a bar with the current step on a terminal, otherwise a line every now and then."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from ..escaping import escape_terminal
 from .pipeline import Step
@@ -18,43 +19,56 @@ _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ")
 
 
 class Progress:
-    """Shows which step is at work, for how long, and the latest of its log."""
+    """Shows which step is running, for how long, and the latest line of its log."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = list(steps)
-        self._live = sys.stdout.isatty()
-        self._latest = ""
-        self._epoch = self._dice = ""
-        self._printed = 0.0
+        # disable=None: no bar unless standard output is a terminal.
+        self._bar = tqdm(
+            total=len(self._steps),
+            bar_format="{bar:10} {desc}",
+            file=sys.stdout,
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,
+        )
+        self._begin_step()
 
     def update(self, step: Step, text: str, seconds: float) -> None:
         """Take newly logged text into account and show where the step is."""
         for line in filter(None, map(str.strip, re.split(r"[\r\n]+", text))):
             self._latest = self._describe(step, _TIMESTAMP.sub("", line))
-        if self._live:
-            self._show(f"{self._head(step, seconds)}  {self._latest}", end="")
+        line = f"{self._head(step, seconds)}  {self._latest}"
+        if not self._bar.disable:
+            self._bar.set_description_str(escape_terminal(line))
         elif time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
-            self._show(f"{self._head(step, seconds)}  {self._latest}")
+            self._print(line)
+            self._printed = time.monotonic()
 
     def skip(self, step: Step) -> None:
         """Say that the step was complete before."""
-        self._show(f"{self._head(step, None)}  complete already")
+        self._print(f"{self._head(step, None)}  complete already")
+        self._bar.n += 1
 
     def end(self, step: Step, seconds: float) -> None:
         """Say that the step is complete now."""
-        self._show(f"{self._head(step, seconds)}  done")
-        self._forget()
+        self._print(f"{self._head(step, seconds)}  done")
+        self._bar.n += 1
+        self._begin_step()
 
     def fail(self, message: str) -> None:
         """Say what has failed, at length."""
-        if self._live:
-            print()
-        print(escape_terminal(message), flush=True)
-        self._forget()
+        self._print(message)
+        self._begin_step()
 
-    def _forget(self) -> None:
+    def _begin_step(self) -> None:
         self._latest = self._epoch = self._dice = ""
         self._printed = 0.0
+
+    def _print(self, text: str) -> None:
+        """A line that stays. The bar is drawn again by the next update, below whatever was printed meanwhile."""
+        self._bar.clear()
+        print(escape_terminal(text), flush=True)
 
     def _describe(self, step: Step, line: str) -> str:
         if match := re.fullmatch(r"Epoch (\d+)", line):
@@ -71,15 +85,6 @@ class Progress:
         width = max(len(other.name) for other in self._steps)
         duration = "" if seconds is None else format_seconds(seconds)
         return f"[{number}/{len(self._steps)}] {step.name:<{width}} {duration:>7}"
-
-    def _show(self, line: str, end: str = "\n") -> None:
-        self._printed = time.monotonic()
-        if self._live:
-            columns = shutil.get_terminal_size((100, 24)).columns - 1
-            line = "\r" + escape_terminal(line)[:columns].ljust(columns)
-        else:
-            line = escape_terminal(line)
-        print(line, end=end, flush=True)
 
 
 def format_seconds(seconds: float) -> str:

@@ -21,7 +21,7 @@ from .baselines import (
 from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetMuon, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
-from .names import elsewhere, nearest_trainer, search_trainer
+from .names import found_in_later_directory, nearest_trainer, search_trainer
 from .safeguards.files import watch_predictions
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
@@ -59,11 +59,11 @@ __all__ = [
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
-    """The trainer class of a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
+    """The trainer class for a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
 
-    A budget goes on the trainer that nnU-Net finds under the name without it: one of ours, nnU-Net's own, or one of the
-    directories in ``nnUNet_extTrainer``, also where that has the name of one of ours and comes first. None: the name is
-    not one of ours, or there is nothing under the budget.
+    A budget applies to the trainer that nnU-Net finds under the name without it: one of ours, one of nnU-Net's, or one
+    from a directory in ``nnUNet_extTrainer``, even if that shadows one of ours. None: the name is not one of ours, or
+    nnU-Net finds no trainer for the part before the budget.
     """
     if name in TRAINERS:
         return TRAINERS[name]
@@ -75,8 +75,8 @@ def find_trainer(name: str) -> type[nnUNetTrainer] | None:
 
 
 def _base(name: str) -> type[nnUNetTrainer] | None:
-    """What nnU-Net finds under a name without budget."""
-    if name == nnUNetTrainer.__name__:  # in no need of the search, which imports all of nnU-Net's trainers
+    """The trainer that nnU-Net finds under a name without a budget."""
+    if name == nnUNetTrainer.__name__:  # saves the search, which imports all of nnU-Net's trainers
         return nnUNetTrainer
     try:
         return search_trainer(name)
@@ -85,7 +85,7 @@ def _base(name: str) -> type[nnUNetTrainer] | None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a trainer, with or without a budget, is one of this package's."""
+    """Whether a trainer is one of this package's, with or without a budget."""
     budget = split_budget(name)
     return (name if budget is None else budget[0]) in TRAINERS
 
@@ -106,14 +106,14 @@ def comes_from_here(name: str) -> bool:
 
 
 def explain_unknown(name: str, shim_directory: str) -> str | None:
-    """What to say of a name that is not ours but near one of ours; None if it is not, or another plug-in has it.
+    """The message for an unknown name that resembles one of ours; None if it does not, or if another plug-in has it.
 
     Args:
         name: The name that nnU-Net looks for.
-        shim_directory: Ours in nnUNet_extTrainer: other plug-ins' directories may come after it.
+        shim_directory: Our directory in nnUNet_extTrainer, which other plug-ins' directories may follow.
     """
     nearest = nearest_trainer(name, [nnUNetTrainer.__name__, *TRAINERS])
-    if nearest is None or elsewhere(name, shim_directory):
+    if nearest is None or found_in_later_directory(name, shim_directory):
         return None
     return (
         f"there is no trainer {name!r}; did you mean {nearest!r}? nnunetv2-lightm has {', '.join(TRAINERS)}; a suffix "

@@ -16,16 +16,16 @@ from .safeguards import Safeguards, safeguarded
 
 
 class PluginTrainer(Safeguards, AtomicCheckpoints):
-    """100 epochs, as all networks of the LightM-UNet paper have; the network's size in the log.
+    """100 epochs, as for all networks in the LightM-UNet paper; logs the network's size.
 
-    Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. A trainer says
-    which network it makes and with which recipe it trains it; what else differs is in class attributes, so that none
-    has to repeat nnU-Net's constructor for it.
+    Everything else is nnU-Net's own: plans, augmentation, CE + Dice, gradient clipping at 12, inference. A trainer
+    names its network and its recipe; all other differences are class attributes, so that no trainer has to repeat
+    nnU-Net's constructor.
     """
 
     recipe: Recipe | None = None  # None: nnU-Net's SGD
     deep_supervision = False
-    epochs_between_checkpoints = 5  # as often in a training as nnU-Net saves, every 50 of 1000
+    epochs_between_checkpoints = 5  # the same share as nnU-Net's 50 of 1000
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         network = cls.make_network(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
-        # Before nnU-Net hands it to DDP, which gives all processes the weights of the first one.
+        # Before nnU-Net wraps it in DDP, which copies the weights of the first process to all others.
         if cls.recipe is not None and cls.recipe.initialise is not None:
             cls.recipe.initialise(network)
         return safeguarded(network)
@@ -69,7 +69,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         num_output_channels: int,
         enable_deep_supervision: bool,
     ) -> nn.Module:
-        """The network of this trainer, with its own initial weights; nnU-Net's: that of the plans."""
+        """The trainer's network with its initial weights. Default: nnU-Net's network for the plans."""
         return nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
@@ -80,7 +80,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         return self.recipe.optimizer_for(self.network, self.num_epochs, self.initial_lr, self.weight_decay)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing to switch unless the trainer has deep supervision: the network returns one map of logits."""
+        """Nothing to switch without deep supervision: the network then always returns a single map of logits."""
         if self.enable_deep_supervision:
             super().set_deep_supervision_enabled(enabled)
 

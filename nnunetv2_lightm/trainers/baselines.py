@@ -1,7 +1,7 @@
-"""Trainers of the networks that the LightM-UNet paper compares with: MONAI's, U-Mamba, and nnU-Net's own
-with our recipe.
+"""Trainers of the networks that the LightM-UNet paper compares with: MONAI's, U-Mamba, and nnU-Net's own network with
+our recipe.
 
-Loss, epochs and the rest are those of our other trainers, so that network and optimiser alone differ.
+Loss, epochs and everything else are those of our other trainers, so only network and optimiser differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .recipes import UNET_MUON, Recipe
 
 
 class _MonaiTrainer(PluginTrainer):
-    """A subclass names a builder of networks/monai_networks.py and a recipe. Needs the extra `baselines`."""
+    """Subclasses name a builder from networks/monai_networks.py and a recipe. Needs the extra `baselines`."""
 
     builder: Callable[..., nn.Module]
 
@@ -32,7 +32,7 @@ class _MonaiTrainer(PluginTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool,
     ) -> nn.Module:
-        """Of the plans only the patch size enters; there is no deep supervision."""
+        """The plans set only the patch size; there is no deep supervision."""
         return cls.builder(num_input_channels, num_output_channels, configuration_manager.patch_size)
 
 
@@ -53,8 +53,8 @@ class nnUNetTrainerUNETR(_MonaiTrainer):
 class nnUNetTrainerSwinUNETR(_MonaiTrainer):
     """Swin UNETR: AdamW 1e-4, weight decay 1e-2, poly schedule, 100 epochs.
 
-    Its paper has 8e-4 after a warm-up; 1e-4 is what nnU-Net's authors needed for Swin networks in nnU-Net, which has
-    no warm-up (MIC-DKFZ/nnUNet#2197).
+    Its paper uses 8e-4 after a warm-up. nnU-Net has no warm-up, and its authors needed 1e-4 for Swin networks
+    (MIC-DKFZ/nnUNet#2197).
     """
 
     builder = staticmethod(swin_unetr)
@@ -62,7 +62,7 @@ class nnUNetTrainerSwinUNETR(_MonaiTrainer):
 
 
 class _UMambaTrainer(PluginTrainer):
-    """A subclass names its network. With deep supervision and nnU-Net's optimiser, as in U-Mamba's paper."""
+    """Subclasses name their network. Deep supervision and nnU-Net's optimiser, as in U-Mamba's paper."""
 
     network_class: type[nn.Module]
     deep_supervision = True
@@ -76,7 +76,7 @@ class _UMambaTrainer(PluginTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool,
     ) -> nn.Module:
-        """The network with the stages of the plans' U-Net; a residual block for each convolution of a plain one.
+        """The network with the stages of the plans' U-Net, with a residual block for each convolution of a plain one.
 
         Raises:
             ValueError: if the plans describe another network than nnU-Net's U-Nets.
@@ -113,10 +113,10 @@ class nnUNetTrainerUMambaEnc(_UMambaTrainer):
 
 
 class nnUNetTrainerPlainMuon(PluginTrainer):
-    """nnU-Net's own network of the plans, with nnUNetTrainerLightMUNetMuon's optimiser: Muon 2e-3 on its kernels, AdamW
-    1e-3 on the rest, weight decay 1e-2, poly schedule, 100 epochs. Deep supervision, as stock.
+    """nnU-Net's own network for the plans, with nnUNetTrainerLightMUNetMuon's optimiser: Muon 2e-3 on its kernels,
+    AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule, 100 epochs. Deep supervision, as stock.
 
-    Is it the network or the optimiser? Compared with stock nnU-Net, the optimiser alone differs.
+    Tells the effect of the optimiser from that of the network: only the optimiser differs from stock nnU-Net.
     """
 
     deep_supervision = True

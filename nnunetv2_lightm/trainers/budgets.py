@@ -1,11 +1,10 @@
-"""Budget suffixes: ``<trainer>_20epochs``, ``..._50iters`` and ``..._seed1`` after them are trainers too, whoever's
-``<trainer>`` is.
+"""Budget suffixes: ``<trainer>_20epochs``, ``<trainer>_20epochs_50iters`` and both with ``_seed1`` name trainer
+classes, for any ``<trainer>`` that nnU-Net can find.
 
-A class is made when its name is asked for, and kept, so that it is the same class at each look-up. N training
-iterations an epoch go with ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed sets the
-initial weights, and all else that is random in the training process; nnU-Net's augmentation workers stay unseeded.
-Other people's trainers get the lock that ours have, one training of a fold at a time, and the check of the images to
-segment (safeguards/files.py).
+A class is created on first use and cached, so that every look-up returns the same class. With N training iterations per
+epoch there are ceil(N / 5) validation iterations, nnU-Net's own ratio (250 to 50). A seed fixes the initial weights and
+all other randomness in the training process; nnU-Net's augmentation workers stay unseeded. Other people's trainers get
+the same lock as ours, one training of a fold at a time, and the check of the images to segment (safeguards/files.py).
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from .safeguards import Safeguards, train_alone
 SUFFIX = re.compile(
     r"(?P<trainer>\w+?)_(?P<epochs>[1-9]\d{0,8})epochs?(?:_(?P<iterations>[1-9]\d{0,8})iters?)?(?:_seed(?P<seed>\d{1,9}))?"
 )
-_made: dict[tuple[str, str, str], type[nnUNetTrainer]] = {}  # by name, and by the module and name of the base
+_made: dict[tuple[str, str, str], type[nnUNetTrainer]] = {}  # keyed by name, and by the base's module and name
 
 
 class Budget(NamedTuple):
-    """What a suffix asks for; None where it leaves nnU-Net's or the trainer's own."""
+    """What a suffix sets; None: the trainer's own value, or nnU-Net's."""
 
     epochs: int
     iterations: int | None = None
@@ -36,7 +35,7 @@ class Budget(NamedTuple):
 
 
 def split_budget(name: str) -> tuple[str, Budget] | None:
-    """("nnUNetTrainerX", budget) of a name with a budget suffix; None if it has none."""
+    """Split a name into ("nnUNetTrainerX", budget); None if it has no budget suffix."""
     match = SUFFIX.fullmatch(name)
     if match is None:
         return None
@@ -46,7 +45,7 @@ def split_budget(name: str) -> tuple[str, Budget] | None:
 
 def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nnUNetTrainer]:
     """The trainer ``base`` under another name, with that budget."""
-    # Not by the base itself: nnU-Net imports a directory of nnUNet_extTrainer anew at each look-up.
+    # Not the base class itself: nnU-Net imports a directory in nnUNet_extTrainer again at every look-up.
     key = name, base.__module__, base.__qualname__
     if key in _made:
         return _made[key]
@@ -64,7 +63,7 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
         if budget.iterations is not None:
             self.num_iterations_per_epoch = budget.iterations
             self.num_val_iterations_per_epoch = -(-budget.iterations // 5)
-        # nnU-Net saves every 50 epochs: a short run that is killed would lose everything.
+        # nnU-Net saves every 50 epochs: a short run that gets killed would lose everything.
         self.save_every = min(self.save_every, max(1, budget.epochs // 10))
 
     def initialize(self) -> None:
@@ -81,14 +80,14 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
     namespace = {"__init__": __init__, "__module__": __name__, "__doc__": doc}
     if budget.seed is not None:
         namespace["initialize"] = initialize
-    if not issubclass(base, Safeguards):  # which has the lock already
+    if not issubclass(base, Safeguards):  # these have the lock already
         namespace["run_training"] = run_training
     _made[key] = type(name, (base,), namespace)
     return _made[key]
 
 
 def __getattr__(name: str) -> type[nnUNetTrainer]:
-    """Pickle finds a made class here by its name, in a fresh process as well."""
+    """Lets pickle find a created class by name, also in a new process."""
     if split_budget(name) is not None:
         from . import find_trainer
 

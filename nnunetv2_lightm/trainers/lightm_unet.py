@@ -11,10 +11,10 @@ from .recipes import ADAMW, LIGHTM_UNET_MUON, PAPER_SGD
 
 
 class LightMUNetTrainer(PluginTrainer):
-    """The network, as the paper's text has it, for any recipe. No deep supervision, as in the paper."""
+    """The network of the paper's text, for any recipe. No deep supervision, as in the paper."""
 
-    network_options: dict[str, object] = {}  # of LightMUNet, beside what the plans say
-    # A checkpoint is some 30 MB, so that a killed run need not lose more than an epoch.
+    network_options: dict[str, object] = {}  # for LightMUNet, in addition to those from the plans
+    # A checkpoint takes only some 30 MB, so a killed run need not lose more than one epoch.
     epochs_between_checkpoints = 1
 
     @classmethod
@@ -26,7 +26,7 @@ class LightMUNetTrainer(PluginTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool,
     ) -> nn.Module:
-        """Only the strides come from the plans: thin axes are not halved."""
+        """The plans set the strides, so thin axes are not halved, and nothing else."""
         return LightMUNet(
             num_input_channels,
             num_output_channels,
@@ -40,18 +40,18 @@ class LightMUNetTrainer(PluginTrainer):
 class nnUNetTrainerLightMUNet(LightMUNetTrainer):
     """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
 
-    The optimiser is not the paper's, which barely moves this network in 100 epochs;
-    :class:`nnUNetTrainerLightMUNetPaperSGD` has that one.
+    The optimiser is not the paper's, which hardly trains this network in 100 epochs; see
+    :class:`nnUNetTrainerLightMUNetPaperSGD` for that one.
     """
 
     recipe = ADAMW
 
 
 class nnUNetTrainerLightMUNetMuon(LightMUNetTrainer):
-    """LightM-UNet trained by Muon 2e-3 on its matrices and AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule,
+    """LightM-UNet trained with Muon 2e-3 on its matrices and AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule,
     100 epochs, from initial weights near the identity.
 
-    In trials it learns in far fewer iterations than :class:`nnUNetTrainerLightMUNet`; docs/study says what is known.
+    In trials it needed far fewer iterations than :class:`nnUNetTrainerLightMUNet`; docs/study has the results so far.
     """
 
     recipe = LIGHTM_UNET_MUON

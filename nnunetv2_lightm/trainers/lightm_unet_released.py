@@ -1,4 +1,4 @@
-"""Trainers of the network that the authors of LightM-UNet released, with the recipe of their code."""
+"""Trainers of the network that the authors of LightM-UNet released, with the recipe from their code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class nnUNetTrainerLightMUNetReleased(PluginTrainer):
     """The released network, head revision, and the released recipe: Adam 1e-4 (weight decay 1e-5, eps 1e-5), poly
     schedule, 100 epochs of 250 iterations, CE + Dice, gradient clipping at 12, training in float32.
 
-    The network halves every axis three times whatever the plans say, as the released code does: so that weights that
-    were trained with that code predict here what they predict there, and a change of plans does not change the network.
-    Axes that cannot be halved are floored, those of a single voxel are left alone.
+    The network halves every axis three times whatever the plans say, as the released code does. So weights trained with
+    that code make the same predictions here, and other plans do not change the network. Odd sizes are rounded down; an
+    axis of a single voxel stays as it is.
     """
 
     revision = "head"
@@ -44,10 +44,10 @@ class nnUNetTrainerLightMUNetReleased(PluginTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool,
     ) -> nn.Module:
-        """Of the plans only the number of dimensions enters.
+        """The plans set only the number of dimensions.
 
         Raises:
-            ValueError: if deep supervision is asked for, which the released network has not.
+            ValueError: if deep supervision is requested: the released network has none.
         """
         if enable_deep_supervision:
             raise ValueError(f"{cls.__name__}: enable_deep_supervision is True; the released network has none")
@@ -58,7 +58,7 @@ class nnUNetTrainerLightMUNetReleased(PluginTrainer):
         return self._checked_step(self._float32_step, batch)
 
     def _float32_step(self, batch: dict) -> dict:
-        """nnU-Net's step without its autocast, which on a GPU cannot be switched off otherwise."""
+        """nnU-Net's step without autocast: on a GPU nnU-Net has no other way to switch it off."""
         data = batch["data"].to(self.device, non_blocking=True)
         target = batch["target"].to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Names that are none of our trainers': whose they are, and what a wrong one was meant to be."""
+"""Resolve trainer names that are not ours: find the owner, or suggest the nearest trainer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUDGET = re.compile(
 
 
 def nearest_trainer(name: str, trainers: Iterable[str]) -> str | None:
-    """The trainer, with its budget in the right spelling, that a wrong name was probably meant to be."""
+    """The trainer that a misspelled name most likely means, with its budget spelled correctly; None: no idea."""
     name, seed = re.fullmatch(r"(.*?)((?:_seed\d+)?)", name, re.DOTALL).groups()
     trainer, budget = name, ""
     if match := BUDGET.fullmatch(name):
@@ -32,26 +32,26 @@ def nearest_trainer(name: str, trainers: Iterable[str]) -> str | None:
         epochs, iterations = int(match["epochs"] or match["number"] or 0), int(match["iterations"] or 0)
         if epochs:
             budget = f"_{epochs}epochs" + (f"_{iterations}iters" if iterations else "") + seed
-    keys = {_essence(known): known for known in trainers}
-    near = get_close_matches(_essence(trainer), keys, n=1)
+    keys = {_normalised(known): known for known in trainers}
+    near = get_close_matches(_normalised(trainer), keys, n=1)
     return keys[near[0]] + budget if near else None
 
 
 def search_trainer(name: str) -> type[nnUNetTrainer]:
-    """The trainer, anyone's, that nnU-Net's own search finds, without the report that it prints.
+    """Any trainer that nnU-Net's own search finds, without the report it prints.
 
-    Raises: RuntimeError: if it finds none; it says where it looked. What a broken directory of ``nnUNet_extTrainer``
-        raises is raised as well.
+    Raises: RuntimeError: if there is none; it says where nnU-Net looked. Errors from a broken directory in
+        ``nnUNet_extTrainer`` are passed on.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         return recursive_find_trainer_class_by_name(name)
 
 
-def elsewhere(name: str, directory: str) -> bool:
+def found_in_later_directory(name: str, directory: str) -> bool:
     """Whether nnU-Net will find the trainer in a directory of ``nnUNet_extTrainer`` that comes after ``directory``.
 
-    Looked for by nnU-Net's own function. What a broken directory raises is raised here as well: it would end the
-    search in any case.
+    nnU-Net's own function does the search. Errors from a broken directory are passed on: they would end nnU-Net's
+    search as well.
     """
     entries = [entry for entry in (nnUNet_extTrainer.get() or "").split(os.pathsep) if os.path.exists(entry)]
     here = [os.path.samefile(entry, directory) for entry in entries]
@@ -63,6 +63,6 @@ def elsewhere(name: str, directory: str) -> bool:
     )
 
 
-def _essence(name: str) -> str:
-    """What tells trainers apart: "lightmunet" of nnUNetTrainerLightMUNet and LightM-UNetTrainer."""
+def _normalised(name: str) -> str:
+    """The part of a name that tells trainers apart: "lightmunet" in nnUNetTrainerLightMUNet and LightM-UNetTrainer."""
     return re.sub(r"nnunet(v2)?|trainer|[^a-z0-9]", "", name.lower())

@@ -1,7 +1,4 @@
-"""How the trainers train: initial weights, optimiser, and which parameters it treats how.
-
-The schedule is nnU-Net's poly for all of them.
-"""
+"""Training recipes: initial weights, optimiser, and its parameter groups. All use nnU-Net's poly schedule."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from ..optim import MuonAdamW
 
 
 def one_group(network: nn.Module, weight_decay: float) -> list[dict]:
-    """All parameters alike."""
+    """A single group with all parameters."""
     return [{"params": list(network.parameters()), "weight_decay": weight_decay}]
 
 
 def decayed_and_free(network: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on the matrices and kernels only: not on norms, biases, adjustment factors, A_log and D."""
+    """Two groups: weight decay on matrices and kernels, none on norms, biases, adjustment factors, A_log and D."""
     decayed, free = [], []
     for name, parameter in network.named_parameters():
         (decayed if parameter.ndim > 1 and not name.endswith("A_log") else free).append(parameter)
@@ -33,27 +30,27 @@ def decayed_and_free(network: nn.Module, weight_decay: float) -> list[dict]:
 
 @dataclass(frozen=True)
 class MuonGroups:
-    """Muon for the weights of linear and of full convolution layers, AdamW for all else, decayed as by
+    """Muon for the weights of linear and full convolution layers, AdamW for the rest; weight decay as in
     :func:`decayed_and_free`.
 
     Attributes:
-        to_adamw: Patterns of the layers that AdamW has too: those that read the image or write the logits, whose
-            rows are few and not alike (Jordan et al. 2024), and an SSM's.
+        to_adamw: Patterns of layers that AdamW trains although they are matrices: those that read the image or write
+            the logits, whose few rows differ in meaning (Jordan et al. 2024), and those of an SSM.
     """
 
     to_adamw: Sequence[str]
 
     def __call__(self, network: nn.Module, weight_decay: float) -> list[dict]:
-        """The groups.
+        """The parameter groups of a network.
 
         Raises:
-            ValueError: if a pattern fits no layer.
+            ValueError: if a pattern matches no layer.
         """
         layers = {name: module for name, module in network.named_modules() if _is_matrix(module)}
         for pattern in self.to_adamw:
             if not any(re.search(pattern, name) for name in layers):
                 raise ValueError(
-                    f"no layer of {type(network).__name__} fits {pattern!r}, one of the layers that AdamW is to train; "
+                    f"no layer of {type(network).__name__} matches {pattern!r}, which AdamW should train; "
                     "the recipe is for another network"
                 )
         matrices = {
@@ -69,21 +66,21 @@ class MuonGroups:
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    """Not a depthwise convolution, whose kernels are one number per channel and offset."""
+    """True for linear layers and full convolutions; a depthwise convolution has one number per channel and offset."""
     return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimiser and how a network is made ready for it.
+    """An optimiser, and how a network is prepared for it.
 
     Attributes:
-        optimizer: Its class.
-        initial_lr: From which the learning rate falls to 0.
-        weight_decay: Of the groups that ``parameter_groups`` decays.
-        options: Other arguments of the optimiser.
-        parameter_groups: Torch's parameter groups of a network, given the weight decay.
-        initialise: Draws initial weights anew; None: the network's own.
+        optimizer: The optimiser's class.
+        initial_lr: Learning rate at the start; the schedule lowers it to 0.
+        weight_decay: Weight decay for the groups to which ``parameter_groups`` applies it.
+        options: Further arguments for the optimiser.
+        parameter_groups: Makes PyTorch's parameter groups from a network and the weight decay.
+        initialise: Draws new initial weights; None: keep the network's own.
     """
 
     optimizer: type[torch.optim.Optimizer]
@@ -96,7 +93,7 @@ class Recipe:
     def optimizer_for(
         self, network: nn.Module, num_epochs: int, initial_lr: float, weight_decay: float
     ) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Optimiser and schedule; learning rate and weight decay are the trainer's, which a user's subclass may set."""
+        """Optimiser and schedule. A user's subclass of the trainer may set its own learning rate and weight decay."""
         groups = self.parameter_groups(network, weight_decay)
         optimizer = self.optimizer(groups, lr=initial_lr, **self.options)
         return optimizer, PolyLRScheduler(optimizer, initial_lr, num_epochs)
@@ -104,15 +101,15 @@ class Recipe:
 
 ADAMW = Recipe(torch.optim.AdamW, initial_lr=1e-3, weight_decay=1e-2, parameter_groups=decayed_and_free)
 
-# The paper's section 3, which names neither momentum nor weight decay: both are 0, as in PyTorch's SGD.
+# Section 3 of the paper names neither momentum nor weight decay: both are 0, PyTorch's defaults for SGD.
 PAPER_SGD = Recipe(torch.optim.SGD, initial_lr=1e-4, weight_decay=0.0)
 
-# That of the authors' code.
+# From the authors' code.
 RELEASED_ADAM = Recipe(torch.optim.Adam, initial_lr=1e-4, weight_decay=1e-5, options={"eps": 1e-5})
 
 
 def muon(*to_adamw: str, initialise: Callable[[nn.Module], None] | None = None) -> Recipe:
-    """AdamW 1e-3, and Muon 2e-3 for all matrices but those of the layers named; weight decay 1e-2."""
+    """Muon 2e-3 for all matrices except those of the named layers, AdamW 1e-3 for the rest; weight decay 1e-2."""
     options = {"muon_lr_factor": 2.0, "momentum": 0.95}
     groups = MuonGroups(to_adamw)
     return Recipe(MuonAdamW, 1e-3, 1e-2, options=options, parameter_groups=groups, initialise=initialise)
@@ -122,5 +119,5 @@ LIGHTM_UNET_MUON = muon(
     r"\bstem\.", r"\bseg_layers\.", r"\.x_proj$", r"\.dt_proj$", initialise=initialise_near_identity
 )
 
-# nnU-Net's own U-Nets: the first convolution is the stem's, or that of the first stage.
+# nnU-Net's own U-Nets: the first convolution is in the stem, or in the first stage if there is no stem.
 UNET_MUON = muon(r"\bencoder\.(stem|stages\.0\.0)\.convs\.0\.", r"\bseg_layers\.")

@@ -11,15 +11,15 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2_lightm.benchmark import measure_costs as process
 from nnunetv2_lightm.benchmark.costs import (
     BudgetTooSmall,
-    Calibration,
-    TrainerCalibration,
+    MeasuredCosts,
+    TrainerCosts,
     Turn,
     largest_budget,
-    load_calibration,
+    load_costs,
     missing_turns,
     training_seconds,
     validation_iterations,
-    write_calibration,
+    write_costs,
 )
 from nnunetv2_lightm.benchmark.measure_costs import measure_costs, take_turn
 from nnunetv2_lightm.benchmark.results import ResultsError
@@ -69,26 +69,26 @@ def test_validation_iterations_are_those_of_the_budget_suffix(monkeypatch):
 
 def test_median_of_the_turns():
     turns = [Turn(1, 5, 3), Turn(9, 4, 2), Turn(2, 6, 1)]
-    assert TrainerCalibration(250, 50, turns).median == Turn(2, 5, 2)
+    assert TrainerCosts(250, 50, turns).median == Turn(2, 5, 2)
 
 
 def test_turns_alternate_and_go_on_where_they_were():
     turn = Turn(1, 1, 1)
-    calibration = Calibration("cpu", {})
+    calibration = MeasuredCosts("cpu", {})
     assert missing_turns(calibration, ["a", "b"], 2) == ["a", "b", "a", "b"]
-    calibration.trainers = {"a": TrainerCalibration(1, 1, [turn, turn]), "b": TrainerCalibration(1, 1, [turn])}
+    calibration.trainers = {"a": TrainerCosts(1, 1, [turn, turn]), "b": TrainerCosts(1, 1, [turn])}
     assert missing_turns(calibration, ["a", "b", "c"], 3) == ["c", "b", "c", "a", "b", "c"]
 
 
 def test_file_round_trip(tmp_path):
     file = tmp_path / "calibration.json"
-    calibration = Calibration("cpu", {"processor": "P"}, {"a": TrainerCalibration(250, 50, [Turn(1, 2, 3)])})
-    write_calibration(calibration, file)
-    assert load_calibration(file) == calibration
+    calibration = MeasuredCosts("cpu", {"processor": "P"}, {"a": TrainerCosts(250, 50, [Turn(1, 2, 3)])})
+    write_costs(calibration, file)
+    assert load_costs(file) == calibration
     for text in ("{", "[]", '{"device": "cpu", "machine": {}, "trainers": {"a": {"turns": [{}]}}}'):
         file.write_text(text)
         with pytest.raises(ResultsError, match=r"calibration.json: no calibration .*remove it"):
-            load_calibration(file)
+            load_costs(file)
 
 
 class FakeTrainer:
@@ -144,7 +144,7 @@ def test_calibration_goes_on_after_a_kill(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
     measure_costs(*arguments, rounds=3, turn_seconds=0)
     assert order == ["a", "b", "a", "b", "b", "a", "b"]
-    found = load_calibration(output).trainers
+    found = load_costs(output).trainers
     assert {name: len(trainer.turns) for name, trainer in found.items()} == {"a": 3, "b": 3}
     assert found["a"].iterations_per_epoch == 250
     with pytest.raises(ResultsError, match="measured on cpu, not on cuda"):

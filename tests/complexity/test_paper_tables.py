@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nnunetv2_lightm.commands.complexity import is_report
-from nnunetv2_lightm.complexity.claims import Form
+from nnunetv2_lightm.complexity.claims import ClaimKind
 from nnunetv2_lightm.complexity.errors import ThopMissing
 from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet
 from nnunetv2_lightm.complexity.paper_convention import paper_count
@@ -114,7 +114,7 @@ def test_claims(counted):
     verdicts = {
         (v.claim.table, v.claim.rival, v.claim.about_parameters): v
         for v in judge_claims(list(counted.values()))
-        if v.claim.form is Form.RATIO
+        if v.claim.kind is ClaimKind.RATIO
     }
     parameters = {n: verdicts[n, "nnU-Net", True].true for n in (1, 2)}
     computation = {n: verdicts[n, "nnU-Net", False].true for n in (1, 2)}
@@ -127,7 +127,7 @@ def test_claims(counted):
 def test_claims_follow_from_the_numbers_that_the_paper_prints(counted):
     for verdict in judge_claims(list(counted.values())):
         printed = float(verdict.claim.printed.rstrip("x%"))
-        value = verdict.from_tables * (1 if verdict.claim.form is Form.RATIO else 100)
+        value = verdict.from_tables * (1 if verdict.claim.kind is ClaimKind.RATIO else 100)
         # Rounded or, once, cut off.
         digits = len(verdict.claim.printed.rstrip("x%").partition(".")[2])
         assert abs(value - printed) < 10**-digits, verdict.claim

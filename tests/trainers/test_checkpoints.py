@@ -123,7 +123,7 @@ def test_continuing_takes_the_next_whole_checkpoint(trained, make_trainer, torn,
     log = Path(trainer.log_file).read_text()
     asked = next(name for name in CHECKPOINTS if name in present)
     if asked in torn:
-        assert f"WARNING: {folder / asked} is torn" in log and f"Going on from {folder / taken}" in log
+        assert f"WARNING: {folder / asked} is torn" in log and f"Continuing from {folder / taken}" in log
     else:
         assert "torn" not in log
 
@@ -140,7 +140,7 @@ def test_validation_is_not_done_with_another_checkpoint(trained, make_trainer):
     folder = trained[1]
     cut_off(folder / FINAL)
     trainer = make_trainer(OURS)
-    with pytest.raises(TornCheckpointError, match=rf"{FINAL} is torn.*with --c goes on from .*{LATEST}"):
+    with pytest.raises(TornCheckpointError, match=rf"{FINAL} is torn.*with --c continues from .*{LATEST}"):
         maybe_load_checkpoint(trainer, continue_training=False, validation_only=True)
     cut_off(folder / BEST)
     trainer = make_trainer(OURS, continue_training=True)  # --c --val_best: the best, or none

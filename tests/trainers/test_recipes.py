@@ -79,7 +79,7 @@ def test_muon_trains_the_kernels_of_nnunets_own_network(make_trainer):
 
 
 def test_a_recipe_for_another_network_is_refused():
-    with pytest.raises(ValueError, match=r"no layer of LightMUNetReleased fits .*stem.*the recipe is for another"):
+    with pytest.raises(ValueError, match=r"no layer of LightMUNetReleased matches .*stem.*the recipe is for another"):
         LIGHTM_UNET_MUON.parameter_groups(LightMUNetReleased(1, 2, spatial_dims=2, features=8), 1e-2)
 
 

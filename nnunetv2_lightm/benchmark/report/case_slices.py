@@ -56,11 +56,11 @@ def load_slices(
     name = slice_name(case, index, reference.voxels.shape[0])
     reference_slice = reference.voxels[index].copy()
     slices = {}
-    for method, (_, _, file) in files.items():
+    for contender, (_, _, file) in files.items():
         prediction = case_reader.labels(file)
         require_same_shape(file, prediction, image_file, reference)
         dsc = mean_dsc(prediction.voxels, reference.voxels, classes, ignored)
-        slices[method] = OverlayCase(
+        slices[contender] = OverlayCase(
             name, image, reference_slice, prediction.voxels[index].copy(), spacing_mm, mean_dsc=dsc
         )
         del prediction  # before the next one is read

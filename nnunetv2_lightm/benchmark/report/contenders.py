@@ -16,7 +16,7 @@ STOCK_TRAINER = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)
-class Method:
+class Contender:
     """A trainer in a comparison.
 
     Attributes:
@@ -46,20 +46,20 @@ class Method:
         return [pool(run for run in self.scored if run.seed == seed).average(metric) for seed in self.seeds]
 
 
-def find_methods(results: BenchmarkResults) -> list[Method]:
+def find_contenders(results: BenchmarkResults) -> list[Contender]:
     """The methods in the order of their first runs."""
-    methods = []
+    contenders = []
     for trainer in dict.fromkeys(run.trainer for run in results.runs):
         runs = sorted((run for run in results.runs if run.trainer == trainer), key=lambda run: (run.seed, run.fold))
         scored = tuple(run for run in runs if run.complete and run.evaluation)
-        methods.append(Method(trainer, tuple(runs), scored, pool(scored) if scored else None))
-    return methods
+        contenders.append(Contender(trainer, tuple(runs), scored, pool(scored) if scored else None))
+    return contenders
 
 
-def reference_method(methods: Sequence[Method]) -> Method | None:
+def reference_contender(contenders: Sequence[Contender]) -> Contender | None:
     """The method to compare the others with: stock nnU-Net if scored, else the first scored one, else None."""
-    scored = [method for method in methods if method.evaluation]
-    stock = [method for method in scored if method.trainer == STOCK_TRAINER]
+    scored = [contender for contender in contenders if contender.evaluation]
+    stock = [contender for contender in scored if contender.trainer == STOCK_TRAINER]
     return next(iter(stock + scored), None)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...runs.training_log import EpochRecord
 from ..results import BenchmarkResults, Run
-from .contenders import Method
+from .contenders import Contender
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 MAX_LEVELS = 6
@@ -47,17 +47,19 @@ class Curve:
         return float(self.seconds[reached.argmax()]) if reached.any() else None
 
 
-def training_curves(results: BenchmarkResults, methods: Sequence[Method]) -> dict[str, Curve]:
+def training_curves(results: BenchmarkResults, contenders: Sequence[Contender]) -> dict[str, Curve]:
     """Method name to curve; methods without a finished epoch are left out.
 
     Complete runs decide; where there is none, the unfinished ones are shown as far as they got.
     """
     curves = {}
-    for method in methods:
-        runs = [run for run in method.runs if run.complete and run.epochs] or [run for run in method.runs if run.epochs]
+    for contender in contenders:
+        runs = [run for run in contender.runs if run.complete and run.epochs] or [
+            run for run in contender.runs if run.epochs
+        ]
         common = set.intersection(*({record.epoch for record in run.epochs} for run in runs)) if runs else set()
         if common:
-            curves[method.name] = _mean_curve(runs, sorted(common), results.calibration.get(method.trainer))
+            curves[contender.name] = _mean_curve(runs, sorted(common), results.calibration.get(contender.trainer))
     return curves
 
 

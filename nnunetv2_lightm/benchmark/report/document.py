@@ -9,7 +9,7 @@ from ...escaping import escape_markdown
 from ...files import Record, check_output, write_text
 from ..results import BenchmarkResults
 from ..sharing import command_again, without_home
-from .contenders import Method, find_methods
+from .contenders import Contender, find_contenders
 from .curves import training_curves
 from .disagreements import disagreement_figure
 from .html_page import html_page
@@ -89,22 +89,22 @@ def _earlier(folder: Path) -> str:
 def _section(
     number: int, results: BenchmarkResults, styles: Mapping[str, Style], pictures: Pictures, earlier: str
 ) -> str:
-    methods = find_methods(results)
+    contenders = find_contenders(results)
     prefix = f"figures/comparison{number}"
     parts = [
         f'<a id="comparison-{number}"></a>',
         f"## {escape_markdown(results.title)}",
-        conditions(results, methods),
-        not_complete(methods),
+        conditions(results, contenders),
+        not_complete(contenders),
         "### Results",
-        results_tables(results, methods),
-        *_cost_figure(results, methods, styles, pictures, f"{prefix}_score_against_cost.png"),
+        results_tables(results, contenders),
+        *_cost_figure(results, contenders, styles, pictures, f"{prefix}_score_against_cost.png"),
         "### What it costs",
-        cost_table(results, methods),
+        cost_table(results, contenders),
         "### Training",
-        *_training(results, methods, styles, pictures, prefix),
+        *_training(results, contenders, styles, pictures, prefix),
         "### The same cases under all methods",
-        *_overlays(results, methods, pictures, prefix, earlier),
+        *_overlays(results, contenders, pictures, prefix, earlier),
         "### Machine and commands",
         machine(results),
         *_command(results.command),
@@ -121,9 +121,13 @@ def _command(command: str) -> list[str]:
 
 
 def _cost_figure(
-    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], pictures: Pictures, path: str
+    results: BenchmarkResults,
+    contenders: Sequence[Contender],
+    styles: Mapping[str, Style],
+    pictures: Pictures,
+    path: str,
 ) -> list[str]:
-    axes = score_against_cost(results, methods, styles, pictures.new(path))
+    axes = score_against_cost(results, contenders, styles, pictures.new(path))
     if not axes:
         return []
     caption = (
@@ -137,9 +141,13 @@ def _cost_figure(
 
 
 def _training(
-    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], pictures: Pictures, prefix: str
+    results: BenchmarkResults,
+    contenders: Sequence[Contender],
+    styles: Mapping[str, Style],
+    pictures: Pictures,
+    prefix: str,
 ) -> list[str]:
-    curves = training_curves(results, methods)
+    curves = training_curves(results, contenders)
     if not curves:
         return ["No run has a finished epoch."]
     training_path, dice_path = f"{prefix}_training.png", f"{prefix}_time_to_accuracy.png"
@@ -170,21 +178,21 @@ def _training(
 
 
 def _overlays(
-    results: BenchmarkResults, methods: Sequence[Method], pictures: Pictures, prefix: str, earlier: str
+    results: BenchmarkResults, contenders: Sequence[Contender], pictures: Pictures, prefix: str, earlier: str
 ) -> list[str]:
     """Pictures of the chosen cases. If the images are gone, an earlier report's picture of the same case and scores is
     kept."""
     if results.not_pictured:
         return [f"Not pictured: {escape_markdown(results.not_pictured)}."]
     parts, missing = [], {}
-    for pictured in choose_cases(methods):
+    for pictured in choose_cases(contenders):
         path = f"{prefix}_overlay_{pictured.rank}.png"
         caption = (
             f"{escape_markdown(pictured.case)}, the {pictured.rank} case by DSC averaged over all methods "
             f"({pictured.mean_dsc:.3f}); that rule alone chose it."
         )
         part = figure(path, f"Disagreements of each method with the ground truth, {pictured.rank} case", caption)
-        loaded = load_case(results, methods, pictured.case)
+        loaded = load_case(results, contenders, pictured.case)
         if loaded.predictions:
             disagreement_figure(loaded.predictions, pictures.new(path), labels=results.labels)
         elif part in earlier and pictures.take_over(path):

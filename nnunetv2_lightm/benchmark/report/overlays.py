@@ -12,7 +12,7 @@ import numpy as np
 
 from ..results import BenchmarkResults, Run
 from .case_slices import CaseFiles, load_slices
-from .contenders import Method
+from .contenders import Contender
 from .figures import OverlayCase
 
 
@@ -44,12 +44,12 @@ class LoadedOverlays:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def choose_cases(methods: Sequence[Method]) -> list[PicturedCase]:
+def choose_cases(contenders: Sequence[Contender]) -> list[PicturedCase]:
     """The worst, the median and the best case by mean DSC over all scored methods, of the cases that all of them have.
 
     Fewer than three cases are shown once each; a case without any class is not chosen.
     """
-    evaluations = [method.evaluation for method in methods if method.evaluation]
+    evaluations = [contender.evaluation for contender in contenders if contender.evaluation]
     if not evaluations:
         return []
     common = set.intersection(*(set(evaluation.cases) for evaluation in evaluations))
@@ -64,7 +64,7 @@ def choose_cases(methods: Sequence[Method]) -> list[PicturedCase]:
     return [PicturedCase(means[i][1], places[i], means[i][0]) for i in sorted(places) if i < len(means)]
 
 
-def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -> LoadedOverlays:
+def load_case(results: BenchmarkResults, contenders: Sequence[Contender], case: str) -> LoadedOverlays:
     """Read a case with the prediction of each method, of its first run (by seed, then fold) that scored it and is
     there.
 
@@ -72,15 +72,17 @@ def load_case(results: BenchmarkResults, methods: Sequence[Method], case: str) -
     """
     loaded = LoadedOverlays()
     there: dict[str, CaseFiles] = {}
-    for method in methods:
-        choices = [_files(run, case, results.file_ending) for run in method.scored if case in run.evaluation["cases"]]
+    for contender in contenders:
+        choices = [
+            _files(run, case, results.file_ending) for run in contender.scored if case in run.evaluation["cases"]
+        ]
         if not choices:
             continue
         files = next((files for files in choices if not _first_missing(files)), choices[0])
         if missing := _first_missing(files):
-            loaded.missing[method.name] = missing
+            loaded.missing[contender.name] = missing
         else:
-            there[method.name] = CaseFiles(**files)
+            there[contender.name] = CaseFiles(**files)
     if there:
         with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's readers print remarks
             loaded.predictions = load_slices(

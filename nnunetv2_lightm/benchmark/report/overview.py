@@ -9,7 +9,7 @@ from ...escaping import escape_markdown
 from ...evaluation.bootstrap import mean_intervals
 from ...evaluation.tables import format_markdown
 from ..results import BenchmarkResults
-from .contenders import find_methods, short_name
+from .contenders import find_contenders, short_name
 from .markdown import MISSING, bold_best
 
 
@@ -32,7 +32,7 @@ def overview(comparisons: Sequence[BenchmarkResults]) -> str | None:
 
 def _scores(results: BenchmarkResults) -> dict[str, str]:
     """The cell of each trainer that is scored."""
-    scored = {method.trainer: method.evaluation for method in find_methods(results) if method.evaluation}
+    scored = {contender.trainer: contender.evaluation for contender in find_contenders(results) if contender.evaluation}
     means = [evaluation.average("DSC") for evaluation in scored.values()]
     intervals = [mean_intervals(evaluation.scores["DSC"])[1] for evaluation in scored.values()]
     return dict(zip(scored, bold_best(means, intervals), strict=True))

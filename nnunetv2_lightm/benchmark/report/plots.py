@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ...escaping import escape_mathtext
 from ..results import BenchmarkResults
-from .contenders import Method, short_name
+from .contenders import Contender, short_name
 from .curves import Curve
 from .figures import save_figure
 
@@ -56,7 +56,7 @@ class _Axis:
 
 
 def score_against_cost(
-    results: BenchmarkResults, methods: Sequence[Method], styles: Mapping[str, Style], output_png: Path
+    results: BenchmarkResults, contenders: Sequence[Contender], styles: Mapping[str, Style], output_png: Path
 ) -> list[str]:
     """Draw average DSC against parameters, seconds of a training iteration and of a forward pass, as far as known.
 
@@ -64,29 +64,34 @@ def score_against_cost(
 
     Returns: Labels of the axes that were drawn; nothing is written if there is none.
     """
-    scored = [method for method in methods if method.evaluation]
+    scored = [contender for contender in contenders if contender.evaluation]
     parameters, training, forward = _costs(results, scored)
     panels = [(parameters, training), (training, parameters), (forward, parameters)]
     drawn = [(x, size) for x, size in panels if any(value is not None for value in x.values.values())]
     if not drawn:
         return []
-    figure, grid = _panels(len(drawn), [method.name for method in scored], styles, lines=False)
+    figure, grid = _panels(len(drawn), [contender.name for contender in scored], styles, lines=False)
     for axes, (x, size) in zip(grid, drawn, strict=True):
         areas = _areas(size.values)
-        for method in scored:
-            if x.values[method.name] is None:
+        for contender in scored:
+            if x.values[contender.name] is None:
                 continue
-            average = 100 * method.evaluation.average("DSC")
-            low, high = 100 * method.evaluation.average_interval("DSC")
-            style = styles[method.name]
+            average = 100 * contender.evaluation.average("DSC")
+            low, high = 100 * contender.evaluation.average_interval("DSC")
+            style = styles[contender.name]
             if low == low:
-                axes.plot([x.values[method.name]] * 2, [low, high], color=style.color, linewidth=1)
+                axes.plot([x.values[contender.name]] * 2, [low, high], color=style.color, linewidth=1)
             axes.scatter(
-                x.values[method.name], average, s=areas[method.name], color=style.color, marker=style.marker, alpha=0.8
+                x.values[contender.name],
+                average,
+                s=areas[contender.name],
+                color=style.color,
+                marker=style.marker,
+                alpha=0.8,
             )
         axes.set(xscale="log", xlabel=x.label, ylabel="average DSC, %", title=f"marker area: {size.label}")
         axes.margins(0.15)
-        _spread_scores(axes, [100 * method.evaluation.average("DSC") for method in scored])
+        _spread_scores(axes, [100 * contender.evaluation.average("DSC") for contender in scored])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -118,9 +123,9 @@ def dice_against_seconds(curves: Mapping[str, Curve], styles: Mapping[str, Style
     save_figure(figure, output_png)
 
 
-def _costs(results: BenchmarkResults, scored: Sequence[Method]) -> tuple[_Axis, _Axis, _Axis]:
+def _costs(results: BenchmarkResults, scored: Sequence[Contender]) -> tuple[_Axis, _Axis, _Axis]:
     def values(table: Mapping[str, Mapping[str, float | None]], key: str, unit: float = 1.0) -> dict:
-        found = {method.name: table.get(method.trainer, {}).get(key) for method in scored}
+        found = {contender.name: table.get(contender.trainer, {}).get(key) for contender in scored}
         return {name: None if value is None else value / unit for name, value in found.items()}
 
     return (

@@ -9,7 +9,7 @@ from ...evaluation.bootstrap import MIN_CASES, RESAMPLES, mean_intervals
 from ...evaluation.scores import METRICS
 from ...evaluation.tables import column_title, format_markdown
 from ..results import BenchmarkResults
-from .contenders import Method, reference_method
+from .contenders import Contender, reference_contender
 from .markdown import MISSING, bold_best, collapsed, millimetres, percent
 from .significance import compare_with
 
@@ -19,9 +19,9 @@ HEADINGS = {"DSC": "DSC", "IoU": "mIoU"}
 DISTANCES = {"HD95_mm"}  # less is better, and they are not in percent
 
 
-def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
+def results_tables(results: BenchmarkResults, contenders: Sequence[Contender]) -> str:
     """Everything about scores, as Markdown."""
-    scored = [method for method in methods if method.evaluation]
+    scored = [contender for contender in contenders if contender.evaluation]
     if not scored:
         return "No run is complete: there is no score yet."
     classes = scored[0].evaluation.classes
@@ -43,19 +43,22 @@ def results_tables(results: BenchmarkResults, methods: Sequence[Method]) -> str:
     return "\n\n".join([*parts, _tests(scored)])
 
 
-def _headline(scored: Sequence[Method]) -> str:
-    by_score = sorted(scored, key=lambda method: _sortable(method.evaluation.average("DSC")), reverse=True)
-    best, reference = by_score[0], reference_method(scored)
+def _headline(scored: Sequence[Contender]) -> str:
+    by_score = sorted(scored, key=lambda contender: _sortable(contender.evaluation.average("DSC")), reverse=True)
+    best, reference = by_score[0], reference_contender(scored)
     shown = [best, *([reference] if reference is not best else by_score[1:2])]
-    ranking = [f"{escape_markdown(method.name)} with {percent(method.evaluation.average('DSC'))} %" for method in shown]
+    ranking = [
+        f"{escape_markdown(contender.name)} with {percent(contender.evaluation.average('DSC'))} %"
+        for contender in shown
+    ]
     worth = "; the tests below say what the difference is worth" if len(shown) > 1 else ""
     return f"Highest average DSC: {', before '.join(ranking)}{worth}."
 
 
 def _main_table(
-    results: BenchmarkResults, scored: Sequence[Method], classes: Sequence[str], intervals: Mapping
+    results: BenchmarkResults, scored: Sequence[Contender], classes: Sequence[str], intervals: Mapping
 ) -> list[list[str]]:
-    several = any(len(method.seeds) > 1 for method in scored)
+    several = any(len(contender.seeds) > 1 for contender in scored)
     averaged = [metric for metric in scored[0].evaluation.scores if all(metric in m.evaluation.scores for m in scored)]
     header = ["method", "Params (M)", "MACs (G)"]
     header += [f"{escape_markdown(name)} {HEADINGS[metric]}" for name in classes for metric in METRICS]
@@ -75,29 +78,31 @@ def _main_table(
         for metric in averaged
     ]
     rows = [header]
-    for i, method in enumerate(scored):
-        costs = results.complexity.get(method.trainer, {})
+    for i, contender in enumerate(scored):
+        costs = results.complexity.get(contender.trainer, {})
         sizes = [_scaled(costs.get("parameters"), 1e6), _scaled(costs.get("macs"), 1e9)]
-        spread = [_spread(method.averages_by_seed("DSC"))] if several else []
-        numbers = [str(len(method.seeds)), str(len(method.evaluation.cases))]
-        rows.append([escape_markdown(method.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
+        spread = [_spread(contender.averages_by_seed("DSC"))] if several else []
+        numbers = [str(len(contender.seeds)), str(len(contender.evaluation.cases))]
+        rows.append([escape_markdown(contender.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
     return rows
 
 
-def _class_table(scored: Sequence[Method], classes: Sequence[str], metric: str, intervals: Mapping) -> list[list[str]]:
+def _class_table(
+    scored: Sequence[Contender], classes: Sequence[str], metric: str, intervals: Mapping
+) -> list[list[str]]:
     """A row for each class and a column for each method, so that many classes stay legible."""
-    rows = [["class", *(escape_markdown(method.name) for method in scored)]]
+    rows = [["class", *(escape_markdown(contender.name) for contender in scored)]]
     for i, name in enumerate(classes):
-        means = [method.evaluation.mean(metric)[i] for method in scored]
+        means = [contender.evaluation.mean(metric)[i] for contender in scored]
         rows.append([escape_markdown(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
     return rows
 
 
-def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
+def _legend(results: BenchmarkResults, scored: Sequence[Contender]) -> str:
     seeds = (
         " Where a method has several seeds, the score of a case is the mean over them; *DSC of the seeds* is the range "
         "of the average DSC of each seed alone."
-        if any(len(method.seeds) > 1 for method in scored)
+        if any(len(contender.seeds) > 1 for contender in scored)
         else ""
     )
     patch = "x".join(map(str, results.patch_size))
@@ -111,8 +116,8 @@ def _legend(results: BenchmarkResults, scored: Sequence[Method]) -> str:
     )
 
 
-def _tests(scored: Sequence[Method]) -> str:
-    reference = reference_method(scored)
+def _tests(scored: Sequence[Contender]) -> str:
+    reference = reference_contender(scored)
     comparisons = compare_with(reference, scored)
     if not comparisons:
         return "One method is scored: there is nothing to test."
@@ -120,13 +125,13 @@ def _tests(scored: Sequence[Method]) -> str:
     for found in comparisons:
         paired = found.difference
         if paired is None or not paired.cases:
-            rows.append([escape_markdown(found.method.name), *[MISSING] * 4, "0"])
+            rows.append([escape_markdown(found.contender.name), *[MISSING] * 4, "0"])
             continue
         low, high = paired.interval
         interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
         p_values = [f"{p:.2g}" for p in (paired.p_value, found.p_holm)]
         rows.append(
-            [escape_markdown(found.method.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)]
+            [escape_markdown(found.contender.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)]
         )
     correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
     return (

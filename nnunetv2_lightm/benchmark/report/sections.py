@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from ...escaping import escape_markdown
 from ...evaluation.tables import format_markdown
 from ..results import ITERATIONS, BenchmarkResults, Run
-from .contenders import Method
+from .contenders import Contender
 from .curves import Curve, reached_levels
 from .markdown import MISSING, amount
 
 _FAILURE_CHARACTERS = 500
 
 
-def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
+def conditions(results: BenchmarkResults, contenders: Sequence[Contender]) -> str:
     """The settings of the comparison, and what was equal."""
     if results.equal == ITERATIONS:
         budget = escape_markdown(results.budget)
@@ -35,17 +35,17 @@ def conditions(results: BenchmarkResults, methods: Sequence[Method]) -> str:
         "folds": ", ".join(map(str, sorted({run.fold for run in results.runs}))) or MISSING,
         "seeds": ", ".join(map(str, sorted({run.seed for run in results.runs}))) or MISSING,
     }
-    for method in methods if results.equal != ITERATIONS else ():
-        counts = sorted({run.iterations_per_epoch * _num_epochs(run) for run in method.runs if run.complete})
+    for contender in contenders if results.equal != ITERATIONS else ():
+        counts = sorted({run.iterations_per_epoch * _num_epochs(run) for run in contender.runs if run.complete})
         if counts:
-            facts[f"iterations of {method.name}"] = " or ".join(f"{count:,}" for count in counts)
+            facts[f"iterations of {contender.name}"] = " or ".join(f"{count:,}" for count in counts)
     names = "A method is a trainer, named without `nnUNetTrainer` in front; `nnUNetTrainer` itself is stock nnU-Net."
     return f"{equal} Plans, patch, batch and split were the same for all. {names}\n\n{_listed(facts)}"
 
 
-def not_complete(methods: Sequence[Method]) -> str:
+def not_complete(contenders: Sequence[Contender]) -> str:
     """Lists every run that does not count; empty if all do."""
-    left = [run for method in methods for run in method.runs if run not in method.scored]
+    left = [run for contender in contenders for run in contender.runs if run not in contender.scored]
     lines = [line for run in left if run.epochs or run.failure for line in _state(run)]
     waiting = [f"{escape_markdown(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
     if waiting:
@@ -55,7 +55,7 @@ def not_complete(methods: Sequence[Method]) -> str:
     return "**Not complete**, and in no score:\n\n" + "\n".join(lines)
 
 
-def cost_table(results: BenchmarkResults, methods: Sequence[Method]) -> str:
+def cost_table(results: BenchmarkResults, contenders: Sequence[Contender]) -> str:
     """Seconds and memory of each method."""
     rows = [
         [
@@ -69,13 +69,15 @@ def cost_table(results: BenchmarkResults, methods: Sequence[Method]) -> str:
             "recorded training, s",
         ]
     ]
-    for method in methods:
-        calibrated = results.calibration.get(method.trainer, {})
-        costs = results.complexity.get(method.trainer, {})
-        recorded = [sum(record.seconds for record in run.epochs) for run in method.runs if run.complete and run.epochs]
+    for contender in contenders:
+        calibrated = results.calibration.get(contender.trainer, {})
+        costs = results.complexity.get(contender.trainer, {})
+        recorded = [
+            sum(record.seconds for record in run.epochs) for run in contender.runs if run.complete and run.epochs
+        ]
         rows.append(
             [
-                escape_markdown(method.name),
+                escape_markdown(contender.name),
                 amount(calibrated.get("train_seconds")),
                 amount(calibrated.get("validation_seconds")),
                 amount(costs.get("forward_seconds")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...evaluation.paired import PairedDifference, compare, holm
 from ...evaluation.scores import Evaluation
-from .contenders import Method
+from .contenders import Contender
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class AgainstReference:
         p_holm: Its p value, corrected for the number of methods; NaN without one.
     """
 
-    method: Method
+    contender: Contender
     difference: PairedDifference | None
     p_holm: float
 
 
-def compare_with(reference: Method, methods: Sequence[Method]) -> list[AgainstReference]:
+def compare_with(reference: Contender, contenders: Sequence[Contender]) -> list[AgainstReference]:
     """Test every scored method but the reference against it, in their order."""
-    compared = [method for method in methods if method.evaluation and method is not reference]
-    differences = [_difference(method.evaluation, reference.evaluation) for method in compared]
+    compared = [contender for contender in contenders if contender.evaluation and contender is not reference]
+    differences = [_difference(contender.evaluation, reference.evaluation) for contender in compared]
     p_values = holm([float("nan") if difference is None else difference.p_value for difference in differences])
     return [AgainstReference(*found) for found in zip(compared, differences, map(float, p_values), strict=True)]
 

@@ -1,4 +1,4 @@
-"""What our trainers check where nnU-Net goes on without a word or dies of a riddle; docs/faults.md lists all faults."""
+"""Our trainers' checks where nnU-Net continues silently or fails obscurely; docs/faults.md lists all faults."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SHOWN = 5
 
 
 def safeguarded(network: nn.Module) -> nn.Module:
-    """For build_network_architecture: the network, which refuses weights of others and images with NaN."""
+    """For build_network_architecture: make the network refuse other networks' weights and images with NaN."""
     return refuse_images_that_are_not_finite(refuse_other_weights(network))
 
 
 class Safeguards(nnUNetTrainer):
-    """Base of our trainers: faults are found before the training begins or, at the latest, before they spoil it."""
+    """Base of our trainers: finds faults before training starts or, at the latest, before they spoil it."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Safeguards(nnUNetTrainer):
     def initialize(self) -> None:
         try:
             super().initialize()
-        # What nnU-Net makes of a folder that is not there, and of an empty one.
+        # What nnU-Net raises for a missing folder, and for an empty one.
         except (FileNotFoundError, AssertionError) as error:
             folder = Path(self.preprocessed_dataset_folder)
             if folder.is_dir() and any(folder.iterdir()):
@@ -73,7 +73,7 @@ class Safeguards(nnUNetTrainer):
         refuse_other_recipe(self.optimizer)
 
     def get_tr_and_val_datasets(self) -> tuple:
-        """As nnU-Net's, which notices a file that is missing only when chance draws the case, or after the training."""
+        """As in nnU-Net, which notices a missing file only when it happens to draw the case, or after the training."""
         train, validation = super().get_tr_and_val_datasets()
         for name, dataset in (("training", train), ("validation", validation)):
             if not dataset.identifiers:
@@ -92,7 +92,7 @@ class Safeguards(nnUNetTrainer):
             files = some_of(missing, SHOWN, separator="\n  ")
             raise FileNotFoundError(
                 f"{len(missing)} files of the cases of fold {self.fold} are missing:\n  {files}\nPreprocess again "
-                f"({plan_again(self.plans_manager.dataset_name)}), or mend the split in {self._splits_file()}"
+                f"({plan_again(self.plans_manager.dataset_name)}), or fix the split in {self._splits_file()}"
             )
         self._check_channels([train, validation])
         if self.local_rank == 0:
@@ -101,10 +101,12 @@ class Safeguards(nnUNetTrainer):
         return train, validation
 
     def _check_channels(self, datasets: Sequence[nnUNetBaseDataset]) -> None:
-        """Raises: ValueError: if a preprocessed image has other channels than dataset.json names."""
+        """Raises: ValueError: if a preprocessed image has another number of channels than dataset.json names."""
         names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         for dataset in datasets:
-            if not isinstance(dataset, nnUNetDatasetBlosc2):  # others would be read as a whole to learn their shape
+            if not isinstance(
+                dataset, nnUNetDatasetBlosc2
+            ):  # other formats would have to be read whole to learn their shape
                 continue
             for case in dataset.identifiers:
                 channels = dataset.load_case(case)[0].shape[0]
@@ -117,7 +119,7 @@ class Safeguards(nnUNetTrainer):
 
     @classmethod
     def get_training_transforms(cls, patch_size: Sequence[int], *args: Any, **kwargs: Any) -> BasicTransform:
-        """As nnU-Net's, which fails in the midst of the training, when chance draws a blur that is wider than an axis.
+        """As in nnU-Net, which fails in the middle of the training when it happens to draw a blur wider than an axis.
 
         Raises: ValueError: if an axis of the patch is too short.
         """
@@ -130,14 +132,14 @@ class Safeguards(nnUNetTrainer):
         return super().get_training_transforms(patch_size, *args, **kwargs)
 
     def run_training(self) -> None:
-        """As nnU-Net's, but not while another process trains this fold."""
+        """As in nnU-Net, but refuses to start while another process trains this fold."""
         train_alone(self, super().run_training)
 
     def train_step(self, batch: dict) -> dict:
         return self._checked_step(super().train_step, batch)
 
     def _checked_step(self, step: Callable[[dict], dict], batch: dict) -> dict:
-        """A training step between the checks of what goes in and what comes out."""
+        """A training step whose inputs and result are checked."""
         check_batch(batch, self._describe_case)
         result = step(batch)
         if not np.isfinite(result["loss"]):
@@ -149,7 +151,7 @@ class Safeguards(nnUNetTrainer):
         return super().validation_step(batch)
 
     def save_checkpoint(self, filename: str) -> None:
-        """As nnU-Net's, whose error on a full disk is PyTorch's "[enforce fail at inline_container.cc ...]".
+        """As in nnU-Net, where the error on a full disk is PyTorch's "[enforce fail at inline_container.cc ...]".
 
         Raises: OSError: if the file cannot be written.
         """
@@ -159,7 +161,7 @@ class Safeguards(nnUNetTrainer):
             reason, _, _ = str(error).partition("\n")
             free_mib = shutil.disk_usage(self.output_folder).free / 2**20
             raise OSError(
-                f"cannot save {filename} ({free_mib:.0f} MiB are free there): {reason}. Make room; --c goes on from "
+                f"cannot save {filename} ({free_mib:.0f} MiB are free there): {reason}. Make room; --c continues from "
                 "the last checkpoint that was saved"
             ) from error
 
@@ -173,7 +175,7 @@ class Safeguards(nnUNetTrainer):
         return os.path.join(self.preprocessed_dataset_folder_base, "splits_final.json")
 
     def _describe_case(self, case: str) -> str:
-        """Whether the values that are not finite are in the preprocessed image."""
+        """A case with non-finite values, and whether they are already in its preprocessed image."""
         dataset = self.dataset_class(
             self.preprocessed_dataset_folder, [case], self.folder_with_segs_from_previous_stage
         )
@@ -195,5 +197,5 @@ def _check_plans(plans: dict, configuration: str, dataset_json: dict) -> None:
         if faults:
             raise ValueError(
                 f"{what} of {dataset} cannot be trained with: {'; '.join(faults)}. If another version of nnU-Net made "
-                f"them, or they were edited, make them anew: {plan_again(dataset)}"
+                f"them, or they were edited, make them again: {plan_again(dataset)}"
             )

@@ -1,4 +1,4 @@
-"""Weights of another network: said in one sentence, where PyTorch prints a page of parameter names."""
+"""Weights of another network: one clear sentence instead of PyTorch's page of parameter names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ...files import some_of
 
-# Name of an architecture, the trainers it belongs to, and patterns that are all found among its parameters' names.
-# The first one that fits counts.
+# Architecture, its trainer, and patterns that all occur among its parameters' names; the first match counts. A state
+# dict carries no other hint: the checkpoint's trainer_name does not reach load_state_dict.
 ARCHITECTURES = (
     ("LightMUNet", "nnUNetTrainerLightMUNet", (r"stem\.pointwise", r"\.vssm\.")),
     ("an ablation of LightMUNet", "", (r"stem\.pointwise", r"decoder\.blocks")),
@@ -28,20 +28,20 @@ SHOWN = 3
 
 
 class OtherArchitectureError(RuntimeError):
-    """The weights are not those of this network; the message says whose they are."""
+    """The weights belong to another network; the message says to which."""
 
 
 def refuse_other_weights(network: nn.Module) -> nn.Module:
-    """Make a network's ``load_state_dict`` say whose weights it was given, if they are not its own.
+    """Make a network's ``load_state_dict`` say which network the weights belong to, if not to this one.
 
-    nnU-Net calls it in training and prediction, strictly; PyTorch does not tell here whether it was called otherwise.
+    nnU-Net loads strictly in training and in prediction; the hook does not learn whether a call is strict.
     """
     network.register_load_state_dict_pre_hook(_compare)
     return network
 
 
 def architecture_of(names: Iterable[str]) -> tuple[str, str] | None:
-    """The architecture that parameters of these names belong to, and its trainer (maybe ""); None: unknown."""
+    """The architecture with parameters of these names, and its trainer ("" if several fit); None: unknown."""
     names = list(names)
     for architecture, trainer, patterns in ARCHITECTURES:
         if all(any(re.search(pattern, name) for name in names) for pattern in patterns):
@@ -54,7 +54,7 @@ def _compare(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, *_:
     given = {name[len(prefix) :]: weight for name, weight in weights.items() if name.startswith(prefix)}
     missing = [name for name in own if name not in given]
     reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
-    # Names that are too many are left to PyTorch: a network may drop those of parts that it does not need.
+    # Surplus names are left to PyTorch: a network may drop those of parts that it does not need.
     if missing or reshaped:
         theirs, ours = architecture_of(given), architecture_of(own)
         same = theirs is not None and theirs == ours
@@ -78,7 +78,7 @@ def _advice(trainer: str) -> str:
     from .. import find_trainer
 
     if not trainer:
-        return "Take the trainer that the checkpoint was made with"
+        return "Use the trainer that the checkpoint was made with"
     if trainer != "nnUNetTrainer" and find_trainer(trainer) is None:
         return f"This version has no trainer for it ({trainer})"
     return f"The trainer for it is {trainer}: train, continue and predict with -tr {trainer}"

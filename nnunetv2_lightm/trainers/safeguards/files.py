@@ -1,7 +1,7 @@
-"""The files behind a training and a prediction: damaged ones, NaN that readers hide, and missing channels.
+"""Checks of the image files behind a training or a prediction: damage, NaN that readers hide, missing channels.
 
-nnU-Net gives the network whatever its readers make of a folder. SimpleITK reads 0 where a NIfTI holds NaN and fills up
-a truncated one, and without its second channel a case is given to the network with one.
+nnU-Net passes on whatever its readers make of a folder. SimpleITK reads 0 where a NIfTI holds NaN and pads a truncated
+file; a case whose second channel is missing reaches the network with one channel.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ...images.faults import ImageFault
 
 
 class ImagesRefusedError(ValueError):
-    """Image files that must not be trained on, or segmented; the message names each."""
+    """Image files that must not be used for training or prediction; the message names each."""
 
 
 def check_raw_files(
     dataset: str, dataset_json: Mapping[str, Any], cases: Iterable[str], log: Callable[[str], None]
 ) -> None:
-    """Check the raw images and labels of a training, where nnUNet_raw has them.
+    """Check the raw images and labels of a training, if they are in nnUNet_raw.
 
-    Files that hold integers are only compared in length, so that it takes seconds.
+    Of files with integers only the length is checked, which keeps this within seconds.
 
     Args:
         dataset: Name in nnUNet_raw.
-        dataset_json: Of the training.
-        cases: That are trained on or validated with.
-        log: For what is odd.
+        dataset_json: The training's dataset.json.
+        cases: Cases of the training and validation set.
+        log: Receives notes about oddities.
     Raises:
         ImagesRefusedError: naming the files.
     """
     raw = nnUNet_raw.get()
     if not raw or not Path(raw, dataset, "imagesTr").is_dir():
-        log(f"{dataset} is not in nnUNet_raw: faults that its readers hid, such as NaN read as 0, go unseen")
+        log(f"{dataset} is not in nnUNet_raw: faults that its readers hid, such as NaN read as 0, go unnoticed")
         return
     checked = check_dataset_files(Path(raw, dataset), dataset_json, cases=set(cases), thorough=False)
     for text in checked.notes:
@@ -56,13 +56,13 @@ def check_raw_files(
 
 
 def watch_predictions(is_watched: Callable[[str], bool]) -> None:
-    """Make nnU-Net's predictor check its files before it preprocesses the first one.
+    """Make nnU-Net's predictor check all input files before it preprocesses the first one.
 
-    nnU-Net has no place for this: between its command line and its readers, in processes of their own, nothing of a
-    trainer is called. So the method that pairs input and output files is wrapped, once.
+    nnU-Net has no hook for this: it calls nothing of a trainer between its command line and its readers, which run in
+    processes of their own. So the method that pairs input and output files is wrapped, once.
 
     Args:
-        is_watched: Whether the predictions of a trainer are checked, by its name.
+        is_watched: Whether to check the predictions of a trainer, by its name.
     """
     original = nnUNetPredictor._manage_input_and_output_lists
     if hasattr(original, "__wrapped__"):
@@ -82,15 +82,15 @@ def watch_predictions(is_watched: Callable[[str], bool]) -> None:
 
 
 def _check_folder(folder: Path, dataset_json: Mapping[str, Any]) -> None:
-    """What nnU-Net would take for a case, or for a channel in another place."""
+    """Refuse files that nnU-Net would mistake for a case, or whose channels are in another order."""
     if not folder.is_dir():
-        raise ImagesRefusedError(f"{escape_name(folder)} is no folder; -i takes the folder of the images")
+        raise ImagesRefusedError(f"{escape_name(folder)} is not a folder; -i takes the folder with the images")
     cases, faults = find_cases(folder, dataset_json["file_ending"])
     if not cases and not faults:
         raise ImagesRefusedError(
             f"{escape_name(folder)} holds no image CASE_0000{dataset_json['file_ending']}, the ending of the training"
         )
-    ours, theirs = list(_channel_names(dataset_json).values()), _names_beside(folder)
+    ours, theirs = list(_channel_names(dataset_json).values()), _channel_names_nearby(folder)
     if theirs != ours and sorted(theirs) == sorted(ours):
         faults.append(
             f"the channels are {', '.join(theirs)} by the dataset.json of {escape_name(folder)}, and {', '.join(ours)} "
@@ -132,11 +132,11 @@ def _channel_names(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
     return dataset_json.get("channel_names", dataset_json.get("modality", {}))
 
 
-def _names_beside(folder: Path) -> list[str]:
-    """The channels by the dataset.json in the folder or next to it, as in a raw data set; none if there is none."""
+def _channel_names_nearby(folder: Path) -> list[str]:
+    """Channel names from a dataset.json in the folder or next to it, as in a raw data set; empty without one."""
     for path in (folder / "dataset.json", folder.absolute().parent / "dataset.json"):
         try:
             return [str(name) for name in _channel_names(json.loads(path.read_text(encoding="utf-8"))).values()]
         except (OSError, ValueError, AttributeError):
-            continue  # it is none of ours, and not needed
+            continue  # not a dataset.json of nnU-Net's, and not needed
     return []

@@ -1,7 +1,7 @@
-"""NaN and infinite values: found before they reach the weights, and named by the case they come from.
+"""NaN and infinite values: caught before they reach the weights, and reported with the case they come from.
 
-One such voxel spoils more of a Mamba network's output than of a convolutional one's: everything that the scan meets
-after it.
+One such voxel spoils more of the output of a Mamba network than of a convolutional one: everything that the scan
+reaches after it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 
 class NotFiniteError(ValueError):
-    """An image, or a training, has NaN or infinite values."""
+    """An image, or a training's weights, have NaN or infinite values."""
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite; one pass in the usual case, for the sum is finite then."""
+    """Whether no value is NaN or infinite. Usually a single pass: the sum is finite unless it overflows."""
     return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def check_batch(batch: dict, describe_case: Callable[[str], str]) -> None:
-    """Look through the images of a batch of nnU-Net's loader, which are still in main memory.
+    """Check the images of a batch from nnU-Net's loader, while they are still in main memory.
 
     Args:
         batch: "data" (batch, channels, *spatial) and "keys", the cases.
-        describe_case: What to say of a case: whether the values are in its file.
+        describe_case: Describes a case: whether the values are in its file.
 
     Raises: NotFiniteError: naming the cases.
     """
@@ -37,16 +37,16 @@ def check_batch(batch: dict, describe_case: Callable[[str], str]) -> None:
     raise NotFiniteError(
         "NaN or infinite values in the images of a batch, which would spoil all weights: "
         + "; ".join(describe_case(case) for case in cases)
-        + ". The weights and the last checkpoint are sound: mend the images, preprocess again, and go on with --c"
+        + ". The weights and the last checkpoint are sound: fix the images, preprocess again, and continue with --c"
     )
 
 
 def check_weights(network: nn.Module, loss: float) -> None:
-    """Whether a step with a loss that is not finite has reached the weights.
+    """Check the weights after a step whose loss was not finite.
 
     Under CUDA's autocast the loss may overflow now and then; nnU-Net's gradient scaler skips such a step.
 
-    Raises: NotFiniteError: if it has.
+    Raises: NotFiniteError: if the weights have NaN or infinite values.
     """
     broken = [name for name, weight in network.named_parameters() if not all_finite(weight.detach())]
     if broken:
@@ -58,8 +58,8 @@ def check_weights(network: nn.Module, loss: float) -> None:
 
 
 def refuse_images_that_are_not_finite(network: nn.Module) -> nn.Module:
-    """Make a network check its images in prediction, where nothing else does: nnU-Net would write a segmentation of
-    them without a word. Compiled or traced, it does not check."""
+    """Make a network check its images in prediction, where nothing else does: nnU-Net would silently write a
+    segmentation of them. A compiled or traced network does not check."""
     network.register_forward_pre_hook(_check_image)
     return network
 
@@ -68,11 +68,11 @@ def _check_image(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
     if network.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     (image,) = arguments
-    if image.is_meta:  # counted, not computed: there are no values
+    if image.is_meta:  # only counted, not computed: there are no values
         return
     if not all_finite(image):
         count = int((~torch.isfinite(image)).sum())
         raise NotFiniteError(
             f"{count} of the {image.numel()} values in a patch of the image to segment are NaN or infinite; nnU-Net "
-            "has printed its name above. Mend that image or take it out of the input folder"
+            "has printed its name above. Fix that image or take it out of the input folder"
         )

@@ -1,4 +1,4 @@
-"""One training of a fold at a time: a lock in its folder that ends with the process that holds it."""
+"""One training of a fold at a time: a lock in the fold's folder, released when the process that holds it ends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LOCK_FILE = ".training.lock"
 
 
 class FoldIsBeingTrainedError(RuntimeError):
-    """Another process trains the fold; the message names it."""
+    """Another process is training the fold; the message names it."""
 
 
 def train_alone(trainer: nnUNetTrainer, run_training: Callable[[], None]) -> None:
-    """Train while no other process trains this fold; of a DDP training the first process sees to it.
+    """Train while holding the fold's lock; in a DDP training the first process holds it for all.
 
-    Raises: FoldIsBeingTrainedError: at once, if another one does.
+    Raises: FoldIsBeingTrainedError: at once, if another process trains the fold.
     """
     if trainer.local_rank != 0:
         run_training()
@@ -36,8 +36,8 @@ def fold_lock(folder: str | Path, log: Callable[[str], None]) -> Iterator[None]:
     It belongs to this process alone, not to the augmentation workers that it forks, which may outlive it.
 
     Args:
-        folder: Of the fold, where the checkpoints are.
-        log: Told when the file system knows no locks; the training goes on then.
+        folder: The fold's folder, with the checkpoints.
+        log: Called if the file system does not support locks; the training continues without one.
 
     Raises: FoldIsBeingTrainedError: at once, if another process holds it.
     """

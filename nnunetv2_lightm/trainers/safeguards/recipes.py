@@ -1,4 +1,4 @@
-"""An optimiser's state of another recipe: refused in one sentence, where PyTorch takes it or stops with a riddle."""
+"""The optimiser state of another recipe: refused in one sentence where PyTorch accepts it or fails obscurely."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-# Options that tell optimisers apart and that PyTorch has had in all versions.
+# Options that distinguish optimisers and exist in every version of PyTorch.
 TELLING = ("betas", "momentum", "muon")
 
 
@@ -15,10 +15,10 @@ class OtherRecipeError(RuntimeError):
 
 
 def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:
-    """Make an optimiser's ``load_state_dict`` refuse the state of an optimiser that treats the parameters otherwise.
+    """Make an optimiser's ``load_state_dict`` refuse the state of one that groups or updates parameters differently.
 
-    PyTorch compares the numbers of groups and of parameters alone, and stops in the first step, or never, if an
-    optimiser is given what another one remembers.
+    PyTorch compares only the numbers of groups and parameters; given the state of another optimiser it fails in the
+    first step, or never.
     """
     optimizer.register_load_state_dict_pre_hook(_compare)
 
@@ -28,13 +28,13 @@ def _compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
     if given != own:
         raise OtherRecipeError(
             f"the checkpoint is of another recipe: its optimiser had {_said(given)}; this trainer's, "
-            f"{type(optimizer).__name__}, has {_said(own)}. Go on with the trainer that made the checkpoint (-tr), or "
-            "begin a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
+            f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr), "
+            "or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
         )
 
 
 def _groups(param_groups: list[Mapping]) -> list[tuple]:
-    """Of each group: its size, and which of the telling options it has; ``muon`` counts where it is on."""
+    """For each group its size and which of the ``TELLING`` options it has; ``muon`` counts only if it is on."""
     return [(len(g["params"]), *(name for name in TELLING if name in g and g[name] is not False)) for g in param_groups]
 
 

@@ -43,7 +43,7 @@ def test_a_volume_is_turned_as_itk_turns_it(tmp_path, direction):
     assert case.spacing_mm == pytest.approx(expected.GetSpacing()[::-1])
 
 
-def make_case(folder, size=24, methods=3, *, empty=False):
+def make_case(folder, size=24, contenders=3, *, empty=False):
     """A reference with its most foreground in one slice, and predictions that miss a part of it."""
     reference = np.zeros((size, size, size), np.uint8)
     image = np.random.default_rng(0).normal(size=reference.shape).astype(np.float32)
@@ -52,7 +52,7 @@ def make_case(folder, size=24, methods=3, *, empty=False):
         reference[size // 3, 6:9, 6:9] = 2
         reference[1, 4:6, 4:6] = 1
     files = {}
-    for i in range(methods):
+    for i in range(contenders):
         prediction = reference.copy()
         prediction[size // 3, : 5 + i] = 0
         if empty:
@@ -69,8 +69,8 @@ def test_the_slice_and_the_score_of_the_whole_case(tmp_path):
     files = make_case(tmp_path)
     slices = load_slices("a", files, labels=LABELS, file_ending=".nii.gz")
     assert list(slices) == ["m0", "m1", "m2"]
-    for method, found in slices.items():
-        whole = load_overlay_case("a", *files[method], labels=LABELS, file_ending=".nii.gz")
+    for contender, found in slices.items():
+        whole = load_overlay_case("a", *files[contender], labels=LABELS, file_ending=".nii.gz")
         assert found.case == "a, slice 9 of 24" and found.image.shape == (24, 24)
         np.testing.assert_array_equal(found.image, whole.image[8])
         np.testing.assert_array_equal(found.reference, whole.reference[8])
@@ -96,7 +96,7 @@ def test_where_the_ground_truth_is_empty_the_predictions_decide(tmp_path):
 
 
 def test_another_grid_is_refused(tmp_path):
-    files = make_case(tmp_path, methods=2)
+    files = make_case(tmp_path, contenders=2)
     write(files["m1"].predictions, np.zeros((24, 24, 23), np.uint8))
     with pytest.raises(EvaluationError, match=r"predictions_1.*has the shape \(24, 24, 23\), its image .*a_0000"):
         load_slices("a", files, labels=LABELS, file_ending=".nii.gz")
@@ -105,7 +105,7 @@ def test_another_grid_is_refused(tmp_path):
 def test_memory_does_not_grow_with_the_methods(tmp_path):
     """What numpy holds, in volumes of float32: each file is that large while nnU-Net reads it."""
     size = 96
-    files = make_case(tmp_path, size, methods=9)
+    files = make_case(tmp_path, size, contenders=9)
     volume_bytes = 4 * size**3
     peaks = {}
     for count in (1, 9):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.benchmark.report.contenders import find_methods, pool, reference_method, short_name
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders, pool, reference_contender, short_name
 
 from ..make_results import make_results, make_run
 
@@ -39,23 +39,23 @@ def test_a_score_that_is_not_counted_does_not_count():
 
 def test_unfinished_runs_do_not_count():
     runs = (run_with({"a": 0.8}), run_with({"a": 0.2}, seed=1, complete=False))
-    (method,) = find_methods(make_results(runs=runs))
-    assert method.seeds == [0]
-    assert method.averages_by_seed("DSC") == pytest.approx([0.8])
-    assert method.evaluation.average("DSC") == pytest.approx(0.8)
+    (contender,) = find_contenders(make_results(runs=runs))
+    assert contender.seeds == [0]
+    assert contender.averages_by_seed("DSC") == pytest.approx([0.8])
+    assert contender.evaluation.average("DSC") == pytest.approx(0.8)
 
 
 def test_each_seed_alone():
     runs = (run_with({"a": 0.5}, seed=1), run_with({"a": 0.8}), run_with({"b": 0.4}, fold=1))
-    (method,) = find_methods(make_results(runs=runs))
-    assert method.averages_by_seed("DSC") == pytest.approx([0.6, 0.5])
+    (contender,) = find_contenders(make_results(runs=runs))
+    assert contender.averages_by_seed("DSC") == pytest.approx([0.6, 0.5])
 
 
 def test_stock_nnunet_is_the_reference_wherever_it_stands():
-    methods = find_methods(make_results(("nnUNetTrainerLightMUNet", "nnUNetTrainer")))
-    assert reference_method(methods).trainer == "nnUNetTrainer"
-    assert reference_method(methods[:1]).trainer == "nnUNetTrainerLightMUNet"
-    assert reference_method([]) is None
+    contenders = find_contenders(make_results(("nnUNetTrainerLightMUNet", "nnUNetTrainer")))
+    assert reference_contender(contenders).trainer == "nnUNetTrainer"
+    assert reference_contender(contenders[:1]).trainer == "nnUNetTrainerLightMUNet"
+    assert reference_contender([]) is None
 
 
 def test_short_names():

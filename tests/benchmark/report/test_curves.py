@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.benchmark.report.contenders import find_methods
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.curves import LEVELS, foreground_mean, reached_levels, training_curves
 from nnunetv2_lightm.benchmark.report.sections import time_to_accuracy_table
 from nnunetv2_lightm.runs.training_log import EpochRecord
@@ -23,7 +23,7 @@ def run_with(dice, trainer="nnUNetTrainer", **fields):
 
 def curves_of(*runs, **changes):
     results = make_results(runs=runs, **changes)
-    return training_curves(results, find_methods(results))
+    return training_curves(results, find_contenders(results))
 
 
 def test_seconds_are_iterations_times_calibrated_seconds():

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from nnunetv2_lightm.benchmark.report.contenders import find_methods
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.disagreements import CONFUSED, MISSED, SURPLUS, disagreement_figure
 from nnunetv2_lightm.benchmark.report.figures import OverlayCase
 from nnunetv2_lightm.benchmark.report.overlays import choose_cases, load_case
@@ -70,12 +70,12 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 
 def test_worst_median_and_best_case_are_chosen_over_all_methods():
-    methods = find_methods(make_results())
+    contenders = find_contenders(make_results())
     means = {
-        case: np.mean([method.evaluation.scores["DSC"][i] for method in methods])
-        for i, case in enumerate(methods[0].evaluation.cases)
+        case: np.mean([contender.evaluation.scores["DSC"][i] for contender in contenders])
+        for i, case in enumerate(contenders[0].evaluation.cases)
     }
-    chosen = {pictured.rank: pictured.case for pictured in choose_cases(methods)}
+    chosen = {pictured.rank: pictured.case for pictured in choose_cases(contenders)}
     order = sorted(means, key=means.get)
     assert chosen == {"worst": order[0], "median": order[2], "best": order[-1]}
 
@@ -86,7 +86,7 @@ def test_few_cases_are_shown_once(count):
     cases = results.runs[0].evaluation["cases"]
     for name in list(cases)[count:]:
         del cases[name]
-    assert [pictured.case for pictured in choose_cases(find_methods(results))] == sorted(
+    assert [pictured.case for pictured in choose_cases(find_contenders(results))] == sorted(
         cases, key=lambda name: cases[name]["left_lung"]["DSC"] + cases[name]["right_lung"]["DSC"]
     )
 
@@ -99,7 +99,7 @@ def test_what_is_missing_is_named(tmp_path):
     results = with_images(make_results(), tmp_path)
     (tmp_path / "predictions_1" / "case_0.png").unlink()
     (tmp_path / "predictions_2").rename(tmp_path / "elsewhere")
-    loaded = load_case(results, find_methods(results), "case_0")
+    loaded = load_case(results, find_contenders(results), "case_0")
     assert list(loaded.predictions) == ["nnUNetTrainer"]
     assert loaded.missing["LightMUNet"] == f"the file {tmp_path / 'predictions_1' / 'case_0.png'}"
     assert loaded.missing["SegResNet"] == f"the folder {tmp_path / 'predictions_2'} of predictions"

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from nnunetv2_lightm.benchmark.report import document as report
-from nnunetv2_lightm.benchmark.report.contenders import find_methods
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.report.overview import overview
 from nnunetv2_lightm.benchmark.report.plots import method_styles
@@ -130,7 +130,7 @@ def test_several_comparisons_have_an_overview(tmp_path):
     assert table_rows("\n".join(lines), "method") == [["method", *(f"comparison {i}" for i in (1, 2, 3))]]
     assert [line.split()[1] for line in lines[-2:]] == ["nnUNetTrainer", "LightMUNet"]  # the others are in one alone
     stock, ours = (table_rows("\n".join(lines), name)[0] for name in ("nnUNetTrainer", "LightMUNet"))
-    average = find_methods(first)[0].evaluation.average("DSC")
+    average = find_contenders(first)[0].evaluation.average("DSC")
     assert stock[1].startswith(f"**{100 * average:.2f}** (") and not ours[1].startswith("**")
     assert ours[2].startswith("**") and ours[3] == "-"
     assert not stock[3].startswith(("-", "**"))  # UNETR is the best there
@@ -147,17 +147,17 @@ def test_unfinished_runs_are_named_and_in_no_table(markdown):
 
 def test_results_table():
     results = make_results(("nnUNetTrainer", "nnUNetTrainerLightMUNet"), seeds=(0, 1))
-    text = results_tables(results, find_methods(results))
+    text = results_tables(results, find_contenders(results))
     header, stock, ours = (table_rows(text, name)[0] for name in ("method", "nnUNetTrainer", "LightMUNet"))
     columns = ["left\\_lung DSC", "left\\_lung mIoU", "right\\_lung DSC", "right\\_lung mIoU", "average DSC"]
     assert header[:8] == ["method", "Params (M)", "MACs (G)", *columns]
     assert header[8:] == ["average mIoU", "DSC of the seeds", "seeds", "cases"]
-    evaluation = find_methods(results)[0].evaluation
+    evaluation = find_contenders(results)[0].evaluation
     mean = f"{100 * evaluation.average('DSC'):.2f}"
     assert re.fullmatch(rf"\*\*{mean}\*\* \(\d\d\.\d\d–\d\d\.\d\d\)", stock[7])
     assert not ours[7].startswith("**")
     assert stock[1:3] == ["30.00", "40.00"] and ours[1:3] == ["7.50", "20.00"]
-    averages = [100 * average for average in find_methods(results)[0].averages_by_seed("DSC")]
+    averages = [100 * average for average in find_contenders(results)[0].averages_by_seed("DSC")]
     assert stock[9] == f"{min(averages):.2f}–{max(averages):.2f}"
     assert stock[10:] == ["2", "6"]
     assert "true counts" in text and "Wilcoxon" in text
@@ -169,7 +169,7 @@ def test_surface_metrics_have_columns_where_all_methods_have_them():
         for scores in run.evaluation["cases"].values():
             for of_class in scores.values():
                 of_class["HD95_mm"] = distance
-    text = results_tables(results, find_methods(results))
+    text = results_tables(results, find_contenders(results))
     assert table_rows(text, "method")[0][9] == "average HD95 [mm]"
     assert table_rows(text, "nnUNetTrainer")[0][9] == "4.00 (4.00–4.00)"
     assert table_rows(text, "UNETR")[0][9] == "**3.00** (3.00–3.00)"
@@ -177,7 +177,7 @@ def test_surface_metrics_have_columns_where_all_methods_have_them():
 
 def test_many_classes_have_a_table_of_their_own():
     results = make_results(classes=tuple(f"organ{i}" for i in range(60)))
-    text = results_tables(results, find_methods(results))
+    text = results_tables(results, find_contenders(results))
     assert "<details>\n<summary>Each of the 60 classes</summary>" in text
     assert table_rows(text, "method")[0] == [
         *("method", "Params (M)", "MACs (G)", "average DSC", "average mIoU", "seeds", "cases")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.accuracy import comparisons, study
-from nnunetv2_lightm.benchmark.costs import load_calibration, missing_turns
+from nnunetv2_lightm.benchmark.costs import load_costs, missing_turns
 from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import load_results, write_results
 from nnunetv2_lightm.benchmark.settings import check_trainers, parse_budget, parse_wall_clock
@@ -73,7 +73,7 @@ def test_what_is_published_is_not_run_again_and_its_costs_count(published, calls
         ([comparisons.METHODS[0]], [0]),
         ([comparisons.RIVALS[1]], [1]),
     ]
-    taken = load_calibration(tmp_path / calls[0].calibration_of / "calibration.json")
+    taken = load_costs(tmp_path / calls[0].calibration_of / "calibration.json")
     assert {name: vars(found.median) for name, found in taken.trainers.items()} == costs
     assert not missing_turns(taken, comparisons.METHODS, ROUNDS)
     calls.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import comparisons, study
-from nnunetv2_lightm.benchmark.report.contenders import find_methods
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.markdown import percent
 from nnunetv2_lightm.benchmark.report.significance import compare_with
 from nnunetv2_lightm.benchmark.results import SECONDS, load_results
@@ -35,7 +35,7 @@ def readme():
 @pytest.mark.parametrize("column", COLUMNS)
 def test_scores_are_the_published_ones(readme, column):
     results = load_results(study.PUBLISHED / f"{COLUMNS[column]}.json")
-    methods = {method.trainer: method for method in find_methods(results) if method.evaluation}
+    methods = {method.trainer: method for method in find_contenders(results) if method.evaluation}
     expected = {}
     for trainer in comparisons.METHODS:
         cell = "-"

@@ -229,7 +229,7 @@ def test_a_missing_channel_is_named_before_anything_is_computed(predict, images,
         (lambda folder: save(folder / "a_0001.nii.gz", image(), AFFINE * 2), "a_0001.nii.gz has the spacing"),
         (lambda folder: with_nan(folder / "b_0000.nii.gz"), "b_0000.nii.gz has 1 NaN"),
         (lambda folder: os.truncate(folder / "b_0000.nii.gz", 500), "b_0000.nii.gz is truncated"),
-        (lambda folder: shutil.rmtree(folder), "is no folder"),
+        (lambda folder: shutil.rmtree(folder), "is not a folder"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], r"holds no image CASE_0000\.nii\.gz"),
     ],
 )
