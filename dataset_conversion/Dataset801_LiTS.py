@@ -57,7 +57,7 @@ def convert_lits(
         dataset_id: nnU-Net's data set id.
         dataset_name: Name without `DatasetXXX_`.
         split: Train, validation, test; None puts all labelled cases into imagesTr.
-        seed: Of the split.
+        seed: Seed of the split.
         resize: Voxels, (z, y, x), e.g. (128, 128, 128) for the paper's input; the physical extent stays.
         spacings: CSV with the spacing of cases whose files have lost it, a line each: case, z, y, x in mm. A case is
             named by its identifier (`LiTS_028`), its image (`volume-28`) or its number (`28`).

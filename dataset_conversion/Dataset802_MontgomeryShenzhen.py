@@ -57,7 +57,7 @@ def convert_montgomery_shenzhen(
         dataset_id: nnU-Net's data set id.
         dataset_name: Name without `DatasetXXX_`.
         split: Train, validation, test, stratified by source; None puts all labelled cases into imagesTr.
-        seed: Of the split.
+        seed: Seed of the split.
         resize: Pixels, (height, width), e.g. (512, 512) for the paper's input.
         workers: Processes; the cores, 8 at most, by default.
         link: Make symbolic links to files that need no change, instead of copies.

@@ -26,7 +26,7 @@ class DatasetKind:
     """What distinguishes one data set from another.
 
     Attributes:
-        file_ending: Of images and labels; nnU-Net chooses its reader by it.
+        file_ending: File ending of images and labels, by which nnU-Net chooses its reader.
         channel_name: nnU-Net chooses the normalisation by it: that of CT for `CT`, the z-score otherwise.
         labels: Names and values.
         layouts: The layouts that are recognised, for the message when there is none.

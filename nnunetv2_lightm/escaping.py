@@ -41,7 +41,7 @@ def escape_markdown(text: object, *, inner_underscores: bool = True) -> str:
     """Text as it is read, on one line, whatever it holds; also in a cell of a table, and inside HTML.
 
     Args:
-        text: Of unknown origin.
+        text: Text of unknown origin.
         inner_underscores: Escape those within words too. They are no markup (CommonMark), and what is printed to a
             terminal as well is easier to read without.
     """

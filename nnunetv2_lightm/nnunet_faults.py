@@ -158,7 +158,7 @@ def missing_files(
     """The files that a training on these cases would miss.
 
     Args:
-        folder: Of the configuration: images, labels and properties.
+        folder: Folder of the configuration, with images, labels and properties.
         cases: To be trained on or validated with.
         ground_truth: Folder of the labels as they were given, and their file ending: the validation compares with them.
         previous_stage: Folder of the segmentations that a cascade starts from.

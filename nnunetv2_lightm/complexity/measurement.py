@@ -25,7 +25,7 @@ class Measurement:
     """What one patch costs here.
 
     Attributes:
-        seconds: Of one run.
+        seconds: Time of one run.
         transient_mib: Peak memory while it runs, on top of what network and optimizer hold.
         not_measured: Why one or both of them are None.
         setting: Device, threads and scan backend; None if nothing is measured.

@@ -27,7 +27,7 @@ def write_bundle(
     """Write one file with all folds of a model; it appears whole or not at all.
 
     Args:
-        model: Of any trainer whose network is LightMUNet.
+        model: A model of any trainer whose network is LightMUNet.
         out: The file, ``*.lightm``.
         half: Store matrices in float16.
         check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.

@@ -27,7 +27,7 @@ class Comparison:
 
     Attributes:
         cases: What the patches are of.
-        largest_difference: Of two logits.
+        largest_difference: Largest difference between two logits.
         largest_logit: In absolute value, to judge that by.
         equal_labels: Share of the voxels that get the same labels.
     """

@@ -2,9 +2,9 @@
 
 The percentile interval (Efron 1979) of 10,000 resamples of the cases with a fixed seed: it lies within the range of the
 scores and exists for equal scores, where BCa has none. Drawing n of n cases with replacement is drawing how often each
-occurs, from a multinomial distribution; a resample's means are then products of matrices. The classes of a case stay
-together, so that the average's interval takes them for no independent cases. `scipy.stats.bootstrap` agrees, but knows
-no scores that do not count.
+occurs, from a multinomial distribution; a resample's means are then products of matrices. Whole
+cases are resampled, since the classes of a case are correlated. `scipy.stats.bootstrap` agrees, but has no missing
+scores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 SEED = 0
-MIN_CASES = 3  # below, the resamples are too few different ones to say anything
+MIN_CASES = 3  # with fewer, there are too few different resamples
 
 
 def mean_intervals(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

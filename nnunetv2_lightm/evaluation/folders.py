@@ -44,9 +44,9 @@ def evaluate_folder(
             file must be named here.
         file_ending: dataset.json's `file_ending`.
         reader: dataset.json's `overwrite_image_reader_writer`, if it has one.
-        allow_missing: References without a prediction are left out instead of refused.
-        nsd_tolerance_mm: Also HD95 and NSD, the latter at this tolerance, by the spacing of the reference; for files
-            without a spacing, as PNG, all is in pixels. Needs MONAI.
+        allow_missing: Leave out references without a prediction instead of refusing them.
+        nsd_tolerance_mm: Also compute HD95, and NSD at this tolerance, with the spacing of the reference; for files
+            without a spacing, such as PNG, all is in pixels. Needs MONAI.
         workers: Cases that are read at the same time; default: the number of cores, at most 4. HD95 and NSD take 15
             bytes (with MONAI 1.5: 200) for each voxel of a class's bounding box.
     Raises: EvaluationError: if a file is missing, surplus, damaged, on another grid than its partner, or holds
@@ -58,7 +58,7 @@ def evaluate_folder(
     known = sorted({0, *(v for values in classes.values() for v in values), *([] if ignored is None else [ignored])})
     pairs = pair_files(Path(predictions), Path(references), file_ending, allow_missing=allow_missing)
 
-    # nnU-Net's readers print remarks, and standard output is for the table; MONAI warns of an argument of its own.
+    # nnU-Net's readers print remarks, but standard output is for the table; MONAI warns about one of its own arguments.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
         check_segmentation(pairs[0][2])
@@ -73,7 +73,7 @@ def evaluate_folder(
                 raise EvaluationError(f"case {case}: {matched.fault}")
             notes[case] = [] if matched.note is None else [matched.note]
             for one in read:
-                # Where distances do not count, two files of default geometry are as good as any.
+                # Without distances, two files with default geometry are fine.
                 passed = () if nsd_tolerance_mm is not None else (DEFAULT_GEOMETRY,)
                 notes[case] += [
                     f"{escape_name(one.facts.path)} {note}" for note in one.facts.notes if note not in passed

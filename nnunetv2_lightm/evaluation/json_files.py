@@ -70,22 +70,24 @@ def evaluation_from_json(content: object, place: object = "evaluation") -> Evalu
 
     Args:
         content: As JSON gives it.
-        place: Where it is from, for the message: a file, or more than that.
-    Raises: EvaluationError: if it is none; naming the place and the key.
+        place: Where it is from, for messages: a file, or a place in one.
+    Raises: EvaluationError: if it is not an evaluation; names the place and the key.
     """
     try:
-        found = check(content, _EvaluationContent, place)
+        checked = check(content, _EvaluationContent, place)
     except JsonInputError as error:
         raise EvaluationError(f"no evaluation as `nnUNetv2_lightm evaluate --json` writes it: {error}") from error
-    classes = tuple(found.classes)
-    metrics = list(next(iter(next(iter(found.cases.values())).values()), {}))
-    for case, of_classes in found.cases.items():
+    classes = tuple(checked.classes)
+    metrics = list(next(iter(next(iter(checked.cases.values())).values()), {}))
+    for case, of_classes in checked.cases.items():
         if set(of_classes) != set(classes) or any(list(scores) != metrics for scores in of_classes.values()):
             raise EvaluationError(
                 f'{place}: cases.{case} must hold, for each class of "classes", the same metrics as the other cases'
             )
     scores = {
-        metric: np.array([[found.cases[case][name][metric] for name in classes] for case in found.cases], dtype=float)
+        metric: np.array(
+            [[checked.cases[case][name][metric] for name in classes] for case in checked.cases], dtype=float
+        )
         for metric in metrics
     }
     for metric in METRICS:
@@ -95,11 +97,11 @@ def evaluation_from_json(content: object, place: object = "evaluation") -> Evalu
         if np.nanmax(scores[metric], initial=0) > 1:
             raise EvaluationError(f"{place}: cases: {metric} of {np.nanmax(scores[metric]):g}; it is at most 1")
     return Evaluation(
-        cases=tuple(found.cases),
+        cases=tuple(checked.cases),
         classes=classes,
         scores=scores,
-        nsd_tolerance_mm=found.surface and found.surface.nsd_tolerance_mm,
-        spacing_known=found.surface is None or found.surface.unit == "mm",
+        nsd_tolerance_mm=checked.surface and checked.surface.nsd_tolerance_mm,
+        spacing_known=checked.surface is None or checked.surface.unit == "mm",
     )
 
 

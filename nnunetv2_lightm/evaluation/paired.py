@@ -11,7 +11,7 @@ from scipy.stats import wilcoxon
 from .bootstrap import mean_intervals
 from .scores import Evaluation, EvaluationError, case_means
 
-# Differences that are nearer than this are ties: they differ by rounding alone.
+# Differences that agree to this many decimals are ties: they differ only by rounding.
 DECIMALS = 6
 
 

@@ -35,8 +35,8 @@ class Evaluation:
         classes: Names of the foreground classes.
         scores: Metric ("DSC", "IoU", also "HD95_mm" and "NSD") to scores, (cases, classes); NaN where not counted,
             which is the same for all metrics.
-        nsd_tolerance_mm: Of NSD; None without surfaces.
-        spacing_known: False if the files have none, as PNG: then all that is in mm is in pixels.
+        nsd_tolerance_mm: Tolerance of NSD; None without surface scores.
+        spacing_known: False if the files have no spacing, such as PNG: then everything in mm is in pixels.
     """
 
     cases: tuple[str, ...]

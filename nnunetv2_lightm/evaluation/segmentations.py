@@ -30,7 +30,7 @@ def pair_files(
     Args:
         predictions: Folder of predicted segmentations.
         references: Folder of reference segmentations.
-        file_ending: As in dataset.json, e.g. ".nii.gz". Other files and hidden files are not looked at.
+        file_ending: As in dataset.json, e.g. ".nii.gz". Other files and hidden files are ignored.
         allow_missing: References without a prediction are left out instead of refused.
     Returns: (case, prediction, reference) sorted by case.
     Raises: EvaluationError: if a folder is missing or empty, or a file has no partner.
@@ -73,7 +73,7 @@ def choose_reader(example: Path, file_ending: str, reader: str | None = None) ->
     """
     description = {"file_ending": file_ending, "overwrite_image_reader_writer": reader or "None"}
     try:
-        # nnU-Net prints a traceback for each reader that it tries in vain.
+        # nnU-Net prints a traceback for every reader that fails.
         with contextlib.redirect_stderr(io.StringIO()):
             return determine_reader_writer_from_dataset_json(description, str(example), verbose=False)()
     except RuntimeError as error:
@@ -91,8 +91,8 @@ class Segmentation:
 
     Attributes:
         voxels: Label values, float32, (z, y, x); an image has one slice.
-        spacing: Voxel spacing, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it, which makes one up in z
-            for a slice of its own.
+        spacing: Voxel spacing, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it; for
+            a single slice the reader invents the one in z.
         facts: What is known of the file.
         properties: What nnU-Net's reader says of it.
     """
@@ -104,7 +104,7 @@ class Segmentation:
 
 
 def check_segmentation(path: Path) -> ImageFacts:
-    """Look at the file's own bytes: nnU-Net's readers fill up a truncated one, and SimpleITK puts 0 for NaN.
+    """Check the file's own bytes: nnU-Net's readers pad a truncated file, and SimpleITK replaces NaN by 0.
 
     Raises: EvaluationError: if the file is damaged, or holds anything but whole numbers in one channel.
     """
@@ -128,7 +128,7 @@ def read_with_facts(path: Path, reader: BaseReaderWriter, *, known_values: Seque
     if channels.shape[0] != 1:
         raise EvaluationError(f"{path}: has {channels.shape[0]} channels; a segmentation has one")
     segmentation = channels[0]
-    if not facts.values:  # of a format that was not looked into
+    if not facts.values:  # the format was not checked in detail
         _require_known(path, np.unique(segmentation[~np.isin(segmentation, known_values)]), known_values)
     return Segmentation(segmentation, tuple(float(length) for length in properties["spacing"]), facts, properties)
 

@@ -7,9 +7,9 @@ With S_P and S_R the surfaces of prediction and reference, and d(s, S) the dista
 
 HD95 is taken over the centres of the voxels that have a neighbour outside the mask, as in Metrics Reloaded (Maier-Hein
 et al. 2024); |.| of NSD is the area of the surface's elements, in 2D their length, as Nikolov et al. 2021 define it, so
-that anisotropic voxels do not weigh more than they measure. MONAI is maintained, tested and already there for the
-baselines; the packages of DeepMind's code and medpy change seldom. HD95 is its function. Its function for NSD takes 140
-bytes for each voxel; here its surface elements are made slab by slab, with the same result.
+that anisotropic voxels do not weigh more than they measure. MONAI is maintained, tested and needed for the
+baselines anyway. HD95 is its function. Its function for NSD takes 140 bytes per voxel; here its surface elements are
+made slab by slab, with the same result.
 
 Empty masks: where neither the reference nor the prediction has a voxel of the class, neither score counts (NaN). Where
 only one has, NSD is 0 and HD95 the diagonal of the image, the longest distance in it, as in the BraTS challenge: left
@@ -57,7 +57,7 @@ def score_surfaces(
         classes: Name to the values that make up the class.
         ignored: Reference value of voxels that belong to no class, in neither of the two.
         spacing_mm: Voxel spacing, (z, y, x); distances come out in its unit.
-        tolerance_mm: A surface this far away is still right.
+        tolerance_mm: Largest distance at which a surface still counts as correct.
     Returns: (2, classes) in the order of `SURFACE_METRICS`.
     Raises: ImportError: if MONAI is missing.
     """
@@ -102,7 +102,7 @@ def surface_dice(masks: np.ndarray, spacing_mm: Sequence[float], tolerance_mm: f
     trees = [KDTree(points) for points, _ in surfaces]
     within = 0.0
     for (points, areas), other in zip(surfaces, reversed(trees)):
-        # The query leaves what is farther, or as far, at infinity.
+        # The query returns infinity for anything at this distance or farther.
         distances, _ = other.query(points, distance_upper_bound=tolerance_mm * (1 + 1e-6) + 1e-9)
         within += areas[np.isfinite(distances)].sum()
     return float(within / sum(areas.sum() for _, areas in surfaces))
@@ -117,13 +117,13 @@ def _surface_elements(masks: np.ndarray, spacing_mm: Sequence[float]) -> list[tu
     padded = torch.from_numpy(np.pad(masks, [(0, 0)] + [(1, 1)] * (masks.ndim - 1)))
     num_slices = padded.shape[1]
     step = max(1, _SLAB_VOXELS // padded[0, 0].numel())
-    found = ([], [])
+    elements_of = ([], [])
     for start in range(0, num_slices - 1, step):
         slab = padded[:, start : start + step + 1]  # one slice more: elements lie between slices
         edges_and_areas = get_mask_edges(slab[0], slab[1], crop=False, spacing=spacing_mm)
-        for i, elements in enumerate(found):
+        for i, elements in enumerate(elements_of):
             edges, areas = edges_and_areas[i], edges_and_areas[2 + i]
             places = np.argwhere(edges.numpy())
             places[:, 0] += start
             elements.append((places * np.asarray(spacing_mm), areas[edges].numpy().astype(float)))
-    return [tuple(map(np.concatenate, zip(*elements))) for elements in found]
+    return [tuple(map(np.concatenate, zip(*elements))) for elements in elements_of]

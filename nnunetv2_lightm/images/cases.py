@@ -28,7 +28,7 @@ class CheckedCases:
 
     Attributes:
         faults: Why they must not be used, in whole sentences.
-        facts: Of each case's files, in the order of the channels, if none was refused.
+        facts: Facts about each case's files, in the order of the channels, if none was refused.
     """
 
     faults: list[str] = field(default_factory=list)

@@ -48,7 +48,7 @@ def check_dataset_files(
     """Check the images and labels that a data set is trained on, and the images of imagesTs.
 
     Args:
-        folder: Of the data set, in nnUNet_raw.
+        folder: Folder of the data set, in nnUNet_raw.
         dataset_json: Its content, with channel_names (or modality), labels and file_ending.
         cases: Only these, and not imagesTs; None: all.
         thorough: As of `check_image`; labels are read to the end if so.

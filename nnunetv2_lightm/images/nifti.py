@@ -31,7 +31,7 @@ class Nifti:
         path: The file.
         header: As nibabel parsed it, NIfTI 1 or 2.
         shape: Voxels, (x, y, z), without axes of length 1 behind the third; a series has four.
-        dtype: Of the stored values, in the file's byte order.
+        dtype: Dtype of the stored values, in the file's byte order.
         offset: Where the voxels begin, in bytes of the uncompressed file.
         scaling: Slope and intercept; None if the stored values are the values.
     """

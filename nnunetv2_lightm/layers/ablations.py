@@ -1,6 +1,6 @@
-"""The RVM Layers of the ablation study, Table 3 of the paper: each differs from the paper's layer in one thing.
+"""The RVM Layers of the ablation study, Table 3 of the paper: each changes one thing in the paper's layer.
 
-None of them is of the class that the compiled operator stands for: they are put together from PyTorch's operators.
+The compiled operator does not cover them: they run on PyTorch's operators.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Conv3(nn.Module):
 class VoxelAttention(SelfAttention):
     """Row "VSSM -> Self-Attention": each voxel attends to every other one; the VSS Module's options do not apply.
 
-    There is no position embedding: the depthwise convolutions of the Encoder Blocks have seen the image grid.
+    There is no position embedding: the depthwise convolutions of the Encoder Blocks already encode positions.
     """
 
     def __init__(self, d_model: int, spatial_dims: int, **vss: int) -> None:
@@ -64,14 +64,14 @@ class NoAdjustmentRVMLayer(_UnadjustedRVMLayer):
 
 
 class NoResidualRVMLayer(_UnadjustedRVMLayer):
-    """Row "w/o Residual connections": ``m = VSSM(LayerNorm(x))``; the adjustment factor goes with them."""
+    """Row "w/o Residual connections": ``m = VSSM(LayerNorm(x))``; without them there is no adjustment factor either."""
 
     def mix(self, x: Tensor) -> Tensor:
         return self.vssm(self.norm_in(x))
 
 
 # The layers of the Encoder Blocks and of the Bottleneck Block. Self-attention is quadratic in the number of voxels,
-# so that the paper has it in the bottleneck alone.
+# so the paper has it only in the bottleneck.
 ABLATIONS: dict[str | None, tuple[type[RVMLayer], type[RVMLayer]]] = {
     None: (RVMLayer, RVMLayer),
     "conv3": (Conv3RVMLayer, Conv3RVMLayer),

@@ -1,4 +1,4 @@
-"""Self-attention in the place of a Mamba block, for the ablation of the paper's Table 3."""
+"""Self-attention in place of a Mamba block, for the ablation in Table 3 of the paper."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product attention over the tokens (Vaswani et al. 2017), with no output projection.
 
-    The parameter count of the paper's Table 3 tells that there is one projection, without bias, to queries, keys and
-    values, and none behind. It does not tell the number of heads, on which no count depends.
+    From the parameter count in Table 3 of the paper: a single projection without bias to queries, keys and values, and
+    no output projection. The count does not depend on the number of heads, so it is our choice.
 
     Args:
         d_model: Channels of input and output.
-        num_heads: Heads; they divide the channels among them.
+        num_heads: Number of heads that share the channels.
 
     Raises:
-        ValueError: if the channels cannot be divided so.
+        ValueError: if the channels are not a multiple of the heads.
     """
 
     def __init__(self, d_model: int, *, num_heads: int = 8) -> None:
@@ -28,6 +28,6 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, length, d_model) -> the same shape; every token sees all."""
+        """x: (batch, length, d_model) -> the same shape; every token attends to all tokens."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)

@@ -33,7 +33,7 @@ class DecoderBlock(nn.Module):
     def forward(self, p_in: Tensor, skip: Tensor) -> Tensor:
         """p_in, skip: (batch, *spatial, channels) -> (batch, *spatial, channels // 2)."""
         x = p_in + skip
-        # In place where that spares a map of the size of x.
+        # In place, to avoid allocating another feature map.
         p_out = F.relu(torch.addcmul(self.dwconv(x), self.scale.to(x.dtype), x), inplace=True)  # (4)
         return self.halve(p_out)
 

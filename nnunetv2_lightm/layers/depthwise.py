@@ -12,8 +12,8 @@ from .plain import constant_in_graphs, is_plain, stands_for
 class _ChannelsLast:
     """A convolution whose maps are (batch, *spatial, channels).
 
-    The moved axes are exactly PyTorch's channels-last memory format: nothing is copied, and on a CPU its depthwise
-    kernels are several times faster in this format; the compiled operator is faster still.
+    The moved axes are exactly PyTorch's channels-last memory format: nothing is copied, and PyTorch's
+    depthwise kernels for CPUs are several times faster in it; the compiled operator is faster still.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class DepthwiseConv3d(_ChannelsLast, nn.Conv3d):
 
 
 def _settings_are_known(conv: nn.Conv2d | nn.Conv3d) -> bool:
-    """Those of :func:`depthwise_conv`: 3 taps an axis, zeros beyond the image, each channel on its own."""
+    """As :func:`depthwise_conv` makes it: 3 taps per axis, zero padding, one filter per channel."""
     ones = (1,) * len(conv.kernel_size)
     return (
         conv.kernel_size == (3,) * len(ones)

@@ -11,14 +11,14 @@ from .ssm import SelectiveSSM
 
 
 class CausalConv1d(nn.Conv1d):
-    """Depthwise convolution over the tokens that no later token enters; (batch, length, channels) in and out.
+    """Causal depthwise convolution over the tokens; (batch, length, channels) in and out.
 
-    The parameters are those of ``nn.Conv1d``. It runs as a convolution of an image of one row, because there PyTorch
-    takes the channels-last layout as it is and is several times faster in it on a CPU.
+    The parameters are those of ``nn.Conv1d``. It runs as the convolution of an image with one row: for images PyTorch
+    accepts the channels-last layout without a copy and is several times faster in it on a CPU.
 
     Args:
         channels: Channels of the sequence.
-        kernel_size: Tokens that an output sees: its own and those just before.
+        kernel_size: Number of tokens that an output sees: its own and those just before it.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -34,9 +34,9 @@ class CausalConv1d(nn.Conv1d):
 class Mamba1Block(SelectiveSSM):
     """Mamba: ``Linear(SSM(SiLU(conv(Linear(x)))) * SiLU(Linear(x)))`` along a sequence.
 
-    Names, shapes and initial distributions of the parameters are those of ``mamba_ssm.Mamba``, so state dicts go either
-    way; the SSM's parameters are on the same level as the others, hence the base class. One projection, ``in_proj``,
-    makes both the sequence (first half of its channels) and the gate. Only dt_proj has a bias.
+    Names, shapes and initial distributions of the parameters are those of ``mamba_ssm.Mamba``, so state dicts are
+    interchangeable; the SSM's parameters are on the same level as the others, hence the base class. One projection,
+    ``in_proj``, makes both the sequence (first half of its channels) and the gate. Only dt_proj has a bias.
 
     Args:
         d_model: Channels of input and output.
@@ -62,10 +62,10 @@ class Mamba1Block(SelectiveSSM):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, length, d_model) -> the same shape; token t depends on tokens 0 ... t alone.
+        """x: (batch, length, d_model) -> the same shape; token t depends only on tokens 0 ... t.
 
         Raises:
-            ValueError: if x has not three axes.
+            ValueError: if x does not have three axes.
         """
         if x.ndim != 3:
             raise ValueError(f"`x` is {tuple(x.shape)}; expected three axes, (batch, length, d_model)")

@@ -1,8 +1,9 @@
-"""When one operator may stand for a tree of modules: only where every module is exactly what the operator computes.
+"""When one operator may stand for a tree of modules: only if every module is exactly what the operator computes.
 
 PyTorch changes networks from outside: hooks, pruning, weight and spectral norm, parametrizations, adapters such as
-LoRA, quantised modules, replaced ``forward`` methods. All of it lives in modules, and an operator that takes their
-parameters bypasses it. So each fused path asks :func:`is_plain` on every call, and steps aside where it says no.
+LoRA, quantised modules, replaced ``forward`` methods. All of these act through modules, and an operator that only takes
+the parameters would bypass them. So each fused path asks :func:`is_plain` on every call and steps aside if the answer
+is no.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from torch.nn.modules import module as torch_module
 
 @dataclass(frozen=True)
 class Plain:
-    """What a module of a class is where nobody has changed it.
+    """What an unmodified module of a class looks like.
 
     Attributes:
         parameters: Names of its own parameters.
-        optional: Those of them that may be None.
+        optional: Names of parameters that may be None.
         children: Names of its submodules.
-        settings: Whether its attributes are those that the operators assume.
+        settings: Checks that its attributes are those that the operators assume.
         forward: The method that the operator stands for.
     """
 
@@ -56,12 +57,12 @@ stands_for(nn.LayerNorm, ("weight", "bias"), settings=lambda m: m.eps == 1e-5 an
 def is_plain(root: nn.Module, *, called: bool = True) -> bool:
     """Whether an operator may stand for a module and all in it.
 
-    All are exactly of declared classes, with nothing added, removed or attached; their parameters are ordinary tensors
-    of one dtype on one device.
+    It may if all modules are exactly of declared classes, with nothing added, removed or attached, and all parameters
+    are ordinary tensors of one dtype on one device.
 
     Args:
         root: The module.
-        called: The module itself is called, and so its own hooks run whatever it does inside.
+        called: Whether the module itself is called; its own hooks then run anyway.
     """
     if (
         torch_module._global_forward_hooks
@@ -100,9 +101,9 @@ def is_plain(root: nn.Module, *, called: bool = True) -> bool:
 
 @cache
 def _is_ordinary(kind: type) -> bool:
-    """Not a subclass with a behaviour of its own; PyTorch's stand-ins for tracing have none."""
+    """True for tensors, parameters and PyTorch's stand-ins for tracing; other subclasses may behave differently."""
     return kind in (Tensor, nn.Parameter) or kind.__module__.startswith("torch._subclasses.")
 
 
-# torch.compile takes the answers of what this decorates as constants, instead of tracing how they were found.
+# Decorated functions are evaluated once, at trace time: torch.compile treats their answers as constants.
 constant_in_graphs = torch.compiler.assume_constant_result

@@ -20,12 +20,12 @@ class RVMLayer(nn.Module):
     Choices where the paper is silent: the adjustment factor s, one number per channel, starts at 1; Projection is a
     linear layer with bias.
 
-    On a CPU the whole layer is one compiled operator (:func:`nnunetv2_lightm.ops.rvm_layer`); where that does not run,
-    or modules were changed (:mod:`.plain`), it is put together from PyTorch's.
+    The whole layer is one operator (:func:`nnunetv2_lightm.ops.rvm_layer`), compiled on a CPU. Where that cannot run,
+    or if modules were changed (:mod:`.plain`), it is composed from PyTorch's operators.
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the output; the Projection widens.
+        out_channels: Channels of the output, set by the Projection.
         spatial_dims: 2 or 3.
         **vss: Options of :class:`.VSSModule`.
 
@@ -36,7 +36,7 @@ class RVMLayer(nn.Module):
         torch.Size([1, 4, 4, 64])
     """
 
-    mixer: type[nn.Module] = VSSModule  # Table 3 puts others here: ablations.py
+    mixer: type[nn.Module] = VSSModule  # the ablations of Table 3 replace it: ablations.py
 
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, **vss: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class RVMLayer(nn.Module):
     def forward(self, x: Tensor, pool: Sequence[int] | None = None) -> Tensor:
         """x: (batch, *spatial, in_channels) -> (batch, *spatial, out_channels).
 
-        With ``pool``, window and stride on each axis, the output is max-pooled: (batch, *(spatial // pool), ...).
+        With ``pool``, the window and stride on each axis, the output is max-pooled: (batch, *(spatial // pool), ...).
         """
         if _window_fits(pool) and self.fused(x.device.type):
             return rvm_layer(x, self._parameters_of_operator(), pool or [1] * (x.ndim - 2))
@@ -75,7 +75,7 @@ class RVMLayer(nn.Module):
         return all(m.bias is not None for m in with_bias) and all(m.bias is None for m in without_bias)
 
     def _parameters_of_operator(self) -> list[Tensor]:
-        """In the order of ``ops.rvm_layer.PARAMETERS``."""
+        """The layer's parameters in the order of ``ops.rvm_layer.PARAMETERS``."""
         vssm, (ssm,) = self.vssm, self.vssm.ssms
         return [
             *(self.norm_in.weight, self.norm_in.bias, vssm.in_proj.weight, vssm.gate_proj.weight),

@@ -13,7 +13,7 @@ from .plain import constant_in_graphs, is_plain, stands_for
 
 
 class SelectiveSSM(nn.Module):
-    """delta, B and C computed from the sequence, A and D learned; scans the sequence once.
+    """Computes delta, B and C from the sequence, learns A and D, and scans the sequence once.
 
     Args:
         d_inner: Channels of the sequence.
@@ -42,14 +42,14 @@ class SelectiveSSM(nn.Module):
 
     @property
     def A(self) -> Tensor:  # noqa: N802
-        """State matrix, (d_inner, d_state), negative; float32, or float64 as the parameter."""
+        """State matrix, (d_inner, d_state), negative; float32, or float64 if the parameter is."""
         return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
 
     def forward(self, u: Tensor, z: Tensor | None = None) -> Tensor:
         """Scans in float32 and returns the parameters' dtype; a gate z multiplies the output as SiLU(z).
 
-        Under autocast that is float32, not u's: nothing bounds the output before the LayerNorm that follows it, to
-        which its scale makes no difference, and float16 ends at 65504.
+        Under autocast that is float32, not u's dtype: nothing bounds the output before the LayerNorm that follows, and
+        float16 ends at 65504.
 
         u, z: (batch, length, d_inner) -> (batch, length, d_inner).
         """
@@ -63,7 +63,7 @@ class SelectiveSSM(nn.Module):
 
     @constant_in_graphs
     def _bias_goes_to_the_scan(self) -> bool:
-        """Where dt_proj is a plain linear layer without hooks, the scan adds its bias in float32."""
+        """Whether the scan adds dt_proj's bias, in float32: if dt_proj is a plain linear layer without hooks."""
         return is_plain(self.dt_proj, called=False) and self.dt_proj.bias is not None
 
 

@@ -11,7 +11,7 @@ from .depthwise import depthwise_conv
 from .plain import stands_for
 from .ssm import SelectiveSSM
 
-# Axes to reverse and whether to exchange the two spatial axes, per scan order; VMamba's cross-scan has all four.
+# Whether to swap the two spatial axes and whether to reverse, per scan order; VMamba's cross-scan has all four.
 SCAN_ORDERS = (
     {"transpose": False, "reverse": False},
     {"transpose": False, "reverse": True},
@@ -31,8 +31,8 @@ class VSSModule(nn.Module):
         spatial_dims: 2 or 3.
         expand: Expansion factor lambda.
         d_state: States per channel of the SSM.
-        scan_directions: 1: raster order; 2: and back; 4: VMamba's cross-scan (2D only). Each direction has its own
-            SSM, their outputs are added.
+        scan_directions: 1: raster order; 2: also its reverse; 4: VMamba's cross-scan (2D only). Each direction has
+            its own SSM; the outputs are added.
 
     Raises:
         ValueError: for another number of scan directions, or 4 of them in 3D.

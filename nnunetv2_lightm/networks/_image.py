@@ -1,4 +1,4 @@
-"""What a network demands of its image, said before anything is computed."""
+"""What a network requires of its image, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def require_image(image: Tensor, input_channels: int, spatial_dims: int) -> None
     """Check the image of a network.
 
     Args:
-        image: What the network is called with.
-        input_channels: Channels that it was built for.
+        image: The network's input.
+        input_channels: Channels that the network was built for.
         spatial_dims: 2 or 3.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Initial weights of LightMUNet with which it starts as nearly the identity; the paper does not say how it starts."""
+"""Initial weights with which LightMUNet starts near the identity; the paper does not give its initialisation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NOISE = 0.5
 
 @torch.no_grad()
 def initialise_near_identity(network: nn.Module) -> None:
-    """Draw the pointwise layers between the blocks anew, so that every RVM layer passes on what it is given.
+    """Redraw the pointwise layers between the blocks, so that every RVM layer passes its input on.
 
-    No skip connection leads past a Projection: with PyTorch's initial weights, nine random maps in a row stand between
+    No skip connection bypasses a Projection: with PyTorch's initial weights there are nine random maps in a row between
     the image and the Bottleneck Block's output. Here
 
-    - a Projection, equation (2), is the identity, twice where it doubles the channels, plus normal noise;
-    - the layers that halve the channels after a Decoder Block, and the stem's, keep the variance of their input.
+    - a Projection, equation (2), is the identity, stacked twice if it doubles the channels, plus normal noise;
+    - the layers that halve the channels after a Decoder Block, and the stem's, preserve the variance of their input.
 
     Their biases are 0. The VSS Modules and the heads stay as they are.
     """

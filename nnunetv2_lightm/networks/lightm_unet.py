@@ -35,29 +35,29 @@ Strides = Sequence[Sequence[int]]
 class LightMUNet(nn.Module):
     """Section 2.1: stem, three Encoder Blocks, Bottleneck Block, three Decoder Blocks, head; skips F_D^l.
 
-    Called as an ordinary module, or by nnU-Net as a plans file's ``network_class_name``. Any input size works: an odd
-    axis is floored by the pooling and interpolated back to the size of its skip.
+    Called as an ordinary module, or by nnU-Net as a plans file's ``network_class_name``. Any input size works:
+    pooling rounds an odd axis down, and interpolation restores the size of its skip.
 
     Args:
         input_channels: Channels of the image.
         num_classes: Segmentation outputs.
-        conv_op: nnU-Net's way to say 2D or 3D: nn.Conv2d or nn.Conv3d.
-        spatial_dims: The plain way: 2 or 3. Exactly one of the two is needed.
+        conv_op: nn.Conv2d or nn.Conv3d, as nnU-Net's plans say 2D or 3D.
+        spatial_dims: 2 or 3, the plain way to say it. Give exactly one of the two.
         features: Channels at full resolution.
         rvm_layers: RVM layers N_l of each Encoder Block; section 3: 1, 2, 2.
         bottleneck_rvm_layers: RVM layers of the Bottleneck Block; section 2.3: 4.
         expand: Expansion factor lambda of the VSS modules.
         d_state: States per channel of their SSMs.
         scan_directions: 1, 2 or, in 2D, 4; see :class:`~nnunetv2_lightm.layers.VSSModule`.
-        strides: nnU-Net's strides of the stages, the first of which is the full resolution, (1, 1, 1); the next ones
-            are the Encoder Blocks' pooling, so that thin axes are not halved. Further ones are not used, missing ones
-            count as 1. None: 2 on every axis of every block, as in the paper.
+        strides: nnU-Net's strides of the stages. The first is that of the full resolution, (1, 1, 1); the next ones are
+            the Encoder Blocks' pooling, so thin axes are not halved. Surplus ones are ignored, missing ones count as 1.
+            None: 2 on every axis of every block, as in the paper.
         ablation: A row of Table 3, a key of :data:`nnunetv2_lightm.layers.ABLATIONS`; None: the network of the paper.
-        deep_supervision: Return, for nnU-Net's stock trainer, a list of logits: full resolution, then those of the
-            Decoder Blocks before. The paper has none.
+        deep_supervision: Return a list of logits, as nnU-Net's stock trainer expects: full resolution first, then those
+            of the lower Decoder Blocks. The paper has none.
 
     Raises:
-        ValueError: if the number of dimensions is not clear, strides do not fit it, or there is no such ablation.
+        ValueError: if the number of dimensions is ambiguous, strides do not match it, or there is no such ablation.
 
     Examples:
         >>> import torch
@@ -120,8 +120,8 @@ class LightMUNet(nn.Module):
 class Stem(nn.Module):
     """Section 2.1: "a depthwise convolution (DWConv) layer for shallow feature extraction", 32 channels.
 
-    A pointwise layer first, then the depthwise one: the other way round, a one-channel image would give ``features``
-    scaled copies of a single filtered image.
+    The pointwise layer comes first: the other way round, a one-channel image would become ``features`` scaled copies of
+    a single filtered image.
     """
 
     def __init__(self, input_channels: int, features: int, spatial_dims: int) -> None:
@@ -135,8 +135,8 @@ class Stem(nn.Module):
         image = image.to(convolution.weight.dtype)
         if not image.requires_grad and self.fused(image.device.type):
             return depthwise_stem(image, [convolution.weight, convolution.bias, pointwise.weight, pointwise.bias])
-        # In float32 under autocast too, as that operator: one hot voxel of a z-scored image is as large as the root of
-        # the number of voxels, and no norm comes before.
+        # In float32 even under autocast, like that operator: a single hot voxel in a z-scored image can be as large as
+        # the root of the number of voxels, and no norm precedes it.
         with _without_autocast(image.device.type):
             return convolution(pointwise(image.movedim(1, -1)))
 
@@ -189,7 +189,7 @@ class Layers(nn.ModuleList):
 
 class Decoder(nn.Module):
     """Section 2.4: the Decoder Blocks from the lowest resolution up, then "a DWConv layer to map the number of channels
-    to the number of segmentation targets". The softmax is left to the caller, as nnU-Net wants it.
+    to the number of segmentation targets". The softmax is left to the caller, as nnU-Net expects.
 
     Attributes:
         deep_supervision: nnU-Net's stock trainer switches it off for validation.
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.deep_supervision = deep_supervision
         self.blocks = DecoderBlocks(DecoderBlock(width, spatial_dims) for width in reversed(widths[1:]))
-        # nnU-Net's name: with -pretrained_weights it leaves out the keys that contain ".seg_layers.". The first one is
+        # nnU-Net's name: -pretrained_weights skips keys that contain ".seg_layers.". The first one is
         # the paper's head; without deep supervision the network is the paper's, parameter for parameter.
         levels = widths[:-1] if deep_supervision else widths[:1]
         self.seg_layers = Heads(Head(width, num_classes, spatial_dims) for width in levels)
@@ -216,7 +216,7 @@ class DecoderBlocks(nn.ModuleList):
     """The Decoder Blocks, and the upsampling between them."""
 
     def forward(self, p: Tensor, skips: list[Tensor], sizes: list[Sequence[int]]) -> list[Tensor]:
-        """As :meth:`Decoder.forward`. Returns: each block's map, that of the highest resolution first."""
+        """As :meth:`Decoder.forward`. Returns: each block's map, the highest resolution first."""
         maps = []
         for level, block in zip(reversed(range(len(self))), self, strict=True):
             maps.insert(0, block(p, skips[level]))
@@ -228,7 +228,7 @@ class Heads(nn.ModuleList):
     """The head of each resolution."""
 
     def forward(self, maps: list[Tensor], sizes: list[Sequence[int]]) -> list[Tensor]:
-        """maps: of the blocks, from the highest resolution on. Returns: their logits."""
+        """maps: the blocks' maps, the highest resolution first. Returns: their logits."""
         return [head(p, size) for head, p, size in zip(self, maps, sizes)]
 
 
@@ -292,7 +292,7 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
 
 
 def _drop_unused_heads(module: Decoder, state_dict: dict, prefix: str, *_: object) -> None:
-    """A network trained with deep supervision predicts without it: nnU-Net builds it anew and loads strictly."""
+    """A network trained with deep supervision predicts without it: nnU-Net rebuilds it and loads strictly."""
     if len(module.seg_layers) == 1:
         head, others = f"{prefix}seg_layers.0.", f"{prefix}seg_layers."
         for key in [k for k in state_dict if k.startswith(others) and not k.startswith(head)]:

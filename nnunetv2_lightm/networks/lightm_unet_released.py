@@ -1,18 +1,18 @@
-"""LightM-UNet as its authors released it, which is another network than the one their paper describes.
+"""LightM-UNet as its authors released it: not the network that their paper describes.
 
 Liao, Zhu, Wang, Pan, Wang, Ma: LightM-UNet: Mamba Assists in Lightweight UNet for Medical Image Segmentation.
 arXiv:2403.05246, 2024. The paper's text is :mod:`.lightm_unet`; its tables were measured on the code's first revision.
 
-Parameters have the names and shapes of the released code, so that its weights load as they are: ``convInit``,
-``down_layers``, ``up_layers``, ``up_samples``, ``conv_final``. What differs from it:
+Parameters have the names and shapes of the released code, so its weights load unchanged: ``convInit``, ``down_layers``,
+``up_layers``, ``up_samples``, ``conv_final``. Differences from it:
 
-- Any input size works: an axis that is odd is floored by the pooling and interpolated back to the size of its skip. On
-  sizes divisible by 8 that is what the released code computes.
-- Each RVM layer, and so what is around the scan, computes in float32 whatever autocast says. The released code trains
-  in float32, but predicts under float16 autocast, where Mamba's output, which no norm bounds, may overflow.
+- Any input size works: pooling rounds an odd axis down, and interpolation restores the size of its skip. On sizes
+  divisible by 8 the result is that of the released code.
+- Each RVM layer, including everything around the scan, computes in float32 whatever autocast says. The released code
+  trains in float32 but predicts under float16 autocast, where Mamba's output, which no norm bounds, may overflow.
 
-What must stay as it is, because the weights are bound to it: the stem of the head revision, depthwise before pointwise,
-makes of a one-channel image 32 scaled copies of a single filtered image (rank 1).
+Kept, because the weights depend on it: the stem of the head revision applies the depthwise convolution before the
+pointwise one, so a one-channel image becomes 32 scaled copies of a single filtered image (rank 1).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ._image import require_image
 
 REVISIONS = ("head", "first")
 ABLATIONS = ("conv3", "self_attention", "no_adjustment", "no_residual")
-RESIDUAL_BLOCKS = (1, 2, 2, 4)  # of the stages at 1, 1/2, 1/4 and 1/8 of the resolution
+RESIDUAL_BLOCKS = (1, 2, 2, 4)  # in the stages at 1, 1/2, 1/4 and 1/8 of the resolution
 NORM_GROUPS = 8
 
 
@@ -75,7 +75,7 @@ class LightMUNetReleased(nn.Module):
         _check(spatial_dims, features, revision, ablation)
         self.input_channels, self.spatial_dims = input_channels, spatial_dims
         first = revision == "first"
-        outer_conv = conv if first else depthwise_separable  # of the stem and of the head
+        outer_conv = conv if first else depthwise_separable  # in the stem and the head
         decoder_block = FirstDecoderBlock if first else DecoderBlock
         widths = [features * 2**level for level in range(len(RESIDUAL_BLOCKS))]
         narrowing = list(reversed(widths[:-1]))
@@ -127,7 +127,7 @@ class ResidualBlock(nn.Module):
     """``x + RVM(ReLU(GN(RVM(ReLU(GN(x))))))``.
 
     Args:
-        channels: Of input and output.
+        channels: Channels of input and output.
         layer: Makes an RVM layer from its input and output channels.
     """
 
@@ -184,7 +184,7 @@ class ReleasedRVMLayer(nn.Module):
 def rvm_layer(
     in_channels: int, out_channels: int, *, spatial_dims: int, ablation: str | None, bottleneck: bool = False
 ) -> nn.Module:
-    """An RVM layer, or what an ablation puts in its place; bottleneck: it is in a block of the last encoder stage."""
+    """An RVM layer, or its replacement in an ablation; bottleneck: whether it is in the last encoder stage."""
     if ablation == "conv3":
         return _conv_type(spatial_dims)(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
     mixer = SelfAttention(in_channels) if ablation == "self_attention" and bottleneck else None
@@ -225,7 +225,7 @@ class FirstDecoderBlock(nn.Module):
 
 
 class Halve(nn.Module):
-    """Max-pooling, 2 on each axis but those of a single voxel; an odd axis is floored."""
+    """Max-pooling by 2 on each axis, except those of a single voxel; odd sizes are rounded down."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, *spatial) -> (batch, channels, *(spatial / 2))."""

@@ -16,17 +16,17 @@ from ._image import require_image
 
 
 class PaddedNetwork(nn.Module):
-    """Pads an image to the sizes that a network takes, with zeros on both sides, and crops the logits back.
+    """Zero-pads an image on both sides to a size that a network accepts, and crops the logits back.
 
-    Zero, the mean of a normalised image, is also what nnU-Net pads an image with that is smaller than the patch.
+    Zero is the mean of a normalised image; nnU-Net pads with it too if an image is smaller than the patch.
 
     Args:
         network: Maps (batch, channels, *spatial) to logits of the same spatial size.
         input_channels: Channels of the image.
         spatial_dims: 2 or 3.
-        multiple: What each axis has to be a multiple of.
-        min_cells: The padded image has at least that many blocks of multiple x multiple (x multiple) voxels.
-        size: The only padded size that the network takes; None: it takes all.
+        multiple: Each axis of the padded image is a multiple of this.
+        min_cells: The padded image has at least this many blocks of multiple x multiple (x multiple) voxels.
+        size: The only padded size that the network accepts; None: any.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PaddedNetwork(nn.Module):
 
         Raises:
             ValueError: if the image has other axes or channels, an empty axis, or no floating-point numbers; if the
-                network takes one size alone, and the image is not padded to it.
+                network accepts a single size, and the image does not pad to it.
         """
         require_image(image, self.input_channels, self.spatial_dims)
         given = image.shape[2:]
@@ -93,7 +93,7 @@ def segresnet(input_channels: int, num_classes: int, patch_size: Sequence[int], 
 
 
 def unetr(input_channels: int, num_classes: int, patch_size: Sequence[int], **options: object) -> PaddedNetwork:
-    """UNETR (Hatamizadeh et al. 2022, arXiv:2103.10504), 16 features, ViT-B/16; takes patches of the one size alone,
+    """UNETR (Hatamizadeh et al. 2022, arXiv:2103.10504), 16 features, ViT-B/16; accepts only patches of that size,
     because its position embeddings are learned.
 
     Arguments and errors are :func:`segresnet`'s.
@@ -103,7 +103,7 @@ def unetr(input_channels: int, num_classes: int, patch_size: Sequence[int], **op
         "UNETR", input_channels, num_classes, patch_size, {"feature_size": 16, "img_size": size, **options}
     )
     for block in network.vit.blocks:
-        # Parameters of cross-attention that is never called: they get no gradient, at which DDP stops (MONAI #8845).
+        # The cross-attention is never called, and DDP fails on its parameters without a gradient (MONAI #8845).
         block.norm_cross_attn, block.cross_attn = nn.Identity(), nn.Identity()
     return PaddedNetwork(network, input_channels, len(patch_size), multiple=16, size=size)
 
@@ -114,7 +114,7 @@ def swin_unetr(input_channels: int, num_classes: int, patch_size: Sequence[int],
     Arguments and errors are :func:`segresnet`'s.
     """
     network = _build("SwinUNETR", input_channels, num_classes, patch_size, {"feature_size": 48, **options})
-    # Halved five times; where a single voxel is left, the instance norm has nothing to normalise and stops.
+    # Halved five times; with a single voxel left, the instance norm has nothing to normalise and fails.
     return PaddedNetwork(network, input_channels, len(patch_size), multiple=32, min_cells=2)
 
 

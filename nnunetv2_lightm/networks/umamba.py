@@ -1,8 +1,8 @@
 """U-Mamba: nnU-Net's residual U-Net with Mamba over the voxels, at the bottleneck (Bot) or in each encoder stage (Enc).
 
 Ma, Li, Wang: U-Mamba: Enhancing Long-range Dependency for Biomedical Image Segmentation. arXiv:2401.04722, 2024,
-section 2 and figure 1; in what the paper leaves open, the authors' first public code (January 2024), whose parameters
-Table 1 of the LightM-UNet paper counts.
+section 2 and figure 1. Where the paper leaves something open, as in the authors' first public code (January 2024),
+whose parameters Table 1 of the LightM-UNet paper counts.
 
 Encoder, decoder, deep supervision and initialisation are dynamic-network-architectures', as in nnU-Net itself.
 """
@@ -19,7 +19,7 @@ from ._image import require_image
 class MambaLayer(nn.Module):
     """The second half of the paper's U-Mamba block: LayerNorm, then Mamba, over the voxels in raster order.
 
-    The residual blocks before it are the first half. Nothing is added to its output.
+    The residual blocks before it are the first half. Its output has no residual connection.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,7 +34,7 @@ class MambaLayer(nn.Module):
 
 
 class _UMamba(ResidualUNet):
-    """What both have in common.
+    """What both variants share.
 
     Args:
         **architecture: The arguments of ResidualUNet, as nnU-Net's plans files hold them for residual encoder U-Nets.

@@ -56,7 +56,7 @@ def gradients_of_gradients(
 
     Args:
         composite: Maps the inputs to the operator's outputs, in plain PyTorch.
-        inputs: Of the operator; None: absent.
+        inputs: The operator's inputs; None: absent.
         grads_out: Gradients of its outputs, which the backward pass was given; None: zero.
         cotangents: Gradients of what it returned for each input; None: zero.
 

@@ -69,7 +69,7 @@ def depthwise_head(x: Tensor, size: Sequence[int], parameters: Sequence[Tensor])
 
     Args:
         x: (batch, *spatial, channels).
-        size: Of the output.
+        size: Spatial size of the output.
         parameters: Weight and bias of the convolution, then of the pointwise layer, (num_classes, channels).
 
     Returns: Logits, (batch, num_classes, *size).
@@ -108,7 +108,7 @@ def depthwise_op(
         surroundings: PLAIN, STEM or HEAD.
         x: Map or image.
         size: Spatial, of the output.
-        parameters: Of the convolution and the pointwise layer.
+        parameters: Parameters of the convolution and the pointwise layer.
         backend: The scan's, which says whose kernels these are.
         product_dtype: Autocast's; None: without autocast.
     """

@@ -1,8 +1,7 @@
-"""Muon for the matrices, AdamW for all else, in one optimiser, which is what nnU-Net checkpoints, scales and schedules.
+"""Muon for the matrices and AdamW for the rest, as one optimiser: nnU-Net checkpoints, scales and schedules only one.
 
-Own code, not ``torch.optim.Muon``: nnU-Net 2.8 runs with PyTorch from 2.1 on, which has Muon since 2.9, a version that
-nnU-Net refuses; and that one takes matrices alone (no convolution kernels), one after the other, in bfloat16 on every
-processor. ``tests/optim`` compares the two.
+Not ``torch.optim.Muon``: that one takes only matrices (no convolution kernels), one at a time, and computes in bfloat16
+on every processor. ``tests/optim`` compares the two.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ class MuonAdamW(torch.optim.Optimizer):
     All groups have one learning rate ``lr``, since nnU-Net's poly schedule sets the same for all.
 
     Args:
-        params: Dictionaries of torch's parameter groups.
+        params: PyTorch's parameter groups, as dictionaries.
         lr: Learning rate of AdamW.
         weight_decay: Decoupled from the gradient, as in AdamW.
-        muon_lr_factor: Muon's learning rate is so many times AdamW's.
-        momentum: Of Muon; Nesterov's.
-        coefficients: Of the polynomials in :func:`.polar_factor`.
-        dtype: Of the matrix products there; None: bfloat16 where that is fast, otherwise float32.
-        betas: Of AdamW.
-        eps: Of AdamW.
+        muon_lr_factor: Muon's learning rate as a multiple of AdamW's.
+        momentum: Muon's momentum, in Nesterov's form.
+        coefficients: Coefficients of the polynomials in :func:`.polar_factor`.
+        dtype: Dtype of its matrix products; None: bfloat16 where that is fast, otherwise float32.
+        betas: AdamW's decay rates of the moments.
+        eps: AdamW's term for numerical stability.
 
     Raises:
-        ValueError: if a parameter for Muon has less than two axes.
+        ValueError: if a parameter for Muon has fewer than two axes.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _muon(self, parameters: list[Tensor], group: dict) -> None:
         lr, momentum = group["lr"] * group["muon_lr_factor"], group["momentum"]
-        by_shape = defaultdict(list)  # matrices of one shape are multiplied together
+        by_shape = defaultdict(list)  # matrices of the same shape are multiplied in one batch
         for parameter in parameters:
             state = self.state[parameter]
             if not state:

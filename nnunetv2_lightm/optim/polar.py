@@ -1,7 +1,7 @@
-"""The polar factor of matrices, by matrix products alone.
+"""The polar factor of matrices, from matrix products alone.
 
-Muon steps along the polar factor of the momentum: U V^T of its singular value decomposition U S V^T. Odd polynomials of
-the matrix that bring all singular values near 1 approach it without a decomposition ("Newton-Schulz").
+Muon steps along the polar factor of the momentum: U V^T, where U S V^T is its singular value decomposition. Odd matrix
+polynomials that bring all singular values near 1 approximate it without a decomposition ("Newton-Schulz").
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Coefficients = Sequence[tuple[float, float, float]]
 # Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the same polynomial in each step.
 JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
 
-# Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932: in each step the polynomial that is best for
-# the singular values that the steps before leave, of those from a smallest one to 1; slackened by 1.01, as in the
-# paper's algorithm 1, against the rounding of bfloat16. A test computes them anew.
+# Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932: each step uses the polynomial that is
+# optimal for the range of singular values left by the steps before, which starts as [smallest, 1]; slackened by 1.01,
+# as in the paper's algorithm 1, to absorb the rounding of bfloat16. A test recomputes them.
 SLACK = 1.01
 SMALLEST_OF_THREE_STEPS = 0.01
 
@@ -28,14 +28,14 @@ def _slackened(*steps: tuple[float, float, float]) -> Coefficients:
     return tuple((a / SLACK, b / SLACK**3, c / SLACK**5) for a, b, c in steps)
 
 
-# From 0.01: within 0.27 of 1 after three steps, about as near as JORDAN comes in five.
+# From 0.01: within 0.27 of 1 after three steps, about as close as JORDAN gets in five.
 THREE_STEPS = _slackened(
     (8.093369, -23.620432, 17.446153),
     (3.636586, -2.721927, 0.536546),
     (2.661300, -1.977155, 0.452616),
 )
 
-# The paper's own list, from 0.001, as far as it is used for Muon there: within 0.16 of 1 after five steps.
+# The start of the paper's own list, from 0.001, as it is used for Muon there: within 0.16 of 1 after five steps.
 FIVE_STEPS = _slackened(
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -46,20 +46,20 @@ FIVE_STEPS = _slackened(
 
 
 def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtype | None = None) -> Tensor:
-    """The polar factors, approximately: their singular values are near 1 where the matrix's own are not tiny.
+    """Approximate polar factors: singular values near 1, unless those of the matrix are tiny.
 
     Args:
         matrices: (batch, rows, columns).
         coefficients: One polynomial for each step.
-        dtype: Of the matrix products; None: :func:`fast_dtype`.
+        dtype: Dtype of the matrix products; None: :func:`fast_dtype`.
 
     Returns: The same shape and dtype as the matrices. The factor of a zero matrix is zero.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the smaller of the two Gram matrices
-    # By the largest entry first: the squares of tiny ones vanish.
+    # Scale by the largest entry first: squares of tiny entries would vanish.
     x = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)  # Frobenius: no singular value is larger
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)  # Frobenius: bounds the singular values
     x = (x / norm.clamp(min=1)).to(dtype or fast_dtype(x.device))
     for a, b, c in coefficients:
         gram = x @ x.mT
@@ -68,7 +68,7 @@ def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtyp
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies matrices in it, as far as PyTorch can tell; otherwise float32."""
+    """bfloat16 if the hardware multiplies matrices in it, as far as PyTorch can tell; otherwise float32."""
     if device.type == "cuda":
         native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in older versions of PyTorch

@@ -1,4 +1,4 @@
-"""Plans for LightMUNet by nnU-Net's experiment planner: patch and batch size by what this network needs."""
+"""Plans for LightMUNet, made by nnU-Net's experiment planner with the patch and batch size that suit this network."""
 
 PLANS_NAME = "nnUNetLightMUNetPlans"
 STOCK_PLANS_NAME = "nnUNetPlans"

@@ -1,4 +1,4 @@
-"""Plans a data set from its raw folder: what is there is checked first, so that nnU-Net's planner need not stumble."""
+"""Plans a data set from its raw folder, after checking that nnU-Net's planner will find what it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Planned:
         batch_size: Samples.
         gpu_gib: Estimate of a training step's memory on a GPU.
         cpu_gib: Estimate of what it adds to the process on a CPU with the compiled layers.
-        preprocessed: Its data are there already.
+        preprocessed: Whether its data are already preprocessed.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Plans:
 
     Attributes:
         dataset_name: As nnU-Net names it.
-        file: Where it is.
-        configurations: All that are trained on data of their own, in the order of their size.
+        file: Its path.
+        configurations: All configurations with data of their own, smallest first.
     """
 
     dataset_name: str
@@ -64,17 +64,17 @@ def plan_dataset(
     plans_name: str = PLANS_NAME,
     overwrite: bool = False,
 ) -> Plans:
-    """Write a plans file for LightMUNet to nnUNet_preprocessed; the fingerprint is extracted if it is not there.
+    """Write a plans file for LightMUNet to nnUNet_preprocessed; the fingerprint is extracted if it is missing.
 
     Args:
         dataset: Id or name.
         batch_size: The same for every configuration; None: by nnU-Net's rules.
         gpu_memory_gb: The GPU's memory, in GiB.
-        plans_name: Of the plans file.
-        overwrite: Also in the place of plans that were edited or made by another planner; those are renamed.
+        plans_name: Name of the plans file.
+        overwrite: Also replace plans that were edited or made by another planner; they are renamed.
 
     Raises:
-        PlanningError: if such plans are there, the data set cannot be read, or nothing fits into the memory.
+        PlanningError: if such plans exist, the data set cannot be read, or nothing fits into memory.
     """
     try:
         raw, preprocessed = folder("nnUNet_raw"), folder("nnUNet_preprocessed")
@@ -107,10 +107,10 @@ def plan_dataset(
 
 
 def check_dataset_json(path: Path) -> None:
-    """See to it that a dataset.json has what the planner reads.
+    """Check that a dataset.json has what the planner reads.
 
     Raises:
-        PlanningError: if it has not.
+        PlanningError: if something is missing.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""What a training step of LightMUNet takes in memory, by the voxels at each resolution.
+"""The memory of a training step of LightMUNet, from the voxels at each resolution.
 
-The network's layers recompute in their backward pass, a slab of the image at a time, so that nnU-Net's way of counting
-feature maps does not fit it. It is counted in bytes; ``python -m benchmarks.speed.training_memory`` counts and measures
-them again and prints the numbers below.
+The network's layers recompute in their backward pass, one slab of the image at a time, so nnU-Net's way of counting
+feature maps does not apply. Memory is counted in bytes; ``python -m benchmarks.speed.training_memory`` counts and
+measures it again and prints the numbers below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StepMemory:
         saved: Bytes that autograd saves for the backward pass, per voxel of each resolution: full, then after each
             pooling.
         backward: Bytes of a stage's backward pass, per voxel of its resolution and for the channels at full resolution.
-        slab: The same for what it takes for a slab.
+        slab: The same for the slab in work.
         slab_voxels: Voxels at full resolution that a slab holds.
         per_class: Bytes of logits and loss, per class and voxel of the resolutions with logits: all but the lowest.
         fixed_mib: Weights, gradients, the optimizer's state and work space, whatever the patch, in MiB.
@@ -58,11 +58,11 @@ class StepMemory:
         return max(peak, saved + self.per_class * num_classes * sum(voxels[:-1]))
 
     def gib(self, patch_size: Sequence[int], strides: Strides, batch_size: int, num_classes: int) -> float:
-        """The whole step's GiB."""
+        """GiB of the whole step."""
         return self.fixed_mib / 2**10 + self.maps_bytes(patch_size, strides, batch_size, num_classes) / 2**30
 
     def largest_batch(self, gib: float, patch_size: Sequence[int], strides: Strides, num_classes: int) -> int:
-        """How many samples fit into the memory; 0: not even one."""
+        """How many samples fit into this much memory; 0: not even one."""
         above = 1
         while self.gib(patch_size, strides, above, num_classes) <= gib:
             above *= 2
@@ -80,7 +80,7 @@ GPU = StepMemory(saved=(172, 777, 1523, 4637), backward=410, slab=2923, slab_vox
 CPU_COMPILED = StepMemory(
     saved=(198, 1488, 2973, 9244), backward=379, slab=0, slab_voxels=0, per_class=12, fixed_mib=101
 )
-# Of a GPU's memory; the rest is left to CUDA itself and to the allocator's gaps. Not measured.
+# Share of a GPU's memory to plan for; the rest is left to CUDA itself and to fragmentation. Not measured.
 USABLE_SHARE = 0.9
 
 

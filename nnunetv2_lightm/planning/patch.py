@@ -1,4 +1,4 @@
-"""Patch size and strides for LightMUNet: nnU-Net's rules, with three poolings instead of as many as fit."""
+"""Patch size and strides for LightMUNet: nnU-Net's rules, but always three poolings instead of as many as fit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props, pad_shape
 
 POOLINGS = 3
-# Voxels of the largest patch that is considered, as in nnU-Net's ExperimentPlanner.
+# Voxels of the largest patch to consider, as in nnU-Net's ExperimentPlanner.
 LARGEST_PATCH = {2: 2048**2, 3: 256**3}
-# No axis is pooled to fewer voxels: ExperimentPlanner.UNet_featuremap_min_edge_length.
+# Pooling leaves at least this many voxels on each axis: ExperimentPlanner.UNet_featuremap_min_edge_length.
 MIN_EDGE = 4
 
 
@@ -21,7 +21,7 @@ class Patch:
 
     Attributes:
         size: Voxels on each axis.
-        strides: Of the four resolutions; the first is 1 on each axis.
+        strides: Strides of the four resolutions; the first is 1 on each axis.
     """
 
     size: tuple[int, ...]
@@ -34,7 +34,7 @@ class Patch:
 
 
 def padded_patch(size: Sequence[float], spacing: Sequence[float]) -> Patch:
-    """The patch of at least this size that its poolings divide.
+    """The smallest patch of at least this size that is divisible by its poolings.
 
     nnU-Net pools an axis while it is long enough and its voxels are at most twice as large as the smallest. Three such
     steps are LightMUNet's Encoder Blocks; where fewer fit, the last blocks do not pool.
@@ -54,8 +54,8 @@ def largest_patch(
     that covers most of the median shape.
 
     Args:
-        spacing: Of the data that is planned for, in mm.
-        median_shape: Of the cases at this spacing, in voxels.
+        spacing: Target spacing of the data, in mm.
+        median_shape: Median shape of the cases at this spacing, in voxels.
         fits: Whether the memory suffices.
 
     Returns: None: not even the smallest one fits.
@@ -81,7 +81,7 @@ def _first_size(spacing: Sequence[float], median_shape: Sequence[float]) -> list
 def _shortened(patch: Patch, axis: int, spacing: Sequence[float]) -> Patch | None:
     """The next smaller patch along an axis; None: there is none.
 
-    Shorter, the axis may be pooled less often and so may be divisible by less. Then a longer one is valid as well.
+    A shorter axis may be pooled less often and so need a smaller divisor. Then a longer patch is valid as well.
     """
     size = list(patch.size)
     size[axis] -= patch.divisors[axis]

@@ -39,10 +39,10 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
     """Plans for LightMUNet: the data as stock nnU-Net plans it, patch and batch size by what LightMUNet needs.
 
     Args:
-        dataset_name_or_id: As in :class:`ExperimentPlanner`, and so the next ones.
+        dataset_name_or_id: As in :class:`ExperimentPlanner`, like the following ones.
         gpu_memory_target_in_gb: GiB of the GPU; a tenth is left to CUDA and the allocator.
         preprocessor_name: Name of a preprocessor of nnU-Net.
-        plans_name: Of the plans file.
+        plans_name: Name of the plans file.
         overwrite_target_spacing: Spacing of 3d_fullres, in mm.
         suppress_transpose: Leave the axes in their order.
         batch_size: The same for every configuration; None: at least two, and as many as fit, by nnU-Net's rules.
@@ -71,7 +71,7 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
 
     @staticmethod
     def static_estimate_VRAM_usage(*_: object, **__: object) -> int:  # noqa: N802
-        """nnU-Net's own network is not planned for: it is not built, and whatever its patch, it fits."""
+        """nnU-Net's own network is not planned for: report that any patch fits, without building it."""
         return 1
 
     def get_plans_for_configuration(
@@ -112,8 +112,8 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         return f"{STOCK_PLANS_NAME if shared else self.plans_identifier}_{configuration_name}"
 
     def save_plans(self, plans: dict) -> None:
-        """Write the plans file, whole. Configurations of an earlier file that nnU-Net does not plan are the user's own
-        and stay, as nnU-Net keeps them; a file that was edited, or made by another planner, is renamed first."""
+        """Write the plans file atomically. Like nnU-Net, keep the user's own configurations from an earlier file; a
+        file that was edited or made by another planner is renamed first."""
         folder = Path(nnUNet_preprocessed, self.dataset_name)
         file = folder / f"{self.plans_identifier}.json"
         recursive_fix_for_json_export(plans)
@@ -127,7 +127,7 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
     def _patch_and_batch(
         self, spacing: Sequence[float], median_shape: Sequence[float], dataset_voxels: float
     ) -> tuple[Patch, int]:
-        """The largest patch with the smallest batch that is allowed, then the largest batch with that patch."""
+        """The largest patch for the smallest allowed batch, then the largest batch for that patch."""
         classes = len(self.dataset_json["labels"])
         gib = USABLE_SHARE * self.UNet_vram_target_GB
         least = self.batch_size or self.UNet_min_batch_size
@@ -148,7 +148,7 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         )
 
     def _own_identifier_if_data_differ(self, plan: dict) -> str:
-        """Stock plans that were made in another way, say with another spacing, keep their data for themselves."""
+        """Do not share preprocessed data with stock plans that preprocess differently, e.g. to another spacing."""
         identifier = plan["data_identifier"]
         stock_plans = Path(nnUNet_preprocessed, self.dataset_name, f"{STOCK_PLANS_NAME}.json")
         if not stock_plans.is_file():
@@ -174,7 +174,7 @@ def check_replaceable(file: Path) -> None:
 
 
 def _own_configurations(file: Path, planned: Set[str]) -> dict:
-    """Those of an earlier plans file that are not planned; none if it is no plans file."""
+    """Configurations of an earlier plans file that are not planned; none if it is not a plans file."""
     try:
         earlier = json.loads(file.read_text(encoding="utf-8"))["configurations"]
         return {name: content for name, content in earlier.items() if name not in planned}
@@ -183,5 +183,5 @@ def _own_configurations(file: Path, planned: Set[str]) -> dict:
 
 
 def _differ(stock: object, ours: object) -> bool:
-    """Whether a value of a plans file is another one; numbers come back from JSON to the last digit."""
+    """Whether two values of plans files differ; JSON preserves numbers to the last digit."""
     return stock != (ours.tolist() if isinstance(ours, np.ndarray) else ours)

@@ -42,7 +42,7 @@ class ReleasedCheckpoint:
 
     Attributes:
         source: The file.
-        trainer: Of the same revision of the network.
+        trainer: The trainer for the same revision of the network.
         plans: In today's form as far as the configuration is concerned.
         fold: A number or "all".
         weights: State dict of the trainer's network.

@@ -20,7 +20,7 @@ class Training:
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
         trainer: With budget and seed.
-        fold: Of the split.
+        fold: Fold of the split.
         device: "cpu", "cuda" or "mps".
     """
 
@@ -64,7 +64,7 @@ def is_complete_training(fold_folder: Path) -> bool:
 
 
 def training_continuation(fold_folder: Path) -> list[str] | None:
-    """Arguments with which `nnUNetv2_train` goes on.
+    """Arguments with which `nnUNetv2_train` continues.
 
     Torn checkpoints, which stock trainers can leave, are renamed: these trainers would stumble over them.
 

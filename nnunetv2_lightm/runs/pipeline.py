@@ -1,4 +1,4 @@
-"""Steps that run one after the other in a folder, each a command; an interrupted run goes on where it was."""
+"""Steps that run one after the other in a folder, each a command; an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Step:
     """A command and what it leaves behind.
 
     Attributes:
-        name: Also the name of its log.
+        name: Its name, and its log's.
         command: As a user would type it.
         outputs: Files and folders that are there when the step is complete.
-        leftovers: What is removed before the step starts afresh, as far as this pipeline made it.
-        continuation: Arguments with which the command goes on after an interruption, or None if it cannot.
+        leftovers: Removed before the step starts over, as far as this pipeline made it.
+        continuation: Arguments with which the command resumes after an interruption, or None if it cannot.
         inputs: Files that the step reads; when one has changed since, the step runs again.
-        found: Whether what the step makes is there, whoever made it. Such a step is not repeated for another command
-            or version, and goes on with what others have begun. None: the state file alone tells.
+        found: Whether the step's result exists, whoever made it. Such a step is not repeated for another command or
+            version, and resumes what others have started. None: only the state file decides.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Step:
 class Pipeline:
     """Runs steps and remembers in `state.json` which are complete, and which files they made.
 
-    Only these are removed, and only while they are unchanged; what else is in the way of a step is renamed.
+    Only these are removed, and only while unchanged; anything else in the way of a step is renamed.
 
-    A step runs again when its command, its inputs or the command of a step before it have changed, or its outputs are
-    gone. A step that was interrupted goes on if it can, otherwise starts afresh.
+    A step runs again when its command, its inputs or the command of an earlier step have changed, or its outputs are
+    gone. An interrupted step resumes if it can, otherwise it starts over.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Pipeline:
     ) -> None:
         """
         Args:
-            folder: Holds the state, the logs and a lock while a run is at work.
-            steps: In order.
-            environment: Variables that the commands get besides those of this process.
-            version: Of the software; another one makes every step run again.
-            log_file: One log for all steps, which is added to; None: one for each step, in the folder.
+            folder: Holds the state, the logs and, during a run, a lock.
+            steps: The steps, in order.
+            environment: Variables for the commands, in addition to those of this process.
+            version: Version of the software; a new one makes every step run again.
+            log_file: A single log for all steps, appended to; None: one per step, in the folder.
         Raises: PipelineError: if the folder is not a pipeline's, or its state file is damaged.
         """
         self.folder = folder
@@ -131,7 +131,7 @@ class Pipeline:
         return self._state.get(step.name, {}).get("seconds", 0.0)
 
     def log_file(self, step: Step) -> Path:
-        """Where the output of a step goes."""
+        """The log of a step's output."""
         return self._log_file or self.folder / "logs" / f"{step.name}.log"
 
     @contextmanager
@@ -199,13 +199,13 @@ class Pipeline:
             self._record(made, foreign)
 
     def _record(self, paths: Sequence[Path], foreign: set[Path]) -> None:
-        """Remember what a step has made so far, but for the files that were there before it."""
+        """Record what a step has made so far, except for files that were there before it."""
         for path in paths:
             self._made.add(path, but=foreign)
         self._save_state()
 
     def _clear(self, path: Path) -> None:
-        """Remove what is at a path as far as it was made here; what remains is renamed."""
+        """Remove what this pipeline made at a path; rename the rest."""
         if path.is_dir() and (own := Record.read(path)) is not None:
             self._made.include(own)  # a conversion knows best what it made, also where this process was killed
         rest = self._made.remove(path)
@@ -241,14 +241,14 @@ def _fingerprint(previous: str, step: Step) -> str:
 
 
 def _with_inputs(fingerprint: str, step: Step) -> str:
-    """With size and time of the files that the step reads, if there are any."""
+    """Add size and time of the step's input files, if it has any."""
     states = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in step.inputs]
     return hashlib.sha256(json.dumps([fingerprint, states]).encode()).hexdigest() if states else fingerprint
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[FileLock]:
-    """Hold the lock of a folder. Commands may inherit it: it then tells of one that outlived a killed run.
+    """Hold the lock of a folder. Commands may inherit it, which reveals one that outlived a killed run.
 
     Raises: PipelineError: if another process holds it.
     """

@@ -54,8 +54,8 @@ class Case:
         files: It was read from.
         voxels: (channels, z, y, x), float32, z = 1 where it is 2D.
         spacing_mm: (z, y, x), as nnU-Net counts it.
-        geometry: Of ``voxels``.
-        orientation: Of the file, where it was turned; None: it was not.
+        geometry: The geometry of ``voxels``.
+        orientation: The file's orientation, if the image was turned; None: it was not.
     """
 
     files: tuple[Path, ...]
@@ -205,7 +205,7 @@ def _spacing_mm(path: Path, geometry: Geometry, reader: str) -> tuple[float, flo
 
 
 def _tiff_spacing_mm(path: Path) -> tuple[float, ...]:
-    """nnunetv2/imageio/tif_reader_writer.py: CASE.json beside CASE_0000.tif; 1 mm where there is none."""
+    """nnunetv2/imageio/tif_reader_writer.py: CASE.json next to CASE_0000.tif; 1 mm if there is none."""
     file = path.with_name(stem_of(path)[:-5] + ".json")
     if not file.is_file():
         return (1.0, 1.0, 1.0)

@@ -20,7 +20,7 @@ class Segmentation:
     Attributes:
         case: The image.
         labels: (z, y, x), z = 1 where it is 2D.
-        voxel_counts: Of each label or region but the background, by its name.
+        voxel_counts: Number of voxels of each label or region except the background, by name.
     """
 
     case: Case
@@ -63,7 +63,7 @@ def segment(
     """Segment one image.
 
     Args:
-        model: Of :func:`load`.
+        model: A model from :func:`load`.
         files: A file for each channel in the model's order, or one file with all channels.
         threads: None: as many as there are cores.
         progress: Called with passes of the network done and in all; True cancels.

@@ -32,7 +32,7 @@ class Commands:
     Attributes:
         called: What ran, in order: the program, with the trainer and --c or --val where there is one.
         reported: Results that a report was written of, the folder and the title.
-        on_tick: Of the command at work.
+        on_tick: The running command's callback.
         before_training_ends: Called with the name of a trainer after its first checkpoint; may raise.
     """
 

@@ -38,7 +38,7 @@ def load_slices(
 
     Args:
         case: Its name.
-        files: Of each method. The image and the ground truth are the same in all; those of the first are read.
+        files: Each method's files. Image and ground truth are the same in all; those of the first are read.
         labels: dataset.json's `labels`.
         file_ending: dataset.json's `file_ending`.
         reader: dataset.json's `overwrite_image_reader_writer`, or None.

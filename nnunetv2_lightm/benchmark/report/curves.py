@@ -20,7 +20,7 @@ class Curve:
     """Means over the runs of a method, one number for each epoch that all of them have finished.
 
     Attributes:
-        iterations: Of training, up to the end of the epoch.
+        iterations: Training iterations up to the end of the epoch.
         seconds: The same, with the validation and what else an epoch takes.
         calibrated: The seconds are iterations times calibrated seconds; otherwise as they were recorded.
         train_loss: Training loss per epoch.

@@ -18,7 +18,7 @@ def check_images(folder: Path, dataset_json: dict[str, Any]) -> list[Finding]:
     """Read every image and label to its end.
 
     Args:
-        folder: Of the data set, in nnUNet_raw.
+        folder: Folder of the data set, in nnUNet_raw.
         dataset_json: Its content, without faults.
     """
     subject = f"files of {folder.name}"

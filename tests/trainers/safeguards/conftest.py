@@ -24,7 +24,7 @@ class Dataset:
 
     Attributes:
         base: Folder of the data set.
-        folder: Of the preprocessed cases of 3d_fullres.
+        folder: Folder of the preprocessed cases of 3d_fullres.
         results: nnUNet_results.
     """
 

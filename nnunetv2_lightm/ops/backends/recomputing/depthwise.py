@@ -33,8 +33,8 @@ def forward(
         x: Channels-last map; of a STEM the image, channels first.
         size: Spatial, of the output.
         parameters: Weight and bias of the convolution and, unless PLAIN, of the pointwise layer.
-        product_dtype: Of the convolution and the pointwise layer.
-        out_dtype: Of the output.
+        product_dtype: Dtype of the convolution and the pointwise layer.
+        out_dtype: Dtype of the output.
         in_triton: Take the kernels in Triton, not PyTorch's.
     """
     out = x.new_empty(out_shape(surroundings, x, size, parameters), dtype=out_dtype)

@@ -52,8 +52,8 @@ def forward(
         keep_checkpoints: For the backward pass.
         scan: A backend of the scan that starts from a state.
         wide: float32 or float64.
-        product_dtype: Of the matrix products and the convolution.
-        out_dtype: Of the output.
+        product_dtype: Dtype of the matrix products and the convolution.
+        out_dtype: Dtype of the output.
 
     Returns: the output (batch, *pooled, out_channels); checkpoints (batch, chunks, d_state, d_inner) and argmax, uint8,
         both empty if they are not kept.
@@ -237,10 +237,10 @@ class _Steps:
         """Adds to grad_x and to the layer's gradients.
 
         Args:
-            grad: Of the layer's output before the pooling, in the products' dtype.
+            grad: Gradient of the layer's output before the pooling, in the products' dtype.
             states: The slab's checkpoints.
             grad_state: Gradient of the state after the slab; None: zero.
-            grad_x: Of the whole batch.
+            grad_x: Gradient of the whole batch's input.
 
         Returns: The gradient of the state before the slab.
         """

@@ -16,10 +16,10 @@ class Slab:
     """Planes ``first`` to ``last`` (exclusive; planes lie across the first spatial axis) of some images of a batch.
 
     Attributes:
-        images: Of the batch.
+        images: Images of the batch in the slab.
         first: Plane.
         last: Plane.
-        planes: Of the whole image.
+        planes: Number of planes in the whole image.
     """
 
     images: slice
@@ -55,8 +55,8 @@ def slabs_of(batch: int, spatial: Sequence[int], channels: int, multiple: int = 
     Args:
         batch: Images.
         spatial: Their size.
-        channels: Of the map that SLAB_ELEMENTS is about.
-        multiple: Of planes that belong together: the pooling's window.
+        channels: Channels of the map that SLAB_ELEMENTS limits.
+        multiple: Number of planes that stay together: the pooling's window.
     """
     planes = spatial[0]
     per_plane = math.prod(spatial[1:]) * channels
