@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -113,8 +114,11 @@ class FileLock:
         """Give the lock back and remove its file."""
         if os.name == "nt":  # where an open file cannot be removed
             self.release()
-        patiently(self.path.unlink, missing_ok=True)
-        self.release()
+            with contextlib.suppress(PermissionError):  # another process has taken the lock in between
+                patiently(self.path.unlink, missing_ok=True)
+        else:
+            self.path.unlink(missing_ok=True)
+            self.release()
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:

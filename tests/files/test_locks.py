@@ -126,3 +126,51 @@ def test_other_errors_are_not_hidden(tmp_path, monkeypatch, inherited, number):
         monkeypatch.setattr(locks, name, fail)
     with pytest.raises(OSError, match="broken"):
         FileLock(tmp_path / "lock", inherited=inherited).acquire(print)
+
+
+# The branch for Windows, with the system's locks of bytes in the place of Windows' own.
+WINDOWS = """
+import fcntl, importlib, os, pathlib, sys, types
+from nnunetv2_lightm.files import locks
+
+def locking(descriptor, mode, count):
+    assert os.lseek(descriptor, 0, os.SEEK_CUR) > 1000, "nobody could read the name"
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, 0, os.SEEK_CUR)
+
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+path = pathlib.Path(sys.argv[1])
+os.name = "nt"
+importlib.reload(locks)
+unlink = pathlib.Path.unlink
+
+def unlink_unless_open(self, missing_ok=False):
+    if any(os.path.realpath(f"/proc/self/fd/{number}") == str(self) for number in os.listdir("/proc/self/fd")):
+        raise PermissionError(13, "is being used by another process")
+    unlink(self, missing_ok)
+
+pathlib.Path.unlink = unlink_unless_open
+lock = locks.FileLock(path, inherited=sys.argv[2] == "True")
+try:
+    lock.acquire(print)
+except locks.LockHeldError as error:
+    sys.exit(error.holder)
+print("held", flush=True)
+sys.stdin.readline()
+if sys.argv[3] == "taken":
+    other = path.open("a+")
+lock.remove()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which files are open")
+@both
+@pytest.mark.parametrize("meanwhile", ["free", "taken"])
+def test_on_windows_a_lock_is_held_named_and_removed(tmp_path, inherited, meanwhile):
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", WINDOWS, str(path), str(inherited), meanwhile]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "held\n"
+    second = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert f"process {first.pid} on {socket.gethostname()}" in second.stderr
+    assert first.communicate("\n")[0] == "" and first.returncode == 0
+    assert path.exists() is (meanwhile == "taken")
