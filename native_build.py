@@ -31,9 +31,9 @@ def flags(source: str | Path, x86_64: bool) -> list[str]:
     return COMPILE_FLAGS + (INSTRUCTION_SET_FLAGS.get(Path(source).name, []) if x86_64 else [])
 
 
-def library_name(platform: str) -> str:
-    """The library's file for a value of ``sys.platform``."""
-    names = runpy.run_path(str(INTERFACE))["FILE_NAMES"]
+def library_name(platform: str, declared_in: Path = INTERFACE) -> str:
+    """The library's file for a value of ``sys.platform``, as the Python file that loads it declares it."""
+    names = runpy.run_path(str(declared_in))["FILE_NAMES"]
     return names.get(platform, names["linux"])
 
 

@@ -9,8 +9,6 @@ import lief
 
 from .platforms import SYSTEM_LIBRARIES, UNIVERSAL_C_RUNTIME, Platform
 
-EXPORTED = "nnunetv2_lightm_"
-
 
 @dataclass(frozen=True)
 class Library:
@@ -37,8 +35,14 @@ def read(path: Path) -> Library:
     return Library(frozenset(binary.libraries), frozenset(exports))
 
 
-def faults(path: Path, target: Platform) -> list[str]:
-    """Why the library cannot be given to users of the platform; empty: it can."""
+def faults(path: Path, target: Platform, exported: str) -> list[str]:
+    """Why the library cannot be given to users of the platform; empty: it can.
+
+    Args:
+        path: Of the library.
+        target: The platform.
+        exported: What the names of our functions begin with.
+    """
     library = read(path)
     foreign = {
         name
@@ -46,7 +50,7 @@ def faults(path: Path, target: Platform) -> list[str]:
         if not (target.system == "win32" and name.startswith(UNIVERSAL_C_RUNTIME))
     }
     found = [f"{path.name} for {target.tag} needs {name}, which the system does not bring" for name in sorted(foreign)]
-    ours = {name for name in library.exports if name.startswith(EXPORTED)}
+    ours = {name for name in library.exports if name.startswith(exported)}
     if not ours:
         found.append(f"{path.name} for {target.tag} exports no function of ours")
     # Elsewhere a symbol belongs to its library, and others of the same name cannot take its place.

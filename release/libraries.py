@@ -1,4 +1,4 @@
-"""Compiles the library for every platform with Zig, which is Clang with the C libraries of all of them.
+"""Compiles both libraries for every platform with Zig, which is Clang with the C libraries of all of them.
 
     python -m release.libraries [TAG ...]
 
@@ -20,10 +20,11 @@ from native_build import ROOT
 
 from .inspect_library import faults
 from .platforms import PLATFORMS, Platform, platform
+from .products import PRODUCTS, Product
 
 FOLDER = ROOT / "build" / "zig"
 # Only the C interface is visible: the C++ library within must not meet another one in the process.
-VERSION_SCRIPT = "{ global: nnunetv2_lightm_*; local: *; };\n"
+VERSION_SCRIPT = "{{ global: {}*; local: *; }};\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,24 +33,26 @@ def main(argv: list[str] | None = None) -> int:
     tags = [known.tag for known in PLATFORMS]
     parser.add_argument("tags", nargs="*", metavar="TAG", help=f"platforms; default: all, {', '.join(tags)}")
     for tag in parser.parse_args(argv).tags or tags:
-        print(build(platform(tag)), flush=True)
+        for product in PRODUCTS:
+            print(build(platform(tag), product), flush=True)
     return 0
 
 
-def build(target: Platform) -> Path:
-    """The library for a platform.
+def build(target: Platform, product: Product) -> Path:
+    """The library of a product for a platform.
 
     Raises:
         subprocess.CalledProcessError: if it does not compile; the compiler has said why.
         ValueError: if it needs more than the platform brings.
     """
-    folders = native_build.write_layout(FOLDER / "include")
-    objects = [compile_source(target, source, folders) for source in native_build.SOURCES]
-    output = FOLDER / target.tag / native_build.library_name(target.system)
+    generated = native_build.write_layout(FOLDER / "include")[-1]
+    folders = [*map(str, product.headers), generated]
+    objects = [compile_source(target, source, folders) for source in product.sources]
+    output = FOLDER / target.tag / product.library_name(target.system)
     output.parent.mkdir(parents=True, exist_ok=True)
     # -O3 here chooses the optimised build of the C++ library that is linked in.
-    zig(target, "-shared", "-s", "-O3", *objects, *link_flags(target), "-o", output)
-    wrong = faults(output, target)
+    zig(target, "-shared", "-s", "-O3", *objects, *link_flags(target, product), "-o", output)
+    wrong = faults(output, target, product.exported)
     if wrong:
         output.unlink()
         raise ValueError("; ".join(wrong))
@@ -60,13 +63,13 @@ def compile_source(target: Platform, source: Path, folders: list[str]) -> Path:
     """The object file of a source, compiled unless it is there."""
     flags = native_build.flags(source, target.x86_64)
     state = hashlib.sha256(repr((target.target, flags, zig_version())).encode())
-    for path in sorted(with_headers(ROOT / source, folders)):
+    for path in sorted(with_headers(source, folders)):
         state.update(path.read_bytes())
     compiled = FOLDER / "objects" / f"{target.tag}-{source.stem}-{state.hexdigest()[:16]}.o"
     if not compiled.exists():
         compiled.parent.mkdir(parents=True, exist_ok=True)
         partial = compiled.with_suffix(".partial.o")
-        zig(target, "-c", *flags, *(f"-I{folder}" for folder in folders), ROOT / source, "-o", partial)
+        zig(target, "-c", *flags, *(f"-I{folder}" for folder in folders), source, "-o", partial)
         partial.replace(compiled)
     return compiled
 
@@ -81,14 +84,14 @@ def with_headers(source: Path, folders: list[str]) -> set[Path]:
     return found
 
 
-def link_flags(target: Platform) -> list[str]:
+def link_flags(target: Platform, product: Product) -> list[str]:
     """Zig links its C++ library into the result, wherever it can."""
     if target.system == "linux":
-        script = FOLDER / "exports.map"
-        script.write_text(VERSION_SCRIPT, encoding="utf-8")
+        script = FOLDER / f"{product.distribution}.map"
+        script.write_text(VERSION_SCRIPT.format(product.exported), encoding="utf-8")
         return [f"-Wl,--version-script={script}", "-Wl,--build-id=none", "-lpthread"]
     if target.system == "darwin":
-        return [f"-Wl,-install_name,@rpath/{native_build.library_name(target.system)}"]
+        return [f"-Wl,-install_name,@rpath/{product.library_name(target.system)}"]
     return []
 
 

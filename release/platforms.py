@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from platform import machine
+
+# Of processors, where a system has another.
+ZIGS_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True)
@@ -12,19 +17,25 @@ class Platform:
     target: Zig's name of the platform, with the oldest system that it supports.
     system: The value of ``sys.platform`` there.
     x86_64: Whether the library holds code for AVX2 and AVX-512 too.
-    emulator: Program that runs its executables on Linux, with its arguments; empty: they run as they are; None: there
-        is none.
+    emulator: Program that runs its executables on another machine, with its arguments; empty: there is none.
     """
 
     tag: str
     target: str
     system: str
     x86_64: bool
-    emulator: tuple[str, ...] | None = None
+    emulator: tuple[str, ...] = ()
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether its executables run here as they are."""
+        processor = machine().lower()
+        same = ZIGS_NAMES.get(processor, processor) == self.target.partition("-")[0]
+        return same and sys.platform == self.system
 
 
 PLATFORMS = (
-    Platform("manylinux2014_x86_64", "x86_64-linux-gnu.2.17", "linux", x86_64=True, emulator=()),
+    Platform("manylinux2014_x86_64", "x86_64-linux-gnu.2.17", "linux", x86_64=True),
     Platform(
         *("manylinux2014_aarch64", "aarch64-linux-gnu.2.17", "linux"),
         x86_64=False,

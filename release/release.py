@@ -2,8 +2,8 @@
 
     python -m release.release [--unfinished]
 
-1. The version of pyproject.toml heads the changelog, with a date, and is that of CITATION.cff; nothing is uncommitted;
-   no tag has that version.
+1. The version of pyproject.toml heads the changelog, with a date, and is that of runtime/pyproject.toml and of
+   CITATION.cff; nothing is uncommitted; no tag has that version.
 2. The source distribution and all wheels are built and checked (release/wheels.py).
 3. The libraries in them compute what they should, on every platform that can be run here (release/prove.py).
 
@@ -57,11 +57,11 @@ def faults_of_version(root: Path) -> list[str]:
     unreleased = changelog.partition("## [Unreleased]")[2].partition("\n## [")[0]
     if re.search(r"^- ", unreleased, re.MULTILINE):
         faults.append(f"CHANGELOG.md has entries under Unreleased: move them to {version}")
-    citation_text = (root / "CITATION.cff").read_text(encoding="utf-8")
-    citation = re.search(r"^version: *[\"']?([^\"'\n]+)", citation_text, re.MULTILINE)
-    if citation is None or citation[1].strip() != version:
-        said = citation[1].strip() if citation else "missing"
-        faults.append(f"CITATION.cff's version is {said}, pyproject.toml's {version}")
+    for name in ("CITATION.cff", "runtime/pyproject.toml"):
+        found = re.search(r"^version *[:=] *[\"']?([^\"'\n]+)", (root / name).read_text(encoding="utf-8"), re.MULTILINE)
+        said = found[1].strip() if found else "missing"
+        if said != version:
+            faults.append(f"{name}'s version is {said}, pyproject.toml's {version}")
     return faults
 
 

@@ -1,4 +1,5 @@
-"""Builds what is uploaded: the source distribution, a wheel for each platform, and one for all others; and checks it.
+"""Builds what is uploaded, and checks it: of nnunetv2-lightm and of lightm-runtime the source distribution and a wheel
+for each platform, and of nnunetv2-lightm, which works without its compiled library, one for all others.
 
     python -m release.wheels [--only TAG ...]      into dist/, which is emptied first
 
@@ -19,13 +20,15 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from native_build import ROOT, library_name
+from native_build import ROOT
 
 from .libraries import build
 from .platforms import PLATFORMS, Platform, platform
+from .products import PRODUCTS, Product
 
 DIST = ROOT / "dist"
 PURE = "any"
+LIBRARY_ENDINGS = {".so", ".dylib", ".dll"}
 # Read by setup.py.
 LIBRARY_VARIABLE = "NNUNETV2_LIGHTM_BUILD_LIBRARY"
 PLATFORM_VARIABLE = "NNUNETV2_LIGHTM_BUILD_PLATFORM"
@@ -41,20 +44,21 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.parse_args(argv).only
     targets = [platform(tag) for tag in chosen if tag != PURE] if chosen else PLATFORMS
     shutil.rmtree(DIST, ignore_errors=True)
-    source = source_distribution()
-    for target in targets:
-        check_wheel(build_wheel(source, target.tag, build(target)), target)
-    if not chosen or PURE in chosen:
-        check_wheel(build_wheel(source, PURE, None), None)
+    for product in PRODUCTS:
+        source = source_distribution(product)
+        for target in targets:
+            check_wheel(build_wheel(source, target.tag, build(target, product)), product, target)
+        if product.runs_without and (not chosen or PURE in chosen):
+            check_wheel(build_wheel(source, PURE, None), product, None)
     check_with_tools()
     for path in sorted(DIST.iterdir()):
         print(f"{path.stat().st_size / 1e6:6.2f} MB  {path.relative_to(ROOT)}")
     return 0
 
 
-def source_distribution() -> Path:
-    run("-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT)
-    (source,) = DIST.glob("*.tar.gz")
+def source_distribution(product: Product) -> Path:
+    run("-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, product.folder)
+    (source,) = DIST.glob(f"{product.file_stem}*.tar.gz")
     return source
 
 
@@ -71,7 +75,7 @@ def build_wheel(source: Path, tag: str, library: Path | None) -> Path:
     return wheel
 
 
-def check_wheel(wheel: Path, target: Platform | None) -> None:
+def check_wheel(wheel: Path, product: Product, target: Platform | None) -> None:
     """Name, tag and content. Raises: WheelError: naming the wheel and what is wrong with it."""
     tag = f"py3-none-{target.tag if target else PURE}"
     if not wheel.name.endswith(f"-{tag}.whl"):
@@ -81,8 +85,8 @@ def check_wheel(wheel: Path, target: Platform | None) -> None:
         (metadata,) = (name for name in names if name.endswith(".dist-info/WHEEL"))
         if f"Tag: {tag}" not in archive.read(metadata).decode().splitlines():
             raise WheelError(f"{wheel.name} names another tag than {tag} inside, in {metadata}")
-    libraries = [name for name in names if Path(name).name.startswith("_native.")]
-    expected = [f"nnunetv2_lightm/ops/{library_name(target.system)}"] if target else []
+    libraries = [name for name in names if Path(name).suffix in LIBRARY_ENDINGS]
+    expected = [f"{product.package}/{product.library_name(target.system)}"] if target else []
     if libraries != expected:
         raise WheelError(f"{wheel.name} holds {libraries}, expected {expected}")
     if target and target.system == "linux":

@@ -1,5 +1,6 @@
 """Builds the engine: src/ and the kernels of nnunetv2_lightm, which a source distribution brings along in kernels/."""
 
+import os
 import platform
 import runpy
 import shutil
@@ -10,12 +11,17 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
+from setuptools.errors import PlatformError
 
 HERE = Path(__file__).resolve().parent
 # In the repository, or in a source distribution, which has copies.
 KERNELS = next(path for path in (HERE.parent / "nnunetv2_lightm" / "ops" / "csrc", HERE / "kernels") if path.is_dir())
 BUILD = next(path for path in (HERE.parent / "native_build.py", HERE / "native_build.py") if path.is_file())
-flags = runpy.run_path(str(BUILD))["flags"]
+native_build = runpy.run_path(str(BUILD))
+FILE = native_build["library_name"](sys.platform, HERE / "lightm_runtime" / "engine_file.py")
+# Set by release/wheels.py: an engine that was built before, and the platform that it is for.
+GIVEN_LIBRARY = os.environ.get("NNUNETV2_LIGHTM_BUILD_LIBRARY")
+GIVEN_PLATFORM = os.environ.get("NNUNETV2_LIGHTM_BUILD_PLATFORM")
 # By which nnunetv2_lightm recognises its own library.
 LEFT_OUT = "interface.cpp"
 
@@ -24,9 +30,11 @@ class build_engine(build_ext):
     """A plain shared library, to be loaded with ctypes."""
 
     def get_ext_filename(self, fullname):
-        return str(Path(*fullname.split("."))) + ".so"
+        return str(Path(*fullname.split(".")).with_name(FILE))
 
     def build_extension(self, ext):
+        if self.compiler.compiler_type == "msvc":
+            raise PlatformError("lightm-runtime is built with GCC or Clang, not MSVC; or install the wheel for Windows")
         x86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
         objects = []
         for source in ext.sources:
@@ -34,18 +42,28 @@ class build_engine(build_ext):
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=ext.include_dirs,
-                extra_postargs=[*flags(source, x86_64), "-pthread"],
+                extra_postargs=[*native_build["flags"](source, x86_64), "-pthread"],
                 depends=ext.depends,
             )
         output = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
 
 
+class build_given_engine(build_engine):
+    """Takes an engine that was built before, for any platform, instead of building one."""
+
+    def get_ext_filename(self, fullname):
+        return str(Path(*fullname.split(".")).with_name(Path(GIVEN_LIBRARY).name))
+
+    def build_extension(self, ext):
+        self.copy_file(GIVEN_LIBRARY, self.get_ext_fullpath(ext.name))
+
+
 class bdist_wheel_for_any_python(bdist_wheel):
     """The library knows nothing of Python: one wheel for each platform."""
 
     def get_tag(self):
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", GIVEN_PLATFORM or super().get_tag()[2]
 
 
 class sdist_with_kernels(sdist):
@@ -75,7 +93,7 @@ setup(
     ],
     cmdclass={
         "bdist_wheel": bdist_wheel_for_any_python,
-        "build_ext": build_engine,
+        "build_ext": build_given_engine if GIVEN_LIBRARY else build_engine,
         "sdist": sdist_with_kernels,
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle, BundleError
+from .engine_file import FILE_NAMES
 
 MOST_LEVELS = 8
 SCHEMES = (
@@ -305,7 +307,7 @@ def available_threads() -> int:
 @cache
 def library() -> ctypes.CDLL:
     """The compiled library. Raises EngineError with the reason where it does not load."""
-    path = Path(__file__).with_name("_engine.so")
+    path = Path(__file__).with_name(FILE_NAMES.get(sys.platform, FILE_NAMES["linux"]))
     try:
         found = ctypes.CDLL(str(path))
     except OSError as error:

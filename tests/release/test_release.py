@@ -23,6 +23,8 @@ def checkout(tmp_path):
         "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2026-01-31\n\n- New.\n\n## [1.1.0] - 2025-12-01\n\n- Old.\n"
     )
     (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 1.2.0\n")
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
     for command in (
         "init --quiet",
         "add --all",
@@ -52,6 +54,7 @@ def test_a_checkout_that_is_ready(checkout):
         ("CHANGELOG.md", " - 2026-01-31", "", "gives 1.2.0 no date"),
         ("CHANGELOG.md", "[Unreleased]\n", "[Unreleased]\n\n- Something.\n", "entries under Unreleased"),
         ("CITATION.cff", "\nversion: 1.2.0", "\nversion: 1.1.0", "CITATION.cff's version is 1.1.0"),
+        ("runtime/pyproject.toml", "1.2.0", "1.1.9", "runtime/pyproject.toml's version is 1.1.9"),
     ],
 )
 def test_what_disagrees_with_the_version_is_named(checkout, file, before, after, said):
@@ -91,9 +94,12 @@ def test_an_unknown_platform_names_the_known_ones():
 def test_every_target_has_the_flags_and_the_name_of_its_system():
     import native_build
     from release.platforms import PLATFORMS
+    from release.products import PRODUCTS
 
-    names = {target.tag: native_build.library_name(target.system) for target in PLATFORMS}
-    assert names["win_amd64"] == "_native.dll" and names["macosx_11_0_arm64"] == "_native.dylib"
+    names = {target.tag: [product.library_name(target.system) for product in PRODUCTS] for target in PLATFORMS}
+    assert names["manylinux2014_aarch64"] == ["_native.so", "_engine.so"]
+    assert names["macosx_11_0_arm64"] == ["_native.dylib", "_engine.dylib"]
+    assert names["win_amd64"] == ["_native.dll", "_engine.dll"]
     assert "-mavx512f" in native_build.flags("kernels_avx512.cpp", x86_64=True)
     assert "-mavx512f" not in native_build.flags("kernels_avx512.cpp", x86_64=False)
 
@@ -102,12 +108,16 @@ class TestLibraries:
     """What libraries import and export; those of `make wheels` where they were built."""
 
     def built(self):
-        import native_build
         from release.libraries import FOLDER
         from release.platforms import PLATFORMS
+        from release.products import PRODUCTS
 
-        paths = [(FOLDER / target.tag / native_build.library_name(target.system), target) for target in PLATFORMS]
-        return [(path, target) for path, target in paths if path.exists()]
+        every = [(target, product) for target in PLATFORMS for product in PRODUCTS]
+        paths = [
+            (FOLDER / target.tag / product.library_name(target.system), target, product.exported)
+            for target, product in every
+        ]
+        return [arguments for arguments in paths if arguments[0].exists()]
 
     def test_the_built_ones_need_the_system_alone(self):
         pytest.importorskip("lief")
@@ -116,17 +126,18 @@ class TestLibraries:
             pytest.skip("no libraries in build/zig: `make wheels` builds them")
         from release.inspect_library import faults
 
-        assert [fault for path, target in built for fault in faults(path, target)] == []
+        assert [fault for arguments in built for fault in faults(*arguments)] == []
 
     @pytest.mark.skipif(
         sys.platform != "linux" or platform.machine() != "x86_64", reason="loads the library for Linux on x86-64"
     )
     def test_the_one_for_this_processor_uses_its_instructions(self):
         """Zig's own answer to what the processor can do is no: the library has to ask for itself."""
-        built = {target.tag: path for path, target in self.built()}
-        if "manylinux2014_x86_64" not in built:
+        built = {(target.tag, path.stem): path for path, target, _ in self.built()}
+        wanted = "manylinux2014_x86_64", "_native"
+        if wanted not in built:
             pytest.skip("no library in build/zig: `make wheels` builds it")
-        instruction_set = ctypes.CDLL(str(built["manylinux2014_x86_64"])).nnunetv2_lightm_instruction_set
+        instruction_set = ctypes.CDLL(str(built[wanted])).nnunetv2_lightm_instruction_set
         instruction_set.restype, instruction_set.argtypes = ctypes.c_char_p, [ctypes.c_int64]
         names = [name.decode() for name in map(instruction_set, range(3)) if name]
         (flags, *_) = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")]
@@ -145,7 +156,7 @@ class TestLibraries:
         if compiler is None:
             pytest.skip("needs g++")
         subprocess.run([compiler, "-shared", "-fPIC", source, "-o", tmp_path / "_native.so"], check=True)
-        said = "\n".join(faults(tmp_path / "_native.so", platforms.platform("manylinux2014_x86_64")))
+        said = "\n".join(faults(tmp_path / "_native.so", platforms.platform("manylinux2014_x86_64"), "ours_"))
         assert "needs libstdc++.so.6" in said
         assert "exports no function of ours" in said
         assert "exports other" in said
