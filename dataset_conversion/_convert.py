@@ -13,7 +13,7 @@ from typing import Any
 from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder
 from ..images.bounds import free_memory_bytes
 from ._errors import ConversionError
-from ._files import FoundCases, SourceCase, relative_names, require_utf8
+from ._files import FoundCases, SourceCase, refuse_alike, relative_names, require_utf8
 from ._parallel import CaseOutcome, default_workers, process_cases
 from ._raw_dataset import NnUNetFolders, RawDataset, dataset_folder_name, write_json
 from ._report import CaseReport, ConversionReport, refusals
@@ -155,7 +155,7 @@ def _check_options(options: ConversionOptions) -> None:
 
 def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundCases:
     """Look through the source; refuse at once what cannot become a data set."""
-    found = kind.find_cases(source)
+    found = refuse_alike(kind.find_cases(source), source)
     labelled = sum(1 for case in found.cases if case.labels)
     if labelled == 0:
         raise ConversionError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..escaping import escape_name
+from ..files import some_of
 from ..images.names import refusal_of_name
 from ._errors import ConversionError
 from ._report import CaseReport
@@ -84,6 +86,23 @@ def list_files(source: Path, links: list[str]) -> list[Path]:
 def relative_names(files: Iterable[Path], source: Path) -> list[str]:
     """How the report names files of a source."""
     return [escape_name(file.relative_to(source).as_posix()) for file in files]
+
+
+def refuse_alike(found: FoundCases, source: Path) -> FoundCases:
+    """Refuse cases whose names differ in upper and lower case alone: to Windows and macOS their files are one."""
+    alike: dict[str, list[SourceCase]] = defaultdict(list)
+    for case in found.cases:
+        alike[case.case.casefold()].append(case)
+    for cases in alike.values():
+        for case in cases if len(cases) > 1 else ():
+            others = some_of([other.case for other in cases if other is not case])
+            reason = (
+                f"{others} differs from it in upper and lower case alone, which Windows and macOS ignore; rename one"
+            )
+            files = relative_names((case.image, *case.labels), source)
+            found.refused.append(CaseReport(case.case, "refused", files, reason))
+            found.cases.remove(case)
+    return found
 
 
 def require_utf8(path: Path) -> None:

@@ -117,9 +117,10 @@ def _targets(arguments: argparse.Namespace, model: LoadedModel, cases: dict[str,
     else:
         ending = model.bundle.pipeline["input"]["file_ending"]
         targets = {name: out / f"{name}{ending}" for name in cases}
-    inputs = {file.resolve() for files in cases.values() for file in files}
+    inputs = [file for files in cases.values() for file in files if file.exists()]
     for target in targets.values():
-        if target.resolve() in inputs:
+        # By the file system's own account: the spelling may differ where it takes no notice of upper case.
+        if target.exists() and any(map(target.samefile, inputs)):
             raise UsageError(f"{target}: is an input; name another output by -o")
         if target.suffix.lower() in (".jpg", ".jpeg"):
             raise UsageError(f"{target}: JPEG changes labels; write PNG")

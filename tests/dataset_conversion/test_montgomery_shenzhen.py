@@ -154,6 +154,19 @@ def test_a_bad_case_is_refused_and_the_rest_goes_on(xrays, folders, reason):
     assert names(folders, "labelsTr") == ["MCUCXR_0002_0.png"]
 
 
+def test_names_that_differ_in_case_alone_are_refused(xrays, folders):
+    """On Windows and macOS one would be written over the other."""
+    xrays.add_kaggle(1, 2)
+    for folder, mask in (("CXR_png", False), ("masks", True)):
+        pixels = xrays.mask(3) if mask else xrays.pixels(3)
+        xrays.write(pixels, f"other/{folder}/mcucxr_0001_0.png")
+    report = convert(xrays)
+    for name, other in (("MCUCXR_0001_0", "mcucxr_0001_0"), ("mcucxr_0001_0", "MCUCXR_0001_0")):
+        refused = case_of(report, name)
+        assert refused.status == "refused" and refused.reason.startswith(f"{other} differs from it in upper and lower")
+    assert names(folders, "imagesTr") == ["MCUCXR_0002_0_0000.png"]
+
+
 @pytest.mark.parametrize(("halves", "missing"), [({"right": False}, "right"), ({"left": False}, "left")])
 def test_a_missing_half_is_refused_by_name(xrays, folders, halves, missing):
     add_nlm(xrays, 1, **halves)

@@ -130,6 +130,10 @@ def test_nothing_is_overwritten(flat_bundle, image, tmp_path, capsys):
     content = image.read_bytes()
     assert run("segment", flat_bundle, image, "-o", image, "--overwrite") == 2
     assert "is an input" in capsys.readouterr().err and image.read_bytes() == content
+    # As CT.nii.gz and ct.nii.gz are on Windows and macOS.
+    (tmp_path / "the_same.nii.gz").hardlink_to(image)
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "the_same.nii.gz", "--overwrite") == 2
+    assert "is an input" in capsys.readouterr().err and image.read_bytes() == content
     (tmp_path / "out.nii.gz").write_text("mine")
     assert run("segment", flat_bundle, image, "-o", tmp_path / "out.nii.gz") == 2
     assert "--overwrite" in capsys.readouterr().err and (tmp_path / "out.nii.gz").read_text() == "mine"
