@@ -229,6 +229,9 @@ def test_exp2_at_the_ends(instruction_set):
     _, result = apply("exp2", instruction_set, x)
     assert result[:10].tolist() == [1, 1, 2**-10, 2**20, 0, 0, 0, inf, inf, inf]
     assert result[10:14].isnan().all()
+    large = torch.logspace(8, 127.99, 100_000, base=2)
+    assert not apply("exp2", instruction_set, -large)[1][: large.numel()].any()
+    assert apply("exp2", instruction_set, large)[1][: large.numel()].eq(inf).all()
 
 
 def test_softplus_and_sigmoid_keep_their_relative_precision(instruction_set):
@@ -270,6 +273,39 @@ def test_large_steps_and_fading_states(instruction_set):
     result = run(inputs)
     assert all(t.isfinite().all() for t in result.values())
     assert not result["last_state"].any()
+
+
+FLOAT_MAX = torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("A", [-1e20, -1e27, -1.234e30, -1e36, -3e38, -FLOAT_MAX, -torch.inf], ids=str)
+def test_exponents_beyond_all_bounds(instruction_set, A):
+    """exp(dt A) is 0 however large dt A is, and 1 for a step of 0; steps and gradients are what they were."""
+    inputs = make_inputs(1, 131, 18, 5, torch.float32)
+    inputs[2][::2, 1:4] = A
+    inputs[1][:, ::7] = 1e10 * (1.5 + torch.rand(1, 19, 18))
+    inputs[1][:, 5::7] = -2e4 if A > -torch.inf else 1.0  # softplus: 0
+    expected = run([t.double() for t in inputs], selective_scan_reference)
+    result = run(inputs)
+    if A < -1e36:
+        # The steps' gradient at a step of 0 is A times one of ordinary size, or, of infinity, not defined.
+        del expected["delta"], expected["delta_bias"]
+    for name, value in expected.items():
+        assert value.isfinite().all(), name
+        torch.testing.assert_close(
+            result[name].double(), value, rtol=1e-4, atol=1e-6 * float(value.abs().max()), msg=lambda m: f"{name}: {m}"
+        )
+
+
+def test_a_state_without_decay_outlasts_steps_whose_sum_overflows(instruction_set, threads):
+    threads(3)  # which cut the sequence
+    u, delta, A, B, C, *_ = make_inputs(1, 3000, 17, 4, torch.float32)
+    A[3] = 0
+    delta[:, 100::300, 3], u[:, 100::300] = 3e38, 0
+    y, last = selective_scan(u, delta.abs(), A, B, C, return_last_state=True, backend="cpu_native")
+    expected, expected_last = selective_scan_reference(u, delta.abs(), A, B, C)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(last, expected_last, rtol=1e-4, atol=1e-4 * float(expected_last.abs().max()))
 
 
 def test_other_devices_are_left_to_others():

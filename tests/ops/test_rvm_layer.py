@@ -82,6 +82,19 @@ def test_equals_the_layer_of_torch_operators(case, dtype, tolerance, instruction
     assert_close(results(layer.to(dtype), x, pool, monkeypatch, "cpu_native"), EXPECTED[case, dtype], tolerance)
 
 
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+def test_decays_beyond_all_bounds(instruction_set, monkeypatch):
+    """exp(dt A) is 0 where dt A is beyond 1e28, up to the largest number."""
+    monkeypatch.setattr(native_library, "INSTRUCTION_SET", instruction_set)
+    layer, x, pool = layer_and_input("2d one row, one state", torch.float32)
+    A_log = layer.vssm.ssms[0].A_log
+    with torch.no_grad():
+        A_log[::2, 0] = torch.linspace(60, 88.7, len(A_log[::2]))
+    expected = results(layer.double(), x.double(), pool, monkeypatch, "reference")
+    assert all(t.isfinite().all() for t in expected.values())
+    assert_close(results(layer.float(), x, pool, monkeypatch, "cpu_native"), expected, 3e-5)
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if "slab" in case])
 def test_the_same_on_any_number_of_threads(case, monkeypatch):
     """Bit by bit where each thread takes slabs of its own; on very many all share each slab, whose scan is cut."""

@@ -79,6 +79,9 @@ INLINE void backward_tile(Workspace<T>& w, int64_t n, int64_t count, int64_t sta
         }
         store_lane_sums<T>(products, grad_C + first * GROUP);
     }
+    // Padding takes the gradient through as it is, also where A is infinite and exp(0 A) is NaN.
+    for (int64_t t = count; t % TOKENS<T>; ++t)
+        for (int64_t j = 0; j < J; ++j) w.decay[t][j] = V{} + T(1), w.decayed[t][j] = V{};
     V g[J], through_A[J];
     for (int64_t j = 0; j < J; ++j) A[j] = w.A()[n + j], g[j] = grad[n + j], through_A[j] = grad_A[n + j];
     for (int64_t first = (count - 1) / TOKENS<T> * TOKENS<T>; first >= 0; first -= TOKENS<T>) {

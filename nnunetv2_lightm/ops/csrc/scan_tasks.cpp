@@ -184,7 +184,9 @@ private:
         for (int64_t lane = 0; lane < std::min(lanes, p.channels - block * lanes); ++lane)
             for (int64_t n = 0; n < p.states; ++n) {
                 const T A = static_cast<const T*>(p.A)[(block * lanes + lane) * p.states + n];
-                to[n * lanes + lane] += std::exp(dt_sum[lane] * A) * from[n * lanes + lane];
+                // A sum of many large steps may be infinite.
+                const T survives = A == 0 ? T(1) : std::exp(dt_sum[lane] * A);
+                to[n * lanes + lane] += survives * from[n * lanes + lane];
             }
     }
 

@@ -23,7 +23,6 @@ struct Workspace {
     V grad_y[CHUNK], grad_x[CHUNK], grad_dt[CHUNK], slope[CHUNK];  // slope: d dt / d delta
     V decay[CHUNK][GROUP], decayed[CHUNK][GROUP];                  // exp(dt A) and exp(dt A) h_{t-1}
     V D, delta_bias;
-    V max_dt;  // bound that keeps dt A finite; exp(dt A) is 0 (or infinity) long before
 
     // Followed by A, A * EXP_SCALE and h, (states) vectors each, and by B, C and their gradients, (groups, CHUNK,
     // GROUP) scalars each.
@@ -76,22 +75,28 @@ INLINE void write_matrix(const T* tile, int64_t first, int64_t count, int64_t st
     }
 }
 
+// A * EXP_SCALE, finite where A is: 0 times infinity would be NaN, and exp(0 A) is 1.
+template <class T>
+INLINE T scaled_exponent(T A) {
+    constexpr T largest = std::numeric_limits<T>::max(), bound = largest / EXP_SCALE<T>;
+    if (A > bound && A <= largest) return largest;
+    if (A < -bound && A >= -largest) return -largest;
+    return A * EXP_SCALE<T>;
+}
+
 // Reads the block's token-independent parameters.
 template <class T>
 INLINE void read_parameters(const ScanProblem& p, const Span& span, int64_t valid, Workspace<T>& w) {
     const int64_t channel = span.block * LANES<T>, N = p.states;
-    Vec<T> largest = Vec<T>{} + T(1);
     for (int64_t n = 0; n < N; ++n) {
-        Vec<T> a{};
-        for (int64_t i = 0; i < valid; ++i) a[i] = static_cast<const T*>(p.A)[(channel + i) * N + n];
-        w.A()[n] = a;
-        w.scaled_A(N)[n] = a * EXP_SCALE<T>;
-        for (int64_t i = 0; i < LANES<T>; ++i) {
-            const T size = a[i] < 0 ? -a[i] : a[i];
-            if (size > largest[i]) largest[i] = size;
+        Vec<T> a{}, scaled{};
+        for (int64_t i = 0; i < valid; ++i) {
+            a[i] = static_cast<const T*>(p.A)[(channel + i) * N + n];
+            scaled[i] = scaled_exponent(a[i]);
         }
+        w.A()[n] = a;
+        w.scaled_A(N)[n] = scaled;
     }
-    w.max_dt = std::numeric_limits<T>::max() / 2 / largest;
     w.D = p.D ? load(static_cast<const T*>(p.D) + channel, valid) : Vec<T>{};
     w.delta_bias = p.delta_bias ? load(static_cast<const T*>(p.delta_bias) + channel, valid) : Vec<T>{};
 }
@@ -111,7 +116,7 @@ INLINE void read_tokens(const ScanProblem& p, const Span& span, int64_t first, i
         if (p.delta_softplus) dt = softplus(dt);
         w.u[t] = load(row<T>(p.u, span.batch, first + t) + channel, valid);
         w.x[t] = dt * w.u[t];
-        w.dt[t] = dt > w.max_dt ? w.max_dt : dt;  // a NaN stays
+        w.dt[t] = dt;
         if (dt_sum) *dt_sum += dt;
     }
     for (int64_t t = count; t % TOKENS<T>; ++t) w.dt[t] = w.x[t] = w.u[t] = w.grad_y[t] = Vec<T>{};

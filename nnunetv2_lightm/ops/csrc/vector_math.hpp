@@ -55,12 +55,12 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
         for (int64_t i = 0; i < valid; ++i) to[i] = v[i];
 }
 
-// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512); 0 below about 2^-126, infinity
-// from 2^127.5 on; NaN stays NaN. exp2_ takes any x, the others what their names say.
+// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512), for any x: 0 below about 2^-126,
+// infinity from 2^127.5 on; NaN stays NaN. Where x is a product, the compiler may use it unrounded.
 #if VECTOR_BYTES == 64
 // 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r
-// = 1 + r p(r) by a minimax polynomial (relative error 5.3e-8). Large finite values have r = 0.
-INLINE Vec<float> exp2_finite(Vec<float> x) {
+// = 1 + r p(r) by a minimax polynomial (relative error 5.3e-8).
+INLINE Vec<float> exp2_(Vec<float> x) {
     // 2^(i / 32)
     const Vec<float> low = {1.0f,        1.02189715f, 1.04427378f, 1.0671404f,  1.09050773f, 1.11438674f,
                             1.13878863f, 1.16372486f, 1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f,
@@ -70,18 +70,14 @@ INLINE Vec<float> exp2_finite(Vec<float> x) {
                              1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
     // Adding 1.5 * 2^18 rounds to a multiple of 1/32, whose fraction is then in the five lowest bits.
     constexpr float shift = 393216.0f;
-    const Vec<float> shifted = x + shift, k = shifted - shift, r = x - k;
+    const Vec<float> shifted = x + shift, k = shifted - shift;
+    // Far out r is the error of rounding a product, which may be large, or infinity minus infinity. vrangeps takes what
+    // is nearer to 0, or 1 instead of NaN: the fraction stays positive and finite, and k alone decides.
+    const Vec<float> r = _mm512_range_ps(x - k, _mm512_set1_ps(1.0f), 2);
     const Vec<float> fraction = _mm512_permutex2var_ps(low, _mm512_castps_si512(shifted), high);
-    // vscalefps takes the integer below k and rounds to denormals, 0 and infinity.
+    // vscalefps takes the integer below k and rounds to denormals, 0 and infinity; a NaN in k stays.
     return _mm512_scalef_ps(fraction + fraction * r * (r * 0.24022649f + 0.6931573f), k);
 }
-
-INLINE Vec<float> exp2_(Vec<float> x) {
-    // The second operand is returned where one is NaN.
-    return exp2_finite(_mm512_min_ps(_mm512_set1_ps(300.0f), _mm512_max_ps(_mm512_set1_ps(-300.0f), x)));
-}
-
-INLINE Vec<float> exp2_not_positive(Vec<float> x) { return exp2_finite(_mm512_max_ps(_mm512_set1_ps(-300.0f), x)); }
 #else
 // A NaN fails the comparison and stays.
 INLINE Vec<float> clamp(Vec<float> x, float low, float high) {
@@ -108,9 +104,6 @@ INLINE Vec<float> exp2_(Vec<float> x) {
     p = p * r + 6.93146977599e-1f;
     return (p * r + 1.0f) * (Vec<float>)((Ints)shifted << 23);
 }
-
-INLINE Vec<float> exp2_finite(Vec<float> x) { return exp2_(x); }
-INLINE Vec<float> exp2_not_positive(Vec<float> x) { return exp2_(x); }
 #endif
 
 // scaled_exp(x * EXP_SCALE) = exp(x): the factor is folded into A once.
@@ -119,8 +112,7 @@ constexpr T EXP_SCALE = 1;
 template <>
 constexpr float EXP_SCALE<float> = 1.44269504088896340736f;
 
-// x is finite.
-INLINE Vec<float> scaled_exp(Vec<float> x) { return exp2_finite(x); }
+INLINE Vec<float> scaled_exp(Vec<float> x) { return exp2_(x); }
 
 INLINE Vec<double> scaled_exp(Vec<double> x) {
     for (int64_t i = 0; i < LANES<double>; ++i) x[i] = exp(x[i]);
@@ -130,7 +122,7 @@ INLINE Vec<double> scaled_exp(Vec<double> x) {
 INLINE Vec<float> absolute(Vec<float> x) { return (Vec<float>)((Ints)x & 0x7fffffff); }
 
 INLINE Vec<float> sigmoid(Vec<float> x) {
-    const Vec<float> e = exp2_not_positive(absolute(x) * -EXP_SCALE<float>);
+    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
     return (x < 0.0f ? e : e * 0.0f + 1.0f) / (e + 1.0f);
 }
 
@@ -142,7 +134,7 @@ INLINE Vec<double> sigmoid(Vec<double> x) {
 // log(1 + e^x) without cancellation: max(x, 0) + log1p(e^-|x|); log1p(e) = 2 artanh(s), s = e / (2 + e) <= 1/3, by a
 // polynomial in s^2 (relative error 5e-9).
 INLINE Vec<float> softplus(Vec<float> x) {
-    const Vec<float> e = exp2_not_positive(absolute(x) * -EXP_SCALE<float>);
+    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
     const Vec<float> s = e / (e + 2.0f), w = s * s;
     Vec<float> p = w * 1.40122293962e-1f + 1.39995705448e-1f;
     p = p * w + 2.00108495291e-1f;
