@@ -23,6 +23,7 @@ class Library:
 
 def read(path: Path) -> Library:
     """An ELF, Mach-O or PE file."""
+    lief.logging.disable()  # it complains of sections that a stripped library has not
     binary = lief.parse(str(path))
     if isinstance(binary, lief.PE.Binary):
         exports = [entry.name for entry in binary.get_export().entries]

@@ -160,6 +160,7 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
             return Row(name, "", f"{NOT_CHECKED}: {missing}", time.monotonic() - begin)
         before = environment.files()
         environment.pip("install", *sources.arguments(install), **sources.variables(install))
+        environment.pip("check")
         doctor(environment, install)
         backends(environment, install)
         printed = environment.run("-c", TRAINING_STEP, timeout=CHECK_TIMEOUT_SECONDS).stdout
@@ -225,7 +226,9 @@ class Sources:
     def arguments(self, install: Install) -> Sequence[str | Path]:
         """For `pip install`."""
         if install.kind == INDEX:
-            return ("--no-index", "--find-links", self.wheels, DISTRIBUTION)
+            # nnU-Net wants argparse, which is in Python and which pip never counts as installed: without an index it
+            # would stop there. `pip check` looks at what is needed instead.
+            return ("--no-index", "--no-deps", "--find-links", self.wheels, DISTRIBUTION)
         if install.kind == EDITABLE:
             return ("--editable", self.checkout(install.compiled))
         return (self.wheel(install.compiled),)

@@ -36,6 +36,9 @@ class FakeEnvironment:
         return {"lib.py", *left, *(["ours.py"] if self.installed else [])}
 
     def pip(self, action, *arguments, **_):
+        if action == "check":
+            fail_if(self.breaks == "check", "nnunetv2-lightm 1.0 requires pydantic, which is not installed.")
+            return
         fail_if(self.breaks == "install", "ERROR: No matching distribution found")
         self.installed = action == "install"
 
@@ -105,6 +108,7 @@ def test_all_passed(run, capsys):
     ("breaks", "message"),
     [
         ("install", "FAILED: ERROR: No matching distribution found"),
+        ("check", "FAILED: nnunetv2-lightm 1.0 requires pydantic, which is not installed."),
         ("doctor", "FAILED: Training cannot start."),
         ("tag", "FAILED: doctor does not say `wheel py3-none-any from` but: 1.0, wheel cp313-cp313-linux from /wheels"),
         ("backend", "FAILED: the backend on the CPU is ['cpu_native'], expected torch_chunked"),
@@ -129,7 +133,13 @@ def test_finished_wheels_are_installed_without_a_compiler(tmp_path):
     sources = compat.Sources(tmp_path, tmp_path / "dist")
     install = compat.Install(compat.INDEX, compiled=True)
     assert sources.why_not(install) is None
-    assert sources.arguments(install) == ("--no-index", "--find-links", tmp_path / "dist", "nnunetv2-lightm")
+    assert sources.arguments(install) == (
+        "--no-index",
+        "--no-deps",
+        "--find-links",
+        tmp_path / "dist",
+        "nnunetv2-lightm",
+    )
     assert not Path(sources.variables(install)["CXX"]).exists()
 
 
