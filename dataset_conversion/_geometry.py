@@ -48,10 +48,10 @@ def adopt_geometry(label: sitk.Image, image: sitk.Image) -> str | None:
 
 def _advice(image: Grid, label: Grid) -> str:
     """Which of two geometries is the one to copy: not one that looks like none."""
-    right, wrong = ("label", "image") if image.is_default and not label.is_default else ("image", "label")
-    lost = f"The {wrong} seems to have lost its geometry (1 mm along the axes, from 0 on). "
+    right, wrong = ("label", "image") if label.doubt < image.doubt else ("image", "label")
+    lost = f"The {wrong} seems to have lost its geometry (it lies along the axes, from 0 mm on). "
     return (
-        lost if (image if wrong == "image" else label).is_default else ""
+        lost if label.doubt != image.doubt else ""
     ) + f"If their voxels do correspond one to one, copy the {right}'s header to the {wrong} and convert again"
 
 

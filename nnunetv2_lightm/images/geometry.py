@@ -45,6 +45,15 @@ class Grid:
         matrix = self.voxel_to_mm[:-1]
         return bool(np.array_equal(np.abs(matrix), np.eye(len(matrix) + 1)[:-1]))
 
+    @property
+    def doubt(self) -> int:
+        """Of two geometries that differ, the one of less doubt is to be trusted.
+
+        2: a default; 1: along the axes from 0 mm on, as a default whose spacing came from elsewhere; 0: any other.
+        """
+        along_axes = np.array_equal(np.abs(self.direction), np.eye(len(self.direction)))
+        return 2 if self.is_default else int(along_axes and not any(self.origin_mm))
+
     def describe(self) -> str:
         """Origin, spacing and direction, for messages."""
         parts = (("origin", self.origin_mm), ("spacing", self.spacing_mm), ("direction", self.direction.ravel()))

@@ -42,10 +42,10 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
 
 def _advice(first: ImageFacts, second: ImageFacts) -> str:
     """Which header to copy: not the one that looks like none."""
-    right, wrong = (first, second) if second.grid.is_default and not first.grid.is_default else (second, first)
+    right, wrong = (first, second) if first.grid.doubt < second.grid.doubt else (second, first)
     return (
         f"If their voxels do correspond one to one, copy the header of {escape_name(right.path)} to the other one"
-        + (", which seems to have lost its own" if wrong.grid.is_default else "")
+        + (", which seems to have lost its own" if wrong.grid.doubt > right.grid.doubt else "")
     )
 
 

@@ -68,8 +68,12 @@ class Workspace:
                 output, errors = process.communicate(timeout=LONGEST_SECONDS)
             except subprocess.TimeoutExpired:
                 end_group(process)
+                process.communicate()
                 self.expect(False, f"{' '.join(command)}: not finished after {LONGEST_SECONDS} s")
                 return subprocess.CompletedProcess(command, -signal.SIGKILL, "", "hung")
+            except BaseException:  # this campaign is ended itself
+                end_group(process)
+                raise
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     def must_run(self, *command: str) -> float:

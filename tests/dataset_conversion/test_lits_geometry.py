@@ -131,6 +131,15 @@ def test_where_one_file_has_lost_its_geometry_the_other_is_named(source, folders
     )
 
 
+def test_a_table_does_not_hide_which_file_has_lost_its_geometry(source, folders, tmp_path):
+    """The table gives the spacing; where the volume lies, the label alone knows."""
+    add(source, 2, np.eye(4), REAL)
+    (tmp_path / "table.csv").write_text("2,1.6,0.7,0.7\n")
+    assert convert(source, "--spacings", tmp_path / "table.csv") == 0
+    reason = report(folders, "LiTS_002")["reason"]
+    assert "The image seems to have lost its geometry" in reason and "copy the label's header to the image" in reason
+
+
 @pytest.mark.parametrize("good", [0, 1])
 def test_a_geometry_of_nan_is_refused(source, folders, good):
     for name in ("volume-2.nii", "segmentation-2.nii"):
