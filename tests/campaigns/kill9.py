@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -221,12 +222,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that its commands are ended, too
     with (
         tempfile.TemporaryDirectory(prefix="kill_9_", ignore_cleanup_errors=True) as folder,
         Workspace(folder) as space,
     ):
-        CAMPAIGNS[arguments.campaign](space, arguments.moments, arguments.minutes, random.Random(arguments.seed))
-    print(f"{arguments.campaign}: {space.figures()}")
+        try:
+            CAMPAIGNS[arguments.campaign](space, arguments.moments, arguments.minutes, random.Random(arguments.seed))
+        finally:
+            print(f"{arguments.campaign}: {space.figures()}", flush=True)
     return 1 if space.wrong else 0
 
 
