@@ -33,7 +33,8 @@ else:
     sys.path.insert(0, str(Path(__file__).parent))
     from kill9_workspace import Workspace, digest, end_group, program, working
 
-XRAYS = "Dataset802_MontgomeryShenzhen"
+ID, XRAYS = "803", "Dataset803_MontgomeryShenzhen"
+CONVERT = ("convert", "montgomery-shenzhen", "--id", ID)
 TRAINER, EPOCHS = "nnUNetTrainerLightMUNet", 40
 
 
@@ -57,7 +58,7 @@ def convert(space: Workspace, moments: int, minutes: float | None, rng: random.R
     """Each moment in folders of its own."""
     source = make_xrays(space, 40, 128)
     older = make_older(space, source)
-    command = [program("nnUNetv2_lightm"), "convert", "montgomery-shenzhen", str(source), "--resize", "96", "96"]
+    command = [program("nnUNetv2_lightm"), *CONVERT, str(source), "--resize", "96", "96"]
     seconds = space.must_run(*command)
     targets = (space.raw / XRAYS, space.preprocessed / XRAYS)
     new = tuple(map(digest, targets))
@@ -91,7 +92,7 @@ def convert(space: Workspace, moments: int, minutes: float | None, rng: random.R
 
 def make_older(space: Workspace, source: Path) -> Path:
     """What a conversion of another size has made: the older data set."""
-    space.must_run(program("nnUNetv2_lightm"), "convert", "montgomery-shenzhen", str(source), "--resize", "64", "64")
+    space.must_run(program("nnUNetv2_lightm"), *CONVERT, str(source), "--resize", "64", "64")
     older = space.folder / "older"
     older.mkdir()
     for folder in (space.raw, space.preprocessed):
@@ -103,9 +104,9 @@ def prepare(space: Workspace) -> None:
     """A tiny data set, planned and preprocessed."""
     source = make_xrays(space, 12, 64)
     space.must_run(
-        program("nnUNetv2_lightm"), "convert", "montgomery-shenzhen", str(source), "--resize", "64", "64",
+        program("nnUNetv2_lightm"), *CONVERT, str(source), "--resize", "64", "64",
     )  # fmt: skip
-    space.must_run(program("nnUNetv2_plan_and_preprocess"), "-d", "802", "-c", "2d", "-np", "1", "-npfp", "1")
+    space.must_run(program("nnUNetv2_plan_and_preprocess"), "-d", ID, "-c", "2d", "-np", "1", "-npfp", "1")
 
 
 def check_files(space: Workspace, folder: Path, name: str) -> None:
@@ -125,7 +126,7 @@ def train(space: Workspace, moments: int, minutes: float | None, rng: random.Ran
     """One training, killed again and again; then it goes on to its end."""
     prepare(space)
     trainer = f"{TRAINER}_{EPOCHS}epochs_1iters_seed0"
-    command = [program("nnUNetv2_train"), "802", "2d", "0", "-tr", trainer, "-device", "cpu"]
+    command = [program("nnUNetv2_train"), ID, "2d", "0", "-tr", trainer, "-device", "cpu"]
     fold = space.results / XRAYS / f"{trainer}__nnUNetPlans__2d" / "fold_0"
     begin = time.monotonic()
     process = subprocess.Popen(command, env=space.environment, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -159,7 +160,7 @@ def benchmark(space: Workspace, moments: int, minutes: float | None, rng: random
     prepare(space)
     undisturbed, output = space.folder / "undisturbed", space.folder / "comparison"
     command = [
-        *(program("nnUNetv2_lightm"), "benchmark", "-d", "802", "-c", "2d", "-tr", "nnUNetTrainer", TRAINER),
+        *(program("nnUNetv2_lightm"), "benchmark", "-d", ID, "-c", "2d", "-tr", "nnUNetTrainer", TRAINER),
         *("--budget", "3epochs_1iters", "-device", "cpu"),
     ]
     seconds = space.must_run(*command, "-o", str(undisturbed))
