@@ -20,14 +20,14 @@ METHODS = (
     "nnUNetTrainerSwinUNETR",
 )
 ABLATIONS = tuple(f"nnUNetTrainerLightMUNet{name}" for name in ("Conv3", "SelfAttention", "NoAdjustment", "NoResidual"))
-# Of variants/: what would help where stock nnU-Net is ahead?
+# From variants/: what would help where stock nnU-Net is ahead?
 VARIANTS = tuple(
     f"nnUNetTrainerLightMUNet{name}"
     for name in ("FullSkip", "DeepSupervision", "LR3e3", "LR3e4", "SGD", "TwoDirections", "Features48")
 )
 
 
-# The recipe on trial, and the same one on other networks: is it the network or the optimiser?
+# The recipe on trial, and the same one on other networks, to tell network from optimiser.
 NEW = "nnUNetTrainerLightMUNetMuon"
 SAME_RECIPE = ("nnUNetTrainerPlainMuon", "nnUNetTrainerSegResNetMuon", "nnUNetTrainerLightMUNetReleasedMuon")
 RESENC_M = "nnUNetTrainerResEncM"
@@ -41,10 +41,10 @@ class DataSet:
 
     Attributes:
         name: As nnU-Net knows it.
-        configuration: That is trained.
+        configuration: The configuration to train.
         plans: Identifier of the plans.
         convert: Makes the raw data set from the one in NNUNETV2_LIGHTM_DATA, "{data}".
-        gpu_memory_target: With which nnU-Net plans the batch, in GB.
+        gpu_memory_target: Memory in GB for which nnU-Net plans the batch.
         not_pictured: Why the report shows none of its images; None: it shows some.
     """
 
@@ -111,12 +111,12 @@ class Comparison:
     """Calls of `nnUNetv2_lightm benchmark`, one for each seed.
 
     Attributes:
-        title: For people.
+        title: Human-readable title.
         data: The data set.
         methods: Trainers.
-        budget: Option of the command.
-        costs_of: The comparison whose calibration counts.
-        repeats: How many seeds each method has; those that are not named have one.
+        budget: Budget option of the command, with its value.
+        costs_of: The comparison whose measured costs are used.
+        repeats: Number of seeds for each method; default: one.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What the rule of docs/study/README.md says of the published results.
+"""Applies the rule of docs/study/README.md to the published results.
 
     python -m benchmarks.accuracy.rule
 
@@ -36,7 +36,7 @@ class Difference:
     Attributes:
         mean: Over seeds and cases.
         interval: 95 %, over both.
-        seeds: Complete ones of stock and of the new recipe.
+        seeds: Number of complete seeds, of stock and of the new recipe.
     """
 
     mean: float
@@ -59,13 +59,13 @@ class Difference:
 
 def difference(results: BenchmarkResults) -> Difference | None:
     """None if one of the two has no complete run."""
-    found = [
+    runs_of = [
         [run.evaluation["cases"] for run in results.runs if run.complete and run.trainer == trainer] for trainer in RULE
     ]
-    if not all(found):
+    if not all(runs_of):
         return None
-    cases = sorted(set.intersection(*(set(run) for runs in found for run in runs)))
-    stock, new = (np.array([[_mean_dsc(run[case]) for case in cases] for run in runs]) for runs in found)
+    cases = sorted(set.intersection(*(set(run) for runs in runs_of for run in runs)))
+    stock, new = (np.array([[_mean_dsc(run[case]) for case in cases] for run in runs]) for runs in runs_of)
     random = np.random.default_rng(0)
     resamples = []
     for _ in range(RESAMPLES):
@@ -80,7 +80,7 @@ def difference(results: BenchmarkResults) -> Difference | None:
 
 
 def verdict(found: dict[str, Difference | None]) -> str:
-    """Of all comparisons, by name."""
+    """The verdict from the differences of all comparisons, by name."""
     needed = [name for names in COMPARISONS.values() for name in names]
     if not all(found.get(name) and found[name].counts for name in needed):
         return f"no verdict yet: {SEEDS} seeds of both are needed in all of {', '.join(needed)}"
@@ -89,7 +89,7 @@ def verdict(found: dict[str, Difference | None]) -> str:
 
 
 def _mean_dsc(classes: dict[str, dict[str, float | None]]) -> float:
-    """Of the classes that count, in points; NaN if none does."""
+    """Mean DSC over the classes that count, in points; NaN if none does."""
     scores = [scores["DSC"] for scores in classes.values() if scores["DSC"] is not None]
     return 100 * float(np.mean(scores)) if scores else float("nan")
 

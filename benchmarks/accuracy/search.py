@@ -1,11 +1,11 @@
-"""The search for a recipe, on cases that the study does not score: every trial, also those that failed.
+"""The search for a recipe, on cases that the study does not score: every trial, including failed ones.
 
     python -m benchmarks.accuracy.search FOLDER             # all trials that are not in results/search.json
     python -m benchmarks.accuracy.search FOLDER --collect   # what is there, into results/search.json
 
 Data and plans are the study's (study.py), in FOLDER. On the hippocampus the trials have fold 1, of which the study
 scores none. Of the X-rays, nnU-Net splits the training cases at random for a fold that splits_final.json lacks; the
-study's test cases are in none. Ended in any way, the same command goes on.
+study's test cases are in none. However it ends, the same command continues.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Trial:
         ]
 
     def folder(self, results: Path) -> Path:
-        """Of the fold, below nnUNet_results."""
+        """The fold's folder below nnUNet_results."""
         data = DATA[self.data]
         return results / data.name / f"{self.trainer}__{data.plans}__{data.configuration}" / f"fold_{FOLD}"
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(trial: Trial, folder: Path) -> int | None:
-    """Train, or go on. Returns the exit code of a training that failed.
+    """Train, or continue. Returns the exit code of a failed training.
 
     Raises: SystemExit: with that code, if it was interrupted.
     """
@@ -115,7 +115,7 @@ def train(trial: Trial, folder: Path) -> int | None:
 
 
 def collect(trial: Trial, results: Path, failure: int | None) -> dict | None:
-    """What came of a trial: mean Dice over the validation cases and classes; None if it never began, or goes on."""
+    """The result of a trial, mean Dice over validation cases and classes; None if it never started or is running."""
     fold = trial.folder(results)
     summary, average = (_dice(fold / name / "summary.json") for name in ("validation", "validation_ema"))
     if summary is None and failure is None:

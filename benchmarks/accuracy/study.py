@@ -5,8 +5,8 @@
     python -m benchmarks.accuracy.study FOLDER --publish                # what is there, into docs/study and results/
 
 NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_masks_and_labels_256 (Montgomery & Shenzhen, Kaggle's
-layout). nnU-Net's three folders and the comparisons are made in FOLDER. Ended in any way, the same command goes on;
-what is published counts as done (--anew: it does not).
+layout). nnU-Net's three folders and the comparisons are made in FOLDER. However it ends, the same command
+continues; published runs count as done, unless --anew is given.
 
 All methods have the same plans, with a patch of the whole image and the batch that a CPU can train; the budget in
 iterations is the one that stock nnU-Net got by the clock on the machine of the study. The main rivals have two seeds.
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shared-machine",
         action="store_true",
-        help="comparisons of equal iterations alone, and no timing, on a machine that does other work meanwhile",
+        help="only comparisons of equal iterations, without timings, on a machine that is busy otherwise",
     )
-    parser.add_argument("--publish", action="store_true", help="the results that there are, and run nothing")
-    parser.add_argument("--anew", action="store_true", help="take nothing from what is published")
+    parser.add_argument("--publish", action="store_true", help="publish the existing results, run nothing")
+    parser.add_argument("--anew", action="store_true", help="ignore what is published")
     arguments = parser.parse_args(argv)
     if arguments.publish:
         publish(arguments.folder.absolute())
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, timings: bool) -> int:
-    """Prepare the data set, if it is not there, and compare. Returns the exit code of the comparison."""
+    """Prepare the data set, if necessary, and compare. Returns the exit code of the comparison."""
     comparison = COMPARISONS[name]
     folders = {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
     few_cores = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -97,7 +97,7 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
 
 
 def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None:
-    """Convert, plan and preprocess what is not there yet."""
+    """Convert, plan and preprocess what is missing."""
     source = os.environ.get("NNUNETV2_LIGHTM_DATA")
     if not source:
         sys.exit("NNUNETV2_LIGHTM_DATA is not set: export NNUNETV2_LIGHTM_DATA=FOLDER, with the data sets in it")
@@ -109,7 +109,7 @@ def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None
 
 
 def results_so_far(name: str, folder: Path | None, anew: bool = False) -> BenchmarkResults | None:
-    """A comparison as published and as it is in the folder, together; None if there is nothing of it."""
+    """A comparison's published results and those in the folder, combined; None if there are none."""
     comparison = COMPARISONS[name]
     parts = load_parts(_files(name, folder, anew))
     if not anew:
@@ -122,7 +122,7 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
 
 
 def _files(name: str, folder: Path | None, anew: bool = False) -> list[Path]:
-    """Where results of a comparison are, if there are any."""
+    """The files that may hold results of a comparison."""
     files = [] if anew else [PUBLISHED / f"{name}.json"]
     if folder is not None:
         files += [folder / "comparisons" / name / f"seed{seed}" / "results.json" for seed in COMPARISONS[name].seeds]
@@ -149,7 +149,7 @@ def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
 
 
 def publish(folder: Path) -> None:
-    """Write what there is of all comparisons into the repository, and the report."""
+    """Write the existing results of all comparisons, and the report, into the repository."""
     report = []
     for name, comparison in COMPARISONS.items():
         results = results_so_far(name, folder)

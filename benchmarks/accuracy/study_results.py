@@ -63,7 +63,8 @@ def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
 
 
 def publish_results(results: BenchmarkResults, file: Path, *, predictions: bool) -> None:
-    """Write the complete runs without the folders of a machine; with predictions: these in a folder beside the file."""
+    """Write the complete runs without the folders of a machine; with predictions: these in a folder next to the
+    file."""
     runs = []
     for run in results.runs:
         if not run.complete:

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm backends``: which scan backends are usable, which one is taken, and why the others are not."""
+"""``nnUNetv2_lightm backends``: which scan backends can run, which one is used, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..escaping import escape_terminal
 def main(argv: list[str]) -> int:
     """Print one line for each backend and device; the one that runs by default is marked with an asterisk.
 
-    Returns 1 when a backend is asked for in the environment that does not exist or runs on no device here, else 0.
+    Returns 1 if the environment asks for a backend that does not exist or runs on no device here, else 0.
     """
     argparse.ArgumentParser(
         prog="nnUNetv2_lightm backends",
@@ -41,5 +41,5 @@ def main(argv: list[str]) -> int:
         print(f"{ENVIRONMENT_VARIABLE}={forced}, but that backend runs on no device here; unset it", file=sys.stderr)
         return 1
     if forced:
-        print(f"{ENVIRONMENT_VARIABLE}={forced}: this one and no other is taken, on every device")
+        print(f"{ENVIRONMENT_VARIABLE}={forced}: only this one is used, on every device")
     return 0

@@ -64,12 +64,12 @@ def main(argv: list[str]) -> int:
         print(f"\nbenchmark: {escape_terminal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        jobs = "; the jobs go on" if arguments.launcher == "slurm" else ""
-        print(f"\nbenchmark: interrupted{jobs}; the same command goes on from here", file=sys.stderr)
+        jobs = "; the jobs continue" if arguments.launcher == "slurm" else ""
+        print(f"\nbenchmark: interrupted{jobs}; the same command continues from here", file=sys.stderr)
         return exit_code(error)
     if not complete:
         logs = escape_terminal(settings.folder / "logs")
-        print(f"\nbenchmark: not all is complete; the same command tries it again. Logs: {logs}")
+        print(f"\nbenchmark: some runs are not complete; the same command tries them again. Logs: {logs}")
         return 1
     files = f"results:  {settings.results_file}\nreport:   {settings.folder / 'report.html'}, and report.md"
     print(escape_terminal(f"\n{files}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..escaping import escape_terminal
 
 FORMATS = ("markdown", "csv", "json")
-# By which a report that this command wrote is known.
+# How this command recognises a report that it wrote.
 BEGINS = (
     b"# The paper's tables in two conventions\n",
     *(b"table,model,printed_params_m,", b"trainer,dataset,plans,configuration,patch,"),
@@ -19,7 +19,7 @@ LEGEND = b"\n- **counted**: every parameter; the GMACs"
 
 
 def main(argv: list[str]) -> int:
-    """Print the report, or write it. Returns 0; 1 when something is missing; 2 when wrongly called."""
+    """Print the report, or write it. Returns 0; 1 if something is missing; 2 if called wrongly."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
@@ -43,11 +43,11 @@ def main(argv: list[str]) -> int:
 
 
 def is_report(text: bytes) -> bool:
-    """Whether a file is a report of this command, in any form."""
+    """Whether a file is a report of this command, in any format."""
     return text.startswith(BEGINS) or LEGEND in text
 
 
-# Each report is imported when it is called: --help need not wait for torch, nor one report for what the other needs.
+# Each report is imported on use, so --help does not load torch, and neither report loads what the other needs.
 def _paper(arguments: argparse.Namespace) -> str:
     from ..complexity.paper_report import paper_report
 

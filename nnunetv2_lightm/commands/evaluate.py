@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm evaluate``: DSC, mIoU, HD95 and NSD per class of a folder of predictions, or of two, compared."""
+"""``nnUNetv2_lightm evaluate``: DSC, mIoU, HD95 and NSD per class for one folder of predictions, or two compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..escaping import escape_terminal
 from ..option_types import finite_number, whole_number
 
 DEFAULT_NSD_TOLERANCE_MM = 2.0
-# By which a file that this command wrote is known.
+# How this command recognises a file that it wrote.
 CSV_BEGIN, JSON_BEGIN = b"case,class,", b'{\n  "average": {\n'
 
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_ending: str) -> None:
-    """Before the work: the files that are written replace nothing but earlier ones of this command.
+    """Before any work: refuse to overwrite anything but earlier output of this command.
 
     Raises: OSError: naming what would be lost.
     """
@@ -86,13 +86,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         prog="nnUNetv2_lightm evaluate",
         description="DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, and "
         "in brackets the bootstrap 95 % interval of the mean (percentiles of 10,000 resamples; from three cases).",
-        epilog="Files are refused that are damaged, hold anything but the labels' values, or lie on another grid than "
-        "their partner (size, or voxels more than a quarter of the shortest edge away); smaller differences that "
+        epilog="Files are refused if they are damaged, hold anything but the labels' values, or lie on another grid "
+        "than their partner (size, or voxels more than a quarter of the shortest edge away); smaller differences that "
         "nnU-Net's integrity check sees are reported. A case in which neither the reference nor the prediction has a "
-        "voxel of a class does not count for "
-        "this class; if only one of them has, DSC, IoU and NSD are 0 and HD95 is the diagonal of the image. p is that "
-        "of the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; 1 if there is no difference), "
-        "not corrected for the number of classes and metrics.",
+        "voxel of a class does not count for this class; if only one of them has, DSC, IoU and NSD are 0 and HD95 is "
+        "the diagonal of the image. p is from the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; "
+        "1 if there is no difference), not corrected for the number of classes and metrics.",
     )
     parser.add_argument("predictions", type=Path, help="folder of predicted segmentations")
     parser.add_argument("references", type=Path, help="folder of reference segmentations with the same file names")
@@ -106,8 +105,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--surface",
         action="store_true",
-        help="also HD95 in mm and NSD, the part of the surfaces that is right within the tolerance; in pixels for "
-        "files without a spacing, as PNG; needs MONAI (the extra metrics)",
+        help="also HD95 in mm and NSD, the share of the surfaces that agrees within the tolerance; in pixels for "
+        "files without a spacing, such as PNG; needs MONAI (extra `metrics`)",
     )
     parser.add_argument(
         "--nsd-tolerance-mm",

@@ -13,7 +13,7 @@ FOLD_HELP = 'folds to average, numbers or "all"; default: all numbered ones that
 
 
 def main(argv: list[str]) -> int:
-    """Export and say what came out. Returns 1 if the model cannot be exported, or OUT is there already."""
+    """Export, and print what was written. Returns 1 if the model cannot be exported, or OUT already exists."""
     arguments = _parser().parse_args(argv)
     # Loads torch and nnunetv2, which --help does not need.
     from ..deploy.bundle import is_bundle
@@ -68,5 +68,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="images, as nnUNetv2_predict takes them, to check the export on; default: preprocessed training cases",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing export")
     return parser

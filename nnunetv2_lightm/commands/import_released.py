@@ -12,7 +12,7 @@ PROGRAM = "nnUNetv2_lightm import-released"
 
 
 def main(argv: list[str]) -> int:
-    """Import, and say how to predict. Returns 1 if a checkpoint is not one of the fork, or OUT is there already."""
+    """Import, and print how to predict. Returns 1 if a checkpoint is not from the fork, or OUT already exists."""
     arguments = _parser().parse_args(argv)
     # After the arguments: `--help` loads no torch.
     from ..released.model_folder import import_released

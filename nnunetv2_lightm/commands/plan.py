@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_lightm plan",
         description="Write a plans file that names LightMUNet as the network, so that any trainer of nnU-Net trains it "
         "with -p, the stock one too. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
-        "planned for what LightMUNet needs. The data set's fingerprint is extracted if it is missing.",
+        "planned for LightMUNet's memory. The data set's fingerprint is extracted if it is missing.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")
     parser.add_argument(
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="also where plans of that name were edited or made by another planner; they are renamed to kept_NAME.json",
+        help="also if plans of that name were edited or made by another planner; they are renamed to kept_NAME.json",
     )
     return parser
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of an error sentence: the nearest choice where one is near, and all of them."""
+    """The end of an error message: the nearest choice, if one is near, and the list of all."""
     choices = list(choices)
     folded = {choice.lower(): choice for choice in choices}
     near = get_close_matches(word.lower(), folded, n=1, cutoff=0.5)

@@ -17,12 +17,12 @@ from .flop_formulas import DENSE_FLOPS, SCAN_FLOPS
 
 @dataclass(frozen=True)
 class TrueCount:
-    """What a network is and does for one sample.
+    """The size of a network and its cost for one sample.
 
     Attributes:
-        parameters: All of them.
-        macs: Multiplications with their addition, of convolutions and matrix products.
-        mamba_macs: Those of ``macs`` that are inside Mamba blocks and VSS modules.
+        parameters: Number of parameters.
+        macs: Multiply-adds of convolutions and matrix products.
+        mamba_macs: The part of ``macs`` inside Mamba blocks and VSS modules.
         scan_flops: FLOPs of the selective scans, which are not matrix products; 2 FLOPs count as one MAC.
     """
 
@@ -40,7 +40,7 @@ def true_count(network: nn.Module, sample_shape: Sequence[int]) -> TrueCount:
     """Count one forward pass on the meta device, where nothing is computed and no memory is needed.
 
     Args:
-        network: From :func:`on_meta`.
+        network: A network from :func:`on_meta`.
         sample_shape: (channels, *spatial).
     """
     macs, scan_flops = forward_cost(network, sample_shape)
@@ -51,7 +51,7 @@ def true_count(network: nn.Module, sample_shape: Sequence[int]) -> TrueCount:
 
 
 def forward_cost(network: nn.Module, sample_shape: Sequence[int]) -> tuple[int, int]:
-    """MACs of convolutions and matrix products, and FLOPs of the scans, on the device on which the network is."""
+    """MACs of convolutions and matrix products, and FLOPs of the scans, counted on the network's device."""
     device = next(network.parameters()).device
     dense = FlopCounterMode(display=False, custom_mapping=dict(DENSE_FLOPS))
     scans = FlopCounterMode(display=False, custom_mapping=dict(SCAN_FLOPS))
@@ -63,7 +63,7 @@ def forward_cost(network: nn.Module, sample_shape: Sequence[int]) -> tuple[int, 
 
 @contextmanager
 def mamba_passed_over(network: nn.Module) -> Iterator[list[nn.Module]]:
-    """Inside, Mamba blocks and VSS modules return their input and call none of their layers; yields these modules."""
+    """Within the context, Mamba blocks and VSS modules return their input and call no layer; yields these modules."""
     blocks = [module for module in network.modules() if isinstance(module, (Mamba1Block, VSSModule))]
     for block in blocks:
         block.forward = nn.Identity().forward
@@ -75,17 +75,17 @@ def mamba_passed_over(network: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network that ``build`` makes, on the meta device: shapes without numbers, made in no time."""
+    """Build a network on the meta device: shapes without numbers, in no time."""
     with _EmptyOnMeta():
         network = build()
     return network.to("meta")
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """``torch.empty``, which makes the parameters of PyTorch's layers, makes them on the meta device.
+    """Redirects ``torch.empty``, which allocates the parameters of PyTorch's layers, to the meta device.
 
-    ``with torch.device("meta")`` would do so with all tensors, also with those whose numbers decide what is built, as
-    the rates of MONAI's Swin transformer do.
+    ``with torch.device("meta")`` would redirect all tensors, even those whose numbers decide what is built, such as the
+    drop rates of MONAI's Swin transformer.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

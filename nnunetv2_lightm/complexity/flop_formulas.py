@@ -1,8 +1,8 @@
 """FLOPs of our registered operators, in the form that ``torch.utils.flop_counter.FlopCounterMode`` takes.
 
-It knows PyTorch's own convolutions and matrix products, counts 2 FLOPs for each multiplication with its addition (MAC),
-and would pass over ours. A fused operator has two formulas: for what is dense in it, and for its scan. All arguments
-are shapes in place of tensors.
+That counter knows PyTorch's own convolutions and matrix products, counts 2 FLOPs per multiply-add (MAC), and would miss
+our operators. A fused operator has two formulas: for its dense part, and for its scan. All arguments are shapes instead
+of tensors.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..ops.rvm_layer import PARAMETERS as RVM_PARAMETERS
 
 Shape = Sequence[int]
 Formulas = Mapping[Callable, Callable[..., int]]
-# What an RVM layer multiplies each token with; every weight is used once for each.
+# The weights that an RVM layer multiplies each token with, each used once per token.
 DENSE_IN_RVM = ("in_proj", "gate_proj", "conv_weight", "x_proj", "dt_weight", "out_proj", "projection_weight")
 
 
 def selective_scan_flops(batch: int, length: int, d_inner: int, d_state: int, *, skip: bool, gate: bool) -> int:
-    """9 for each token, channel and state; 1 more for each token and channel with the skip D, and with the gate z.
+    """9 per token, channel and state; plus 1 per token and channel for the skip D, and 1 for the gate z.
 
-    Source: https://github.com/state-spaces/mamba/issues/110, as VMamba counts. Exponentials count as 1 FLOP, the
-    softplus and the SiLU not at all.
+    Source: https://github.com/state-spaces/mamba/issues/110, as in VMamba. Exponentials count as 1 FLOP, the
+    softplus and the SiLU as none.
     """
     return batch * length * d_inner * (9 * d_state + skip + gate)
 
@@ -44,7 +44,7 @@ def _scan_in_rvm(x: Shape, parameters: Sequence[Shape], *_, **__) -> int:
 
 
 def _depthwise(surroundings: int, x: Shape, size: Shape, parameters: Sequence[Shape], *_, **__) -> int:
-    """Convolution and pointwise layer work on the voxels of the output; biases have one axis and count nothing."""
+    """Convolution and pointwise layer work on the output's voxels; biases, with one axis, do not count."""
     return 2 * x[0] * prod(size) * sum(prod(shape) for shape in parameters if len(shape) > 1)
 
 

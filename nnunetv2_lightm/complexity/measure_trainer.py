@@ -27,7 +27,7 @@ EFFORT = Effort(seconds=10, least_rounds=3, most_rounds=10)
 def measure_here(
     trainer: str, dataset: str, configuration: str, plans_identifier: str, work: str, device: str
 ) -> Measurement:
-    """Time and memory of one run in this process, whose nnU-Net folders must be made for it."""
+    """Time and memory of one run in this process, which needs nnU-Net folders of its own."""
     target = torch.device(device)
     prepare = training_step if work == TRAINING else forward_pass
     run = prepare(trainer, read_configuration(dataset, configuration, plans_identifier), target)
@@ -65,9 +65,9 @@ def training_step(trainer: str, planned: PlannedConfiguration, device: torch.dev
 
 
 def random_batch(trainer: nnUNetTrainer) -> dict[str, Tensor | list[Tensor]]:
-    """A patch and its labels through nnU-Net's own transforms: regions, cascade and deep supervision are as they are.
+    """A random patch and labels, put through nnU-Net's own transforms for regions, cascade and deep supervision.
 
-    Returns: "data", (1, channels, *patch), and "target", (1, regions or 1, *patch), of deep supervision a list.
+    Returns: "data", (1, channels, *patch), and "target", (1, regions or 1, *patch), or a list with deep supervision.
     """
     labels, size = trainer.label_manager, trainer.configuration_manager.patch_size
     # A cascade's loader gives the previous stage's labels as a second map, which becomes channels of the image.
@@ -92,7 +92,7 @@ def random_batch(trainer: nnUNetTrainer) -> dict[str, Tensor | list[Tensor]]:
 
 
 def _transient_mib(run: Callable[[], object], device: torch.device) -> tuple[float | None, str | None]:
-    """The result, or None and the reason."""
+    """Transient memory in MiB, or None and the reason."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -1,6 +1,6 @@
 """Seconds and transient memory of a trainer's forward pass and training step for one patch.
 
-Each is measured in a process and in nnU-Net folders of its own, which end with it: :mod:`.measure_trainer`.
+Each is measured in its own process with temporary nnU-Net folders: :mod:`.measure_trainer`.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 How thop 0.1.1 counts, and so what the paper's columns mean:
 
-- A "FLOP" is a multiplication with its addition, a MAC, and all of the batch's are counted.
-- It counts modules, by forward hooks, and only those for whose type it has a rule: parameters that belong to no such
-  module count 0, among them adjustment factors, position embeddings, Swin's bias tables and GroupNorm's.
-- Mamba's fused path hands the weights of its layers to one kernel and calls none of them, so no hook runs: all of Mamba
-  counts 0 parameters and 0 MACs. Here Mamba's layers are modules that are called, so :func:`paper_count` lets each
-  block return its input: thop meets, as on the fused path, layers that nobody calls.
+- A "FLOP" is a multiply-add, a MAC, and those of the whole batch are counted.
+- It counts modules, by forward hooks, and only types for which it has a rule: parameters outside such modules count 0,
+  among them adjustment factors, position embeddings, Swin's bias tables and GroupNorm's parameters.
+- Mamba's fused path passes the weights of its layers to one kernel without calling the layers, so no hook runs: all of
+  Mamba counts as 0 parameters and 0 MACs. Here Mamba's layers are modules that are called, so :func:`paper_count` makes
+  each block return its input; its layers are then not called, as on the fused path.
 - A module that is registered n times gets n hooks, and their sum is added n times. In nnU-Net's and U-Mamba's networks
   each convolution of a block is registered twice, and the encoder once more inside the decoder: of encoder E, decoder
   blocks D, transposed convolutions T and segmentation heads S, thop counts 4 E + 2 D + T + S parameters and
@@ -39,7 +39,7 @@ class PaperCount:
     """thop's two numbers.
 
     Attributes:
-        parameters: Those that thop sees, as often as it sees them.
+        parameters: Parameters that thop sees, counted as often as it sees them.
         macs: MACs of the whole batch, as thop counts them; the paper's "FLOPs".
     """
 
@@ -51,10 +51,10 @@ def paper_count(network: nn.Module, batch_shape: Sequence[int]) -> PaperCount:
     """Profile a network as the paper did.
 
     Args:
-        network: On the meta device; made for this, since hooks and buffers of thop stay in it.
+        network: A network on the meta device, not used otherwise: thop leaves hooks and buffers in it.
         batch_shape: (batch, channels, *spatial).
 
-    Raises: ThopMissing: if thop is not installed, or another version of it.
+    Raises: ThopMissing: if thop is not installed, or in another version.
     """
     require_thop()
     from thop import profile
@@ -66,7 +66,7 @@ def paper_count(network: nn.Module, batch_shape: Sequence[int]) -> PaperCount:
 
 
 def _count_resize(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """thop's rule for nn.Upsample, with which the released code resizes: none for the trilinear one."""
+    """thop's rule for nn.Upsample, which the released code resizes with; it has none for trilinear resizing."""
     from thop.vision.calc_func import calculate_upsample
 
     if output.ndim == 4:
@@ -85,7 +85,7 @@ def require_thop() -> None:
 
 @contextmanager
 def _quiet():
-    """thop reports each trilinear interpolation, for which it has no rule, to the root logger."""
+    """Suppresses thop's messages on the root logger about trilinear interpolation, for which it has no rule."""
 
     def other(record: logging.LogRecord) -> bool:
         return "take it a zero op" not in record.getMessage()

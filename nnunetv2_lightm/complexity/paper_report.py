@@ -41,7 +41,7 @@ def paper_report(output_format: str) -> str:
 
 
 def as_markdown(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
-    """A table for each of the paper's, a sentence on what does not reproduce, and a table of the claims."""
+    """A table for each of the paper's tables, a sentence on what does not reproduce, and a table of the claims."""
     parts = ["# The paper's tables in two conventions", _LEGEND]
     for counted in tables:
         given = counted.table.input
@@ -108,7 +108,7 @@ def _markdown_row(counted: CountedRow) -> list[str]:
 
 
 def _reproduction(counted: CountedTable) -> str:
-    """What of the printed numbers is counted, and by how much the others are off."""
+    """How many printed numbers reproduce, and by how much the others are off."""
     sentences, printed, reproduced = [], 0, 0
     for row in counted.rows:
         if row.row.params is None:
@@ -117,12 +117,12 @@ def _reproduction(counted: CountedTable) -> str:
             (row.reproduces_params, "Params(M)", row.row.params, row.paper.parameters / 1e6),
             (row.reproduces_gflops, "GFLOPs", row.row.gflops, row.paper.macs / 1e9),
         )
-        for holds, column, paper, found in cells:
+        for holds, column, paper, counted in cells:
             printed, reproduced = printed + 1, reproduced + holds
             if not holds:
-                more = f"{float(paper) - round(found, 2):.2f} more than"
+                more = f"{float(paper) - round(counted, 2):.2f} more than"
                 sentences.append(
-                    f"{row.row.model}'s {column} are a misprint: {paper}, {more} the {found:.2f} of its convention."
+                    f"{row.row.model}'s {column} are a misprint: {paper}, {more} the {counted:.2f} of its convention."
                 )
     return " ".join([f"{reproduced} of {printed} printed numbers reproduce to both decimals.", *sentences])
 

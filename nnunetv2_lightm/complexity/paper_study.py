@@ -1,4 +1,4 @@
-"""The paper's tables counted in both conventions, and what its claims are worth in each."""
+"""The paper's tables counted in both conventions, and its claims checked in each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class CountedRow:
     """A network of the paper.
 
     Attributes:
-        row: What it is and what the paper prints.
-        paper: As the paper counted, for the whole batch; None: not a network of the paper's code.
-        true: Truly, for one sample.
+        row: The network, and what the paper prints.
+        paper: Counts in the paper's convention, for the whole batch; None: not a network of the paper's code.
+        true: True counts, for one sample.
     """
 
     row: Row
@@ -45,18 +45,18 @@ class CountedTable:
     rows: tuple[CountedRow, ...]
 
     def __getitem__(self, model: str) -> CountedRow:
-        (found,) = (counted for counted in self.rows if counted.row.model == model)
-        return found
+        (row,) = (counted for counted in self.rows if counted.row.model == model)
+        return row
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what is true of it; values in the claim's own terms, e.g. how many times as much.
+    """A claim, and what is true; values in the claim's own terms, e.g. how many times as much.
 
     Attributes:
         claim: What the paper says.
-        from_tables: From the numbers that its tables print.
-        true: By network of ours, from the true counts; of computation without the scans.
+        from_tables: The value from the numbers that its tables print.
+        true: The value from the true counts, for each of our networks; computation without the scans.
         true_with_scan: The same with the scans; None for parameters.
     """
 
@@ -72,7 +72,7 @@ def count_tables() -> list[CountedTable]:
 
 
 def judge_claims(tables: list[CountedTable]) -> Iterator[Verdict]:
-    """What the counted tables say of each claim."""
+    """Check each claim against the counted tables."""
     by_number = {counted.table.number: counted for counted in tables}
     for claim in CLAIMS:
         table = by_number[claim.table]

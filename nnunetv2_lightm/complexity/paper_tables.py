@@ -1,7 +1,7 @@
 """The networks of the paper's Tables 1, 2 and 3, and what the paper prints about them.
 
-Every printed number follows from these networks (:mod:`.paper_convention`), but for one misprint. Two more networks are
-listed below the paper's: the head of its released code, and the one that its text describes.
+Every printed number follows from these networks (:mod:`.paper_convention`), except for one misprint. Two more networks
+are listed below the paper's: the head of its released code, and the one that its text describes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .nnunet_network import plain_conv_unet, planned_architecture
 
 @dataclass(frozen=True)
 class Input:
-    """What a table's networks are given.
+    """The input of a table's networks.
 
     Attributes:
-        batch: Samples.
+        batch: Number of samples.
         channels: Image channels.
-        size: Spatial, in voxels.
+        size: Spatial size, in voxels.
         num_classes: Segmentation outputs.
     """
 

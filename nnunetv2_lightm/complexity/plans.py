@@ -26,10 +26,10 @@ class PlannedConfiguration:
     Attributes:
         dataset: Its full name, DatasetXXX_Name.
         name: Configuration name, e.g. 3d_fullres.
-        plans_file: In nnUNet_preprocessed.
+        plans_file: The plans file, in nnUNet_preprocessed.
         plans: Its content.
-        configuration: That of the name, with what it inherits.
-        dataset_json: The data set's.
+        configuration: The configuration of that name, with everything it inherits.
+        dataset_json: The data set's dataset.json.
     """
 
     dataset: str

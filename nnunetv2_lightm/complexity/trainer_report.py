@@ -53,9 +53,9 @@ def trainer_report(
     Raises: PlansError: if a trainer, the data set, its plans or the configuration is not found.
     """
     planned = read_configuration(dataset, configuration, plans_identifier)
-    # All are found and counted, which takes seconds, before the first is measured.
+    # Find and count all of them, which takes seconds, before measuring the first.
     classes = {name: find_trainer(name) for name in trainers}
-    counts = {name: count_trainer(found, planned) for name, found in classes.items()}
+    counts = {name: count_trainer(trainer, planned) for name, trainer in classes.items()}
     rows = [
         TrainerRow(name, true, {work: measure(name, planned, work, device) for work in WORKS} if device else {})
         for name, true in counts.items()
@@ -101,7 +101,7 @@ def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
     content = {
         "machine": {"processor": processor(), "torch": version("torch"), "nnunetv2": version("nnunetv2")},
         "trainers": [
-            {**_record(planned, row), "measured": {work: asdict(found) for work, found in row.measured.items()}}
+            {**_record(planned, row), "measured": {work: asdict(one) for work, one in row.measured.items()}}
             for row in rows
         ],
     }
@@ -119,16 +119,16 @@ def _escaped(name: str) -> str:
     return escape_markdown(name, inner_underscores=False)
 
 
-def _measured_cells(found: Measurement) -> tuple[str, str]:
-    seconds = "-" if found.seconds is None else f"{found.seconds.median:.3g}"
-    return seconds, "-" if found.transient_mib is None else f"{found.transient_mib:,.0f}"
+def _measured_cells(measured: Measurement) -> tuple[str, str]:
+    seconds = "-" if measured.seconds is None else f"{measured.seconds.median:.3g}"
+    return seconds, "-" if measured.transient_mib is None else f"{measured.transient_mib:,.0f}"
 
 
 def _legend(rows: Sequence[TrainerRow]) -> str:
     lines = [f"- **counted**: {TRUE_LEGEND}"]
-    found = [measurement for row in rows for measurement in row.measured.values()]
-    if found:
-        settings = sorted({one.setting for one in found if one.setting})
+    measurements = [measurement for row in rows for measurement in row.measured.values()]
+    if measurements:
+        settings = sorted({one.setting for one in measurements if one.setting})
         lines += [
             "- **measured**: one patch, batch 1: median seconds, and peak memory while it runs, on top of what network",
             "  and optimizer hold. Forward is one pass of prediction; the training step is the trainer's own.",
@@ -152,7 +152,7 @@ def _record(planned: PlannedConfiguration, row: TrainerRow) -> dict[str, object]
         "patch": "x".join(map(str, planned.sample_shape[1:])),
         **true_record(row.true),
     }
-    for work, found in row.measured.items():
-        record[f"{work}_seconds"] = found.seconds and found.seconds.median
-        record[f"{work}_transient_mib"] = found.transient_mib
+    for work, measured in row.measured.items():
+        record[f"{work}_seconds"] = measured.seconds and measured.seconds.median
+        record[f"{work}_transient_mib"] = measured.transient_mib
     return record

@@ -19,7 +19,7 @@ class Training:
         dataset: Full name, DatasetXXX_Name.
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
-        trainer: With budget and seed.
+        trainer: Trainer name, with budget and seed.
         fold: Fold of the split.
         device: "cpu", "cuda" or "mps".
     """
@@ -53,12 +53,12 @@ class Training:
 
 
 def training_outputs(fold_folder: Path) -> tuple[Path, ...]:
-    """What a training leaves that is complete, final validation included."""
+    """The files that a complete training leaves, including the final validation."""
     return fold_folder / "checkpoint_final.pth", fold_folder / "validation" / "summary.json"
 
 
 def is_complete_training(fold_folder: Path) -> bool:
-    """Whether there is a training with its final validation, and its last checkpoint is undamaged."""
+    """Whether a training has its final validation, and its last checkpoint is undamaged."""
     outputs = training_outputs(fold_folder)
     return all(path.is_file() for path in outputs) and not is_torn_checkpoint(outputs[0])
 
@@ -66,10 +66,10 @@ def is_complete_training(fold_folder: Path) -> bool:
 def training_continuation(fold_folder: Path) -> list[str] | None:
     """Arguments with which `nnUNetv2_train` continues.
 
-    Torn checkpoints, which stock trainers can leave, are renamed: these trainers would stumble over them.
+    Torn checkpoints, which stock trainers can leave behind, are renamed, because those trainers would fail on them.
 
     Returns: `--val` if only the final validation is left, `--c` if there is a checkpoint, None if there is none.
-    Raises: CommandFailed: if a checkpoint is being written, so that another training is at work.
+    Raises: CommandFailed: if a checkpoint is being written, i.e. another training is running.
     """
     usable = []
     for path in (fold_folder / name for name in CHECKPOINTS):
@@ -89,13 +89,13 @@ def training_continuation(fold_folder: Path) -> list[str] | None:
 
 
 def predict_step(training: Training, fold_folder: Path, images: Path, predictions: Path, *, name: str) -> Step:
-    """Segment a folder of images; repeated when the training has another last checkpoint."""
+    """Segment a folder of images; repeated if the training's last checkpoint has changed."""
     return Step(
         name,
         training.predict_command(images, predictions),
         outputs=(predictions / "dataset.json",),
         leftovers=(predictions,),
-        continuation=list,  # it writes over what is there
+        continuation=list,  # it overwrites existing files
         inputs=(fold_folder / "checkpoint_final.pth",),
     )
 

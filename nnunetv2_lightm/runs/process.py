@@ -1,4 +1,4 @@
-"""Run a command in a process group of its own, with its output in a log file, and leave nothing of it behind."""
+"""Runs a command in its own process group, with its output in a log file, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def run_logged(
     on_start: Callable[[int], None] = lambda pid: None,
     inherited_fds: Sequence[int] = (),
 ) -> None:
-    """Run a command to its end. When this is interrupted, the command and all its children are ended first.
+    """Run a command to its end. On an interruption, the command and all its children are ended first.
 
     Args:
         command: Program and arguments.
-        log_file: Receives standard output and error, after what it holds already.
+        log_file: Standard output and error are appended to it.
         environment: All variables of the process.
         on_tick: Called about twice a second with the text that was logged since the last call.
-        on_start: Called with the number of the process.
+        on_start: Called with the process id.
         inherited_fds: File descriptors that stay open in the process.
     Raises: CommandFailed: if the exit code is not 0.
     """
@@ -72,13 +72,13 @@ def run_logged(
         process = None
         try:
             _watchdog.start()
-            with no_interruption():  # once it is started, it is known
+            with no_interruption():  # no gap between starting the process and recording it
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    # Logs are read as UTF-8, which is not what Python writes into files on Windows.
+                    # Logs are read as UTF-8, which is not Python's default for files on Windows.
                     env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
                     **group,
                 )
@@ -101,7 +101,7 @@ def run_logged(
 
 
 def end_group(process: subprocess.Popen) -> None:
-    """End a process and all that it started: on POSIX first politely, then by force, whatever happens meanwhile."""
+    """End a process and everything it started: on POSIX first politely, then by force, even if interrupted again."""
     if os.name != "posix":
         end_tree(process)
         return
@@ -109,7 +109,7 @@ def end_group(process: subprocess.Popen) -> None:
         if _send(process, signal.SIGTERM):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE_SECONDS)
-                # The leader has gone; its children get a moment before the group is ended by force.
+                # The leader is gone; its children get a moment before the group is killed.
                 time.sleep(0.2)
     finally:
         _send(process, signal.SIGKILL)
@@ -117,15 +117,15 @@ def end_group(process: subprocess.Popen) -> None:
 
 
 def end_tree(process: subprocess.Popen) -> None:
-    """End a process and its children on Windows, which has no process groups to signal but a command that does this."""
+    """End a process and its children on Windows, which has a command for this instead of process groups to signal."""
     if process.poll() is None:
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
-    process.kill()  # where that was refused; without effect on one that has ended
+    process.kill()  # in case that was refused; no effect on a process that has ended
     process.wait()
 
 
 def end_all_by_force() -> None:
-    """What a second signal does: whoever waits for a command to end need not wait longer."""
+    """For a second signal: kill all running commands at once instead of waiting for them."""
     for process in list(_running):
         if os.name == "posix":
             _send(process, signal.SIGKILL)
@@ -134,16 +134,16 @@ def end_all_by_force() -> None:
 
 
 def _send(process: subprocess.Popen, number: int) -> bool:
-    """Send a signal to all of a group. Returns: whether somebody is left in it."""
+    """Send a signal to a whole group. Returns: whether any process is left in it."""
     try:
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says EPERM when only a zombie is left
+    except (ProcessLookupError, PermissionError):  # macOS reports EPERM if only a zombie is left
         return False
     return True
 
 
 def tail(log_file: Path, lines: int = 25) -> str:
-    """The last lines of a log; of a progress bar only its last state."""
+    """The last lines of a log; for a progress bar only its last state."""
     text = log_file.read_text(encoding="utf-8", errors="replace")
     kept = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
     return "\n".join(kept[-lines:])

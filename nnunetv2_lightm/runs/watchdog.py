@@ -1,6 +1,6 @@
-"""A small process that ends commands when the process that started them has gone, also by `kill -9`.
+"""A small process that ends commands if the process that started them is gone, even after `kill -9`.
 
-Without it a training would go on, unseen, while the same command is started again.
+Without it a training could continue unnoticed while the same command is started again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ PATIENCE_SECONDS = 10.0
 
 
 class Watchdog:
-    """Knows the process groups that are at work. On Windows it does nothing."""
+    """Keeps track of the running process groups. On Windows it does nothing."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Have it at hand, so that a command need not wait for it."""
+        """Start it in advance, so that no command has to wait for it."""
         if os.name == "posix" and (self._process is None or self._process.poll() is not None):
-            # It needs nothing but the standard library; in a session of its own no signal of a terminal reaches it.
+            # It needs only the standard library; in its own session no signal from a terminal reaches it.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__],
                 stdin=subprocess.PIPE,
@@ -34,7 +34,7 @@ class Watchdog:
             )
 
     def watch(self, group: int) -> None:
-        """End this group when the present process has gone."""
+        """End this group once the current process is gone."""
         self._tell(f"+{group}")
 
     def forget(self, group: int) -> None:
@@ -44,13 +44,13 @@ class Watchdog:
     def _tell(self, line: str) -> None:
         if self._process is None:
             return
-        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+        with contextlib.suppress(BrokenPipeError):  # it was killed
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
 
 def main() -> None:
-    """Read which groups are at work until the pipe breaks, then end those that are left."""
+    """Read which groups are running until the pipe breaks, then end those that are left."""
     groups: set[int] = set()
     for line in sys.stdin:
         group = int(line[1:])

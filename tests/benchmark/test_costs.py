@@ -25,7 +25,7 @@ from nnunetv2_lightm.benchmark.measure_costs import measure_costs, take_turn
 from nnunetv2_lightm.benchmark.results import ResultsError
 
 
-def test_seconds_of_a_training_count_validation_and_what_comes_besides():
+def test_seconds_of_a_training_count_validation_and_overhead():
     # 3 epochs of 7 x 2 s, 2 x 1 s and 5 s
     assert training_seconds(Turn(2, 1, 5), 3, 7) == 63
 

@@ -102,7 +102,7 @@ def test_a_data_set_that_is_nowhere(made, name_or_id):
 
 def test_one_id_with_two_names(made):
     (made.results.parent / "Dataset801_Other").mkdir()
-    assert "several names, and nnU-Net takes none: Dataset801_LiTS, Dataset801_Other" in failure().message
+    assert "several names, and nnU-Net accepts none: Dataset801_LiTS, Dataset801_Other" in failure().message
 
 
 @pytest.mark.parametrize("name", ["nnUNetPlans.json", "dataset.json", "dataset_fingerprint.json"])

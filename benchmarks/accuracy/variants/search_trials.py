@@ -1,4 +1,4 @@
-"""The trials of search.py: LightMUNet with Muon, each with one thing changed, and the average of the weights besides.
+"""The trials of search.py: LightMUNet with Muon, each with one change; each also validates averaged weights.
 
 Found as lightm_unet_variants.py is.
 """

@@ -1,7 +1,7 @@
 """One slice of a case under all methods: each file is read once, one at a time, and only the slice is kept.
 
-A CT of 512 x 512 x 512 has half a GiB as nnU-Net reads it; nine methods with their image and their ground truth would
-have 13.
+A CT of 512 x 512 x 512 takes half a GiB as nnU-Net reads it; nine methods, each with image and ground truth, would take
+13 GiB.
 """
 
 from __future__ import annotations

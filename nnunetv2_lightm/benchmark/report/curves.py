@@ -21,8 +21,8 @@ class Curve:
 
     Attributes:
         iterations: Training iterations up to the end of the epoch.
-        seconds: The same, with the validation and what else an epoch takes.
-        calibrated: The seconds are iterations times calibrated seconds; otherwise as they were recorded.
+        seconds: Seconds up to the end of the epoch, including validation and overhead.
+        calibrated: Whether the seconds are iterations times calibrated seconds; otherwise they were recorded.
         train_loss: Training loss per epoch.
         val_loss: Validation loss per epoch.
         pseudo_dice: Mean over the foreground classes, then over the runs.

@@ -33,7 +33,7 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
 
     Args:
         results: Comparisons, one section each.
-        folder: Is made if it is not there.
+        folder: Created if it does not exist.
         title: Title of the report.
     Raises:
         ValueError: if there is no comparison.
@@ -75,7 +75,7 @@ def _begin(folder: Path, figures: Path) -> None:
     signed = Record.read(figures) is not None
     for file in sorted(figures.glob("comparison[0-9]*.png")):
         check_output(file, ours=lambda text, name=file.name: signed or f"(figures/{name})" in earlier)
-    # Signed before the first figure, which the next call must know if this one is killed.
+    # Signed before the first figure: if this call is killed, the next one must recognise its figures.
     figures.mkdir(parents=True, exist_ok=True)
     Record(figures).write("nnUNetv2_lightm benchmark-report")
 
@@ -155,8 +155,8 @@ def _training(
     dice_against_seconds(curves, styles, pictures.new(dice_path))
     uncalibrated = [escape_markdown(name) for name, curve in curves.items() if not curve.calibrated]
     seconds = (
-        "Seconds are iterations, of training and validation, times the calibrated seconds of one, with what an epoch "
-        "takes besides"
+        "Seconds are iterations, of training and validation, times the calibrated seconds of one, plus the overhead of "
+        "each epoch"
     )
     if uncalibrated:
         seconds += f", but as recorded, with whatever else the machine did, for {', '.join(uncalibrated)}"

@@ -1,4 +1,4 @@
-"""Which cases are pictured, and their files."""
+"""Chooses the cases to show, and reads their files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LoadedOverlays:
 
     Attributes:
         predictions: Method name to the case with its prediction.
-        missing: Method name to the folder or file that is not there.
+        missing: Method name to the missing folder or file.
     """
 
     predictions: dict[str, OverlayCase] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The pictures of a report: PNG files in ``figures/``, and nothing else."""
+"""The pictures of a report: PNG files in ``figures/``, and no other files."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _WIDTH_INCHES, _PANEL_INCHES, _DPI = 6.0, 3.1, 150
 _NUM_MARKERS = 8
 # Candidate ticks of the score axis, in per cent.
 _SCORE_TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)
-# A little above 100 %, which has no place on a logarithmic axis; and what is several times as much.
+# A little above 100 %, which a logarithmic axis cannot show; and the factor from which one is used.
 _TOP, _SEVERAL = 100.1, 4
 
 
@@ -125,8 +125,8 @@ def dice_against_seconds(curves: Mapping[str, Curve], styles: Mapping[str, Style
 
 def _costs(results: BenchmarkResults, scored: Sequence[Contender]) -> tuple[_Axis, _Axis, _Axis]:
     def values(table: Mapping[str, Mapping[str, float | None]], key: str, unit: float = 1.0) -> dict:
-        found = {contender.name: table.get(contender.trainer, {}).get(key) for contender in scored}
-        return {name: None if value is None else value / unit for name, value in found.items()}
+        by_name = {contender.name: table.get(contender.trainer, {}).get(key) for contender in scored}
+        return {name: None if value is None else value / unit for name, value in by_name.items()}
 
     return (
         _Axis("parameters, M", values(results.complexity, "parameters", 1e6)),
@@ -136,8 +136,8 @@ def _costs(results: BenchmarkResults, scored: Sequence[Contender]) -> tuple[_Axi
 
 
 def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
-    """Make the axis of scores logarithmic in what they lack to 100 %, where one of them lacks several times as much as
-    another: a method that fails would otherwise press all others into one line."""
+    """Make the axis of scores logarithmic in the distance to 100 % if some score is several times farther from it than
+    another: a method that fails would otherwise squeeze all others into one line."""
     lacking = [_TOP - score for score in scores if score == score]
     if not lacking or max(lacking) <= _SEVERAL * min(lacking):
         return
@@ -152,7 +152,7 @@ def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
 
 
 def _areas(values: Mapping[str, float | None]) -> dict[str, float]:
-    """In points squared, proportional to the values, but never too small to be seen; unknown ones are small."""
+    """Marker areas in points squared, proportional to the values but large enough to see; small for unknown values."""
     largest = max((value for value in values.values() if value is not None), default=1.0) or 1.0
     return {name: 25.0 if value is None else max(25.0, 400.0 * value / largest) for name, value in values.items()}
 

@@ -122,16 +122,22 @@ def _tests(scored: Sequence[Contender]) -> str:
     if not comparisons:
         return "One method is scored: there is nothing to test."
     rows = [["method", "difference of DSC, points", "95 % interval", "p", "p, Holm", "cases"]]
-    for found in comparisons:
-        paired = found.difference
+    for comparison in comparisons:
+        paired = comparison.difference
         if paired is None or not paired.cases:
-            rows.append([escape_markdown(found.contender.name), *[MISSING] * 4, "0"])
+            rows.append([escape_markdown(comparison.contender.name), *[MISSING] * 4, "0"])
             continue
         low, high = paired.interval
         interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
-        p_values = [f"{p:.2g}" for p in (paired.p_value, found.p_holm)]
+        p_values = [f"{p:.2g}" for p in (paired.p_value, comparison.p_holm)]
         rows.append(
-            [escape_markdown(found.contender.name), f"{100 * paired.mean:+.2f}", interval, *p_values, str(paired.cases)]
+            [
+                escape_markdown(comparison.contender.name),
+                f"{100 * paired.mean:+.2f}",
+                interval,
+                *p_values,
+                str(paired.cases),
+            ]
         )
     correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
     return (

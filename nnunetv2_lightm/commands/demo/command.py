@@ -32,7 +32,7 @@ def run_demo(settings: DemoSettings) -> None:
     pipeline = Pipeline(settings.folder, steps, environment=environment, version=software)
     folder = escape_terminal(settings.folder)
     print(f"The demo works in {folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
-    print("Interrupted, it goes on when it is started again.\n")
+    print("If interrupted, the same command continues.\n")
     progress = Progress(steps)
     pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
     seconds = {step.name: pipeline.seconds(step) for step in steps}
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\ndemo: {escape_terminal(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print("\ndemo: interrupted; the same command goes on from here", file=sys.stderr)
+        print("\ndemo: interrupted; the same command continues from here", file=sys.stderr)
         return exit_code(error)
     return 0
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm demo",
         description="Generate CT-like phantoms, then convert, plan, preprocess, train, predict and evaluate with the "
-        "commands that one uses on real data. Ends with a table, pictures, and the commands. Everything is in one "
+        "commands you would use on real data. Ends with a table, pictures, and the commands. Everything is in one "
         "folder; nnU-Net's own folders are left alone.",
     )
     parser.add_argument(

@@ -86,7 +86,7 @@ def demo_steps(settings: DemoSettings) -> list[Step]:
             ),
             outputs=(phantoms,),
             leftovers=(phantoms,),
-            continuation=list,  # it goes on by itself
+            continuation=list,  # it resumes by itself
         ),
         Step(
             "convert",

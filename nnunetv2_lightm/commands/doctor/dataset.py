@@ -1,4 +1,4 @@
-"""One data set: whether it can be trained on, and whether the checkpoints that it has can be read."""
+"""Checks of one data set: whether it can be trained on, and whether its checkpoints can be read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Unreadable(Exception):
 
 
 def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
-    """Raw data, plans, preprocessed cases and split of a data set, as ``nnUNetv2_train`` will meet them.
+    """Check raw data, plans, preprocessed cases and split of a data set, as ``nnUNetv2_train`` will use them.
 
     Args:
         name_or_id: ``Dataset801_LiTS`` or ``801``.
@@ -53,7 +53,7 @@ def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
 def _not_one(name_or_id: str, names: list[str], folders: dict[str, Path]) -> Finding:
     subject = f"data set {name_or_id}"
     if names:
-        return fail(subject, f"its id has several names, and nnU-Net takes none: {', '.join(names)}", "rename one")
+        return fail(subject, f"its id has several names, and nnU-Net accepts none: {', '.join(names)}", "rename one")
     places = ", ".join(f"{variable}={folder}" for variable, folder in folders.items()) or "no folder is set"
     return fail(subject, f"is nowhere: {places}", "nnUNetv2_lightm convert --help   # or put it into nnUNet_raw")
 
@@ -123,7 +123,7 @@ def _configuration(folder: Path, plans: dict[str, Any], configuration: str, endi
 
 
 def _checkpoints(folder: Path) -> list[Finding]:
-    """The checkpoints that cannot be read; they keep no training from starting, but --c and prediction from reading."""
+    """Damaged checkpoints: a new training can start, but --c and prediction would fail."""
     files = sorted(folder.glob("*/fold_*/checkpoint_*.pth"))
     torn = [path for path in files if is_torn_checkpoint(path)]
     subject = f"results {folder.name}"

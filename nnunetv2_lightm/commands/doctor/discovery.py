@@ -1,4 +1,4 @@
-"""Whether nnU-Net finds our trainer by its name, and who else has a trainer of that name."""
+"""Checks that nnU-Net finds our trainer by name, and that no other trainer has the same name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = "nnunetv2_lightm"
 
 
 def check_discovery(found: dict[str, object]) -> list[Finding]:
-    """What nnU-Net's own look-up of our trainer gave in a fresh process, and the directories it went through."""
+    """Findings about nnU-Net's own look-up of our trainer in a fresh process, and the directories it searched."""
     lookup, directories = found["lookup"], found["directories"]
     if not isinstance(directories, list):
         directories = []

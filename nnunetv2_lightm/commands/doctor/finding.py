@@ -22,9 +22,9 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's screen.
+    """One line of the doctor's output.
 
-    ``remedy`` holds what the user can paste or do, one step per line; empty where there is nothing to do.
+    ``remedy`` is what the user can paste or do, one step per line; empty if there is nothing to do.
     """
 
     status: Status
@@ -47,7 +47,7 @@ def fail(subject: str, message: str, *remedy: str) -> Finding:
 
 def set_variable(name: str, value: object) -> str:
     """The shell line that sets an environment variable, for this system's usual shell."""
-    # In double quotes, which leave $HOME to the shell; whatever else has a meaning there is quoted.
+    # Double quotes leave $HOME to the shell; anything else with a meaning there is quoted.
     quoted = f'"{value}"' if _PLAIN.fullmatch(str(value)) else escape_shell(value)
     return f"$env:{name} = {quoted}" if os.name == "nt" else f"export {name}={quoted}"
 

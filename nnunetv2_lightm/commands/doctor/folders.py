@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .finding import Finding, fail, note, ok, set_variable
 
-# In the order nnU-Net goes through them. A training reads the first two and writes the third.
+# In the order nnU-Net uses them. A training reads the first two and writes the third.
 FOLDERS = {
     "nnUNet_raw": "converted data sets",
     "nnUNet_preprocessed": "preprocessed data and plans",
@@ -19,7 +19,7 @@ LOW_DISK_GIB = 10
 
 
 def check_folders() -> list[Finding]:
-    """Each folder: set, there, writable, with room."""
+    """Check each folder: set, existing, writable, with free space."""
     return [_check(name, purpose) for name, purpose in FOLDERS.items()]
 
 
@@ -50,12 +50,12 @@ def _check(variable: str, purpose: str) -> Finding:
     if free_gib < LOW_DISK_GIB:
         return note(variable, f"{value}: only {free_gib:.1f} GiB free")
     if not folder.is_absolute():
-        return note(variable, f"{value} is relative: it is another folder whenever you start elsewhere")
+        return note(variable, f"{value} is relative: it names another folder whenever you start elsewhere")
     return ok(variable, f"{value}, {free_gib:.0f} GiB free")
 
 
 def _refusal_to_write(folder: Path) -> str | None:
-    """Why nothing can be written into a folder; None if it can. Tried out: permissions do not tell the whole truth."""
+    """Why a folder is not writable; None if it is. Tested by writing: permissions do not tell the whole truth."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * 4096)

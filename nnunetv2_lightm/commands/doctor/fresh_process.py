@@ -1,7 +1,7 @@
-"""Looks at torch, nnunetv2 and the trainers in a fresh process, as ``nnUNetv2_train`` would meet them.
+"""Imports torch, nnunetv2 and the trainers in a fresh process, as ``nnUNetv2_train`` would.
 
-:func:`examine` starts the process and collects what it wrote; :func:`_report` is what runs in there. A library that
-crashes the interpreter takes only that process with it, and all that was found before is kept.
+:func:`examine` starts the process and collects what it wrote; :func:`_report` runs inside it. A library that crashes
+the interpreter takes only that process down, and everything written before is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...autoload import boot, shim_directory
 TRAINER = "nnUNetTrainerLightMUNet"
 LIBRARIES = ("torch", "torchvision", "timm", "nnunetv2")
 TIMEOUT_SECONDS = 300
-# The working directory must not be searched for modules: nnUNetv2_train does not search it either.
+# Do not search the working directory for modules: nnUNetv2_train does not search it either.
 _BOOTSTRAP = (
     "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
     "from nnunetv2_lightm.commands.doctor.fresh_process import _report; _report(sys.argv[1])"
@@ -31,7 +31,8 @@ _BOOTSTRAP = (
 def examine() -> dict[str, object]:
     """Run all steps in a fresh process with the user's environment.
 
-    Returns: What each step found, by its name: a library's name, "devices", "library", "backends", "lookup", "own tree"
+    Returns: The outcome of each step, by its name: a library's name, "devices", "library", "backends", "lookup", "own
+    tree"
         or "directories". A step that failed or was not reached holds {"error": text}.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -49,15 +50,15 @@ def examine() -> dict[str, object]:
                 last_lines = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
                 died = " ".join([f"ended with exit code {process.returncode}", *last_lines])
         lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-    found = dict(json.loads(line) for line in lines)
+    outcomes = dict(json.loads(line) for line in lines)
     if died is not None:
-        culprit = next((name for name in _steps() if name not in found), None)
-        found |= {
+        culprit = next((name for name in _steps() if name not in outcomes), None)
+        outcomes |= {
             name: {"error": f"the process {died}" if name == culprit else f"not tried, because of {culprit}"}
             for name in _steps()
-            if name not in found
+            if name not in outcomes
         }
-    return found
+    return outcomes
 
 
 def _environment_before_autoload() -> dict[str, str]:
@@ -79,14 +80,14 @@ def _steps() -> dict[str, Callable[[], object]]:
 
 
 def _report(results: str) -> None:
-    # A line is on the disk before the next step is tried, which may end the process.
+    # Each line is on disk before the next step starts, which may crash the process.
     with Path(results).open("w", encoding="utf-8", buffering=1) as file:
         for name, step in _steps().items():
             file.write(json.dumps([name, _outcome(step)]) + "\n")
 
 
 def _outcome(step: Callable[[], object], folder: str | None = None) -> object:
-    """What a step found, or its error; with the place in the folder's own code that it comes from."""
+    """A step's result, or its error, with the line of the folder's own code that raised it."""
     try:
         return step()
     except (Exception, SystemExit) as error:
@@ -157,7 +158,7 @@ def _directories() -> list[dict[str, object]]:
 
 
 def _search(folder: str, module: str | None, base_folder: str) -> str | None:
-    """Module of the trainer's class in a folder, found by nnU-Net's own function; None: not there."""
+    """Module of the trainer's class in a folder, as nnU-Net's own function finds it; None: not there."""
     find_class = import_module("nnunetv2.utilities.find_class_by_name")
     trainer = find_class.recursive_find_python_class(
         folder, TRAINER, module, base_folder=base_folder, cleanup_imports_from_base_folder=module is None

@@ -1,4 +1,4 @@
-"""Whether nnunetv2 has a supported version, and torch, torchvision and timm match it."""
+"""Checks that nnunetv2 has a supported version, and that torch, torchvision and timm match it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from ...installation import reinstall_command
 from .finding import Finding, fail, note, ok
 
 DISTRIBUTION = "nnunetv2-lightm"
@@ -19,7 +20,7 @@ def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
     subject = "nnunetv2"
     needed = _requirement(DISTRIBUTION, "nnunetv2")
     if needed is None:
-        return [fail(subject, f"{DISTRIBUTION} itself is not installed in this Python", f"{PIP} {DISTRIBUTION}")]
+        return [fail(subject, f"{DISTRIBUTION} itself is not installed in this Python", reinstall_command())]
     reinstall = f'{PIP} "{needed}"'
     installed = _version("nnunetv2")
     if installed is None:
@@ -58,7 +59,7 @@ def check_torch(found: dict[str, object]) -> list[Finding]:
 
 
 def check_device(found: dict[str, object]) -> list[Finding]:
-    """Which devices torch sees: nnU-Net's commands take CUDA unless they are told otherwise."""
+    """Which devices torch sees: nnU-Net's commands use CUDA by default."""
     devices = found["devices"]
     if not isinstance(devices, list):
         return []

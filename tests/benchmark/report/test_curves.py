@@ -33,7 +33,7 @@ def test_seconds_are_iterations_times_calibrated_seconds():
     np.testing.assert_allclose(curve.iterations, [50, 100, 150])
 
 
-def test_what_an_epoch_takes_besides_counts():
+def test_the_overhead_of_an_epoch_counts():
     calibration = {"nnUNetTrainer": {"train_seconds": 0.5, "validation_seconds": 0.2, "epoch_seconds": 3.0}}
     curve = curves_of(run_with([0.2, 0.6]), calibration=calibration)["nnUNetTrainer"]
     np.testing.assert_allclose(curve.seconds, [30, 60])

@@ -120,7 +120,7 @@ def test_demo_goes_on_after_an_interruption(tmp_path):
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=60)
     assert first.returncode == 130, output
-    assert "goes on from here" in output
+    assert "continues from here" in output
     assert not processes_of(folder)
 
     second = run_demo(folder)
