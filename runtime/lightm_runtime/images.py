@@ -98,7 +98,7 @@ def write_labels(labels: np.ndarray, case: Case, path: Path) -> None:
     """Write labels (z, y, x) with the image's geometry; the file appears whole or not at all.
 
     Raises:
-        ImageError: if SimpleITK cannot write this format.
+        ImageError: if SimpleITK cannot write this format, or another program has the file open on Windows.
     """
     if labels.max() < 255:  # as nnU-Net writes them
         labels = labels.astype(np.uint8)
@@ -117,6 +117,10 @@ def write_labels(labels: np.ndarray, case: Case, path: Path) -> None:
         os.replace(name, path)
     except RuntimeError as error:
         raise ImageError(f"{path}: cannot be written: {_last_line(error)}") from error
+    except PermissionError as error:  # the folder can be written to: another file is there already
+        raise ImageError(
+            f"{path}: cannot be replaced: {error.strerror}. Close it where it is open, or name another output"
+        ) from error
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -174,3 +176,24 @@ def test_one_bad_image_of_several(flat_bundle, image, tmp_path, capsys):
     assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 1
     assert "1 of 2 images failed: bad" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["case.nii.gz"]
+
+
+def test_a_segmentation_that_is_open_elsewhere_stops_no_other(flat_bundle, image, tmp_path, monkeypatch, capsys):
+    """As Windows refuses to replace the file that a viewer shows."""
+    (tmp_path / "one" / "shown_0000.nii.gz").write_bytes(image.read_bytes())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "case.nii.gz").write_text("shown by a viewer")
+    replace = os.replace
+
+    def refuse(source, target):
+        if target == tmp_path / "out" / "case.nii.gz":
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out", "--overwrite") == 1
+    said = capsys.readouterr().err
+    assert "case.nii.gz: cannot be replaced: The process cannot access the file. Close it" in said
+    assert "1 of 2 images failed: case" in said
+    assert (tmp_path / "out" / "case.nii.gz").read_text() == "shown by a viewer"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case.nii.gz", "shown.nii.gz"}
