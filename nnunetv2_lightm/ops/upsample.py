@@ -76,6 +76,8 @@ def _check(tensors: tuple[Tensor, ...], size: tuple[int, ...], *, stored: bool) 
     x = tensors[0]
     if x.ndim not in (4, 5):
         operands.refuse(f"`x` is {tuple(x.shape)}; expected (batch, *spatial, channels), 2D or 3D")
+    if x.shape[-1] < 1:
+        operands.refuse(f"`x` is {tuple(x.shape)}; expected at least 1 channel")
     if len(size) != x.ndim - 2 or min((*size, *x.shape[1:-1])) < 1:
         operands.refuse(f"size is {size}, `x` {tuple(x.shape)}; expected {x.ndim - 2} positive numbers in both")
 

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from nnunetv2_lightm.ops import depthwise_op, rvm_layer_op
+from nnunetv2_lightm.ops import depthwise_op, rvm_layer_op, upsample_op
 from nnunetv2_lightm.ops._operator import NAMES, scan_backward_op, scan_op
 from nnunetv2_lightm.ops.depthwise import HEAD, PLAIN, STEM, depthwise_backward_op
 from nnunetv2_lightm.ops.reference import (
@@ -22,6 +23,7 @@ from nnunetv2_lightm.ops.reference import (
     selective_scan_reference,
 )
 from nnunetv2_lightm.ops.rvm_layer import PARAMETERS, rvm_layer_backward_op
+from nnunetv2_lightm.ops.upsample import upsample_backward_op
 
 
 @dataclass
@@ -116,7 +118,8 @@ def make_layer(rng: random.Random) -> Call:
     tensors = {"x": torch.randn(rng.randint(0, 2), *spatial, channels)}
     tensors |= {name: 0.3 * torch.randn(shapes[name]) for name in PARAMETERS}
     tensors["A"] = -tensors["A"].abs()
-    return Call(tensors, {"pool": [rng.randint(1, 2) for _ in range(dims)], "keep": rng.random() < 0.5})
+    pool = [rng.randint(1, 2) for _ in range(dims)]
+    return Call(tensors, {"pool": pool, "keep": rng.random() < 0.5, "scan": "cpu_native"})
 
 
 def _parameters(call: Call, names: tuple[str, ...] = PARAMETERS) -> list[Any]:
@@ -127,7 +130,7 @@ def _parameters(call: Call, names: tuple[str, ...] = PARAMETERS) -> list[Any]:
 
 
 def run_layer(call: Call) -> list[torch.Tensor]:
-    return [rvm_layer_op(call.tensors["x"], _parameters(call), call.options["pool"], call.options["keep"])[0]]
+    return [rvm_layer_op(call.tensors["x"], _parameters(call), *call.options.values())[0]]
 
 
 def expect_layer(call: Call) -> list[torch.Tensor]:
@@ -138,11 +141,13 @@ def make_layer_backward(rng: random.Random) -> Call:
     call = make_layer(rng)
     out, checkpoints, argmax = rvm_layer_op(call.tensors["x"], _parameters(call), call.options["pool"], True)
     rest = {"grad_out": torch.randn(out.shape), "checkpoints": checkpoints, "argmax": argmax}
-    return Call(call.tensors | rest, {"pool": call.options["pool"]}, kept=("checkpoints", "argmax"))
+    options = {"pool": call.options["pool"], "scan": "cpu_native"}
+    return Call(call.tensors | rest, options, kept=("checkpoints", "argmax"))
 
 
 def run_layer_backward(call: Call) -> list[torch.Tensor]:
-    given = (*call.values("grad_out", "checkpoints", "argmax", "x"), _parameters(call), call.options["pool"])
+    o = call.options
+    given = (*call.values("grad_out", "checkpoints", "argmax", "x"), _parameters(call), o["pool"], o["scan"])
     grad_x, grads = rvm_layer_backward_op(*given)
     return [grad_x, *grads]
 
@@ -169,12 +174,13 @@ def make_convolution(rng: random.Random, surroundings: int) -> Call:
     if surroundings == HEAD:
         tensors |= {"point_weight": torch.randn(points, channels), "point_bias": torch.randn(points)}
         spatial = [max(1, size + rng.randint(-2, 4)) for size in spatial]
-    return Call(tensors, {"surroundings": surroundings, "size": spatial})
+    return Call(tensors, {"surroundings": surroundings, "size": spatial, "backend": "cpu_native"})
 
 
 def run_convolution(call: Call) -> list[torch.Tensor]:
     o = call.options
-    return [depthwise_op(o["surroundings"], call.tensors["x"], o["size"], _parameters(call, CONVOLUTION))]
+    parameters = _parameters(call, CONVOLUTION)
+    return [depthwise_op(o["surroundings"], call.tensors["x"], o["size"], parameters, o["backend"])]
 
 
 def _convolution(call: Call, x: torch.Tensor, *parameters: torch.Tensor) -> list[torch.Tensor]:
@@ -195,7 +201,7 @@ def make_convolution_backward(rng: random.Random, surroundings: int) -> Call:
 
 def run_convolution_backward(call: Call) -> list[torch.Tensor]:
     o = call.options
-    given = (o["surroundings"], *call.values("grad_out", "x"), o["size"], _parameters(call, CONVOLUTION))
+    given = (o["surroundings"], *call.values("grad_out", "x"), o["size"], _parameters(call, CONVOLUTION), o["backend"])
     grad_x, grads = depthwise_backward_op(*given)
     return [*grads] if o["surroundings"] == STEM else [grad_x, *grads]
 
@@ -204,6 +210,43 @@ def expect_convolution_backward(call: Call) -> list[torch.Tensor]:
     inputs = [call.tensors["x"], *_parameters(call, CONVOLUTION)]
     grads = gradients(partial(_convolution, call), inputs, call.values("grad_out"))
     return grads[1:] if call.options["surroundings"] == STEM else grads
+
+
+def make_upsample(rng: random.Random) -> Call:
+    dims = rng.choice((2, 3))
+    shape = (rng.randint(0, 2), *(rng.randint(1, 5) for _ in range(dims)), rng.randint(1, 20))
+    return Call({"x": torch.randn(shape)}, {"size": [rng.randint(1, 9) for _ in range(dims)]})
+
+
+def run_upsample(call: Call) -> list[torch.Tensor]:
+    return [upsample_op(call.tensors["x"], call.options["size"])]
+
+
+def expect_upsample(call: Call) -> list[torch.Tensor]:
+    return _interpolated(call.tensors["x"], call.options["size"])
+
+
+def _interpolated(x: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
+    mode = {4: "bilinear", 5: "trilinear"}[x.ndim]
+    wide = x.to(compute_dtype(x)).movedim(-1, 1)
+    return [F.interpolate(wide, size=size, mode=mode).movedim(1, -1).to(x.dtype)]
+
+
+def make_upsample_backward(rng: random.Random) -> Call:
+    call = make_upsample(rng)
+    (out,) = run_upsample(call)
+    # The map that was small is not passed, its size is.
+    return Call({"grad": torch.randn(out.shape)}, {"size": list(call.tensors["x"].shape[1:-1])})
+
+
+def run_upsample_backward(call: Call) -> list[torch.Tensor]:
+    return [upsample_backward_op(call.tensors["grad"], call.options["size"])]
+
+
+def expect_upsample_backward(call: Call) -> list[torch.Tensor]:
+    grad, size = call.tensors["grad"], call.options["size"]
+    x = grad.new_zeros(grad.shape[0], *size, grad.shape[-1])
+    return gradients(lambda x: _interpolated(x, list(grad.shape[1:-1])), [x], [grad])
 
 
 def gradients(function: Callable, inputs: list[torch.Tensor], grads_out: list[torch.Tensor | None]) -> list[Any]:
@@ -224,6 +267,8 @@ OPERATORS = {
     "selective_scan_backward": (make_scan_backward, run_scan_backward, expect_scan_backward),
     "rvm_layer": (make_layer, run_layer, expect_layer),
     "rvm_layer_backward": (make_layer_backward, run_layer_backward, expect_layer_backward),
+    "upsample": (make_upsample, run_upsample, expect_upsample),
+    "upsample_backward": (make_upsample_backward, run_upsample_backward, expect_upsample_backward),
 }
 for _name, _kind in (("conv", PLAIN), ("stem", STEM), ("head", HEAD)):
     OPERATORS[f"depthwise_{_name}"] = (
