@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: the first interrupts it, as Ctrl-C does; a second one ends its children at once.
+"""Signals that ask a process to end: the first interrupts it, like Ctrl-C; a second one ends its children at once.
 
 Standard library only, for every part of the package.
 """
@@ -35,17 +35,17 @@ class _Held:
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """Of a command that was interrupted."""
+    """Exit code of an interrupted command."""
     return error.exit_code if isinstance(error, Interrupted) else 128 + signal.SIGINT
 
 
 @contextmanager
 def interruptions(end_children: Callable[[], None]) -> Iterator[None]:
-    """Inside, the first signal raises :class:`Interrupted`; further ones call ``end_children`` and raise nothing.
+    """Within the context, the first signal raises :class:`Interrupted`; further ones only call ``end_children``.
 
-    So what clears up after the first is never cut short itself, and who is impatient need not wait. A signal that is
-    ignored when this begins, as SIGHUP under `nohup`, stays ignored. In another thread than the main one, where signals
-    cannot be handled, nothing is changed.
+    So the clean-up after the first one is never cut short, and an impatient user need not wait. A signal that is
+    already ignored, like SIGHUP under `nohup`, stays ignored. Outside of the main thread, where signals cannot be
+    handled, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -76,7 +76,7 @@ def interruptions(end_children: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def no_interruption() -> Iterator[None]:
-    """Puts an interruption off to the end of the block: for steps that must not be torn apart.
+    """Delays an interruption to the end of the block: for steps that must not be torn apart.
 
     Raises: Interrupted: at the end, if one came.
     """

@@ -1,1 +1,1 @@
-"""What a release is made of: libraries for every platform, wheels, their proof, and the checks before an upload."""
+"""Makes a release: libraries for every platform, wheels, their tests, and the checks before an upload."""

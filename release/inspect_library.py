@@ -1,4 +1,4 @@
-"""What a compiled library needs of the system, and what it shows to others."""
+"""What a compiled library needs from the system, and which symbols it exports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .platforms import SYSTEM_LIBRARIES, UNIVERSAL_C_RUNTIME, Platform
 class Library:
     """Attributes:
     imports: Names of the libraries that it is linked to.
-    exports: Names of the symbols that others can find.
+    exports: Names of its exported symbols.
     """
 
     imports: frozenset[str]
@@ -23,7 +23,7 @@ class Library:
 
 def read(path: Path) -> Library:
     """An ELF, Mach-O or PE file."""
-    lief.logging.disable()  # it complains of sections that a stripped library has not
+    lief.logging.disable()  # it complains about sections that a stripped library lacks
     binary = lief.parse(str(path))
     if isinstance(binary, lief.PE.Binary):
         exports = [entry.name for entry in binary.get_export().entries]
@@ -37,12 +37,12 @@ def read(path: Path) -> Library:
 
 
 def faults(path: Path, target: Platform, exported: str) -> list[str]:
-    """Why the library cannot be given to users of the platform; empty: it can.
+    """Why the library cannot be shipped for the platform; empty: it can.
 
     Args:
-        path: Of the library.
+        path: The library.
         target: The platform.
-        exported: What the names of our functions begin with.
+        exported: Prefix of our functions' names.
     """
     library = read(path)
     foreign = {
@@ -50,11 +50,13 @@ def faults(path: Path, target: Platform, exported: str) -> list[str]:
         for name in library.imports - SYSTEM_LIBRARIES[target.system]
         if not (target.system == "win32" and name.startswith(UNIVERSAL_C_RUNTIME))
     }
-    found = [f"{path.name} for {target.tag} needs {name}, which the system does not bring" for name in sorted(foreign)]
+    reasons = [
+        f"{path.name} for {target.tag} needs {name}, which the system does not bring" for name in sorted(foreign)
+    ]
     ours = {name for name in library.exports if name.startswith(exported)}
     if not ours:
-        found.append(f"{path.name} for {target.tag} exports no function of ours")
+        reasons.append(f"{path.name} for {target.tag} exports no function of ours")
     # Elsewhere a symbol belongs to its library, and others of the same name cannot take its place.
     if target.system == "linux" and library.exports != ours:
-        found.append(f"{path.name} for {target.tag} exports {', '.join(sorted(library.exports - ours)[:5])}")
-    return found
+        reasons.append(f"{path.name} for {target.tag} exports {', '.join(sorted(library.exports - ours)[:5])}")
+    return reasons

@@ -23,7 +23,7 @@ from .platforms import PLATFORMS, Platform, platform
 from .products import PRODUCTS, Product
 
 FOLDER = ROOT / "build" / "zig"
-# Only the C interface is visible: the C++ library within must not meet another one in the process.
+# Export only the C interface: the C++ library inside must not clash with another one in the process.
 VERSION_SCRIPT = "{{ global: {}*; local: *; }};\n"
 
 
@@ -42,7 +42,7 @@ def build(target: Platform, product: Product) -> Path:
     """The library of a product for a platform.
 
     Raises:
-        subprocess.CalledProcessError: if it does not compile; the compiler has said why.
+        subprocess.CalledProcessError: if it does not compile; the compiler has printed why.
         ValueError: if it needs more than the platform brings.
     """
     generated = native_build.write_layout(FOLDER / "include")[-1]
@@ -76,12 +76,12 @@ def compile_source(target: Platform, source: Path, folders: list[str]) -> Path:
 
 def with_headers(source: Path, folders: list[str]) -> set[Path]:
     """The file and the project's headers that it includes, also through others."""
-    found, new = set(), {source}
+    seen, new = set(), {source}
     while new:
-        found |= new
+        seen |= new
         names = {name for path in new for name in re.findall(r'#include "(.+)"', path.read_text(encoding="utf-8"))}
-        new = {path for name in names for path in (Path(folder, name) for folder in folders) if path.exists()} - found
-    return found
+        new = {path for name in names for path in (Path(folder, name) for folder in folders) if path.exists()} - seen
+    return seen
 
 
 def link_flags(target: Platform, product: Product) -> list[str]:

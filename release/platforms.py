@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from platform import machine
 
-# Of processors, where a system has another.
+# Zig's names of processors, where a system uses another one.
 ZIGS_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -45,7 +45,7 @@ PLATFORMS = (
     Platform("macosx_10_15_x86_64", "x86_64-macos.10.15", "darwin", x86_64=True),
     Platform("win_amd64", "x86_64-windows-gnu", "win32", x86_64=True, emulator=("wine",)),
 )
-# What the libraries may need of a system: its C library, and what that consists of.
+# What the libraries may need from a system: its C library and its parts.
 SYSTEM_LIBRARIES = {
     "linux": {
         "libc.so.6",

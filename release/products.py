@@ -13,13 +13,13 @@ from native_build import CSRC, ROOT, SOURCES
 class Product:
     """Attributes:
     distribution: Its name.
-    folder: Of its pyproject.toml.
-    package: The folder, in a wheel, that the library lies in.
+    folder: Folder of its pyproject.toml.
+    package: The library's folder in a wheel.
     declared_in: The Python file with the names of the library's file.
-    sources: Of the library.
+    sources: The library's sources.
     headers: Folders of its headers.
-    exported: What the names of its functions begin with.
-    runs_without: Whether the package is of use without the library, so that one wheel serves all other platforms.
+    exported: Prefix of its functions' names.
+    runs_without: Whether the package is usable without the library, so that one wheel serves all other platforms.
     """
 
     distribution: str
@@ -33,7 +33,7 @@ class Product:
 
     @property
     def file_stem(self) -> str:
-        """What the names of its files in dist/ begin with."""
+        """Prefix of its files in dist/."""
         return self.distribution.replace("-", "_") + "-"
 
     def library_name(self, system: str) -> str:

@@ -1,6 +1,6 @@
 """Folders appear together and whole, or not at all, whenever the process is killed.
 
-Work goes on in a folder beside each target, WORK_PREFIX + its name, with `new` in it and, while they are exchanged,
+Work happens in a folder next to each target, WORK_PREFIX + its name, with `new` in it and, while they are exchanged,
 `old`. The order of the renames makes every state that a kill can leave behind readable to the next run: as long as
 `new` of the first target is there the exchange is not finished and is undone, and afterwards only rubbish is left. A
 lock that dies with its process tells a killed run from a running one. Where the other targets are is written down next
@@ -123,7 +123,7 @@ class FolderTransaction:
 
 
 class _Work:
-    """The targets and the working folders beside them."""
+    """The targets and the working folders next to them."""
 
     def __init__(self, targets: Sequence[Path]) -> None:
         self.targets = list(targets)
@@ -231,7 +231,7 @@ def _owner(work: Path) -> Path | None:
 
 
 def _dispose(old: Path, target: Path) -> list[Path]:
-    """Remove what is recorded as made by this package, and put the rest beside the target. Returns where."""
+    """Remove what is recorded as made by this package, and move the rest next to the target. Returns where."""
     rest: Path | None = old
     if not old.is_symlink() and old.is_dir():
         record = Record.read(old) or Record(old)

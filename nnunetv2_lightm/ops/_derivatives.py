@@ -1,10 +1,10 @@
-"""Derivatives that the operators do not compute themselves: by their specification in plain PyTorch, never by zeros.
+"""Derivatives that the operators do not compute themselves: from their specification in plain PyTorch, never zeros.
 
-A registered operator has a reverse-mode formula of its own. What goes beyond that takes the operator's composite, a
-function of plain PyTorch operators, which is slower and knows every derivative:
+A registered operator has its own reverse-mode formula. Everything else uses the operator's composite, a function of
+plain PyTorch operators, which is slower but supports every derivative:
 
 - the function transforms of ``torch.func`` (grad, vmap, jvp, jacrev, functionalize, ...) and forward-mode derivatives
-  see the composite in the operator's place (:func:`composite_needed`);
+  see the composite instead of the operator (:func:`composite_needed`);
 - derivatives of the gradient (``create_graph=True``) are those of the composite's gradient
   (:func:`gradients_of_gradients`).
 """
@@ -21,7 +21,7 @@ from torch.library import CustomOpDef
 
 
 def composite_needed() -> bool:
-    """Whether the operators are to give way to their composites here: inside a transform or a forward-mode level.
+    """Whether the composites must replace the operators: inside a transform or a forward-mode level.
 
     Raises:
         RuntimeError: while torch.jit.trace records, which cannot record these operators.
@@ -35,7 +35,7 @@ def composite_needed() -> bool:
 
 
 def refuse_forward_mode(operator: str) -> None:
-    """For operators called by themselves: they would drop the tangents of their operands.
+    """For operators called directly, which would drop the tangents of their operands.
 
     Raises:
         NotImplementedError: inside a forward-mode level.
@@ -89,7 +89,7 @@ def register_vmap_by_loop(operator: CustomOpDef) -> None:
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:
-    """The tensor for a derivative of its own, apart from the others' history but joined to its own."""
+    """A view to differentiate with respect to, separate from the other tensors but connected to its own history."""
     if tensor is None:
         return None
     with torch.enable_grad():
@@ -97,7 +97,7 @@ def _leaf(tensor: Tensor | None) -> Tensor | None:
 
 
 def _grad(outputs: list[tuple[Tensor, Tensor]], inputs: list[Tensor], create_graph: bool) -> Sequence[Tensor | None]:
-    """torch.autograd.grad, of pairs of an output and its gradient; also of none."""
+    """torch.autograd.grad for pairs of an output and its gradient; works without any pairs."""
     if not outputs or not inputs:
         return [None] * len(inputs)
     tensors, grads = zip(*outputs, strict=True)

@@ -1,6 +1,6 @@
-"""What an operator demands of its operands, checked before any kernel reads them.
+"""What an operator requires of its operands, checked before any kernel reads them.
 
-A kernel gets nothing but addresses: what Python does not refuse here, it reads or writes out of bounds.
+A kernel only gets addresses: whatever Python does not refuse here, it would read or write out of bounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Operands:
         operator: Name for messages.
         tensors: Operands by name.
         stored: Whether the tensors hold memory; False for shapes alone (fake and meta tensors).
-        optional: Names of those that may be None.
+        optional: Names of operands that may be None.
     """
 
     def __init__(
@@ -83,10 +83,11 @@ class Operands:
 
 
 def require_tensors(operator: str, operands: Sequence[Tensor | None]) -> None:
-    """Before PyTorch looks: to say that an argument is no tensor, it prints all others, in whatever state they are.
+    """Check operands before PyTorch does: its message about one that is not a tensor prints all others, even broken
+    ones.
 
     Raises:
-        TypeError: if one is anything else than a tensor or None.
+        TypeError: if an operand is neither a tensor nor None.
     """
     for operand in operands:
         if operand is not None and not isinstance(operand, Tensor):
@@ -94,11 +95,11 @@ def require_tensors(operator: str, operands: Sequence[Tensor | None]) -> None:
 
 
 def checked_once(check: Callable[..., None]) -> Callable[..., None]:
-    """Run a check for the first call of each signature alone: shapes, strides, dtypes, devices and options.
+    """Run a check only for the first call of each signature: shapes, strides, dtypes, devices and options.
 
-    The signature is all that a check may look at; to take it costs some microseconds an operator. ``check`` is called
-    with the operands' tuple, the options, and ``stored``; it raises what is wrong. With ``stored=False`` nothing is
-    remembered, because shapes may be symbols.
+    A check may look at nothing else; computing the signature takes some microseconds per operator. ``check`` is called
+    with the operands' tuple, the options, and ``stored``; it raises if something is wrong. With ``stored=False``
+    nothing is remembered, because shapes may be symbolic.
     """
     remembered: set[Hashable] = set()
 

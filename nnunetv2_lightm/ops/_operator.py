@@ -107,7 +107,7 @@ def _(grad_y, grad_last, checkpoints, u, delta, A, B, C, D, z, delta_bias, delta
 def check_scan(
     tensors: tuple[Tensor | None, ...], out_dtype: torch.dtype | None, backend: str | None, *, stored: bool
 ) -> None:
-    """The operands of a scan in the order of NAMES; backend: also whether it runs on them (None: not asked)."""
+    """Check the operands of a scan in the order of NAMES; backend: also check that it supports them (None: skip)."""
     operands = Operands("selective_scan", dict(zip(NAMES, tensors, strict=True)), stored, OPTIONAL)
     u, A = tensors[0], tensors[2]
     if u.ndim != 3:
@@ -127,7 +127,7 @@ def check_scan(
 
 @checked_once
 def _check_scan_backward(tensors: tuple[Tensor | None, ...], backend: str, *, stored: bool) -> None:
-    """The operands of the scan, then what else the backward pass gets."""
+    """Check the operands of the scan, then the other inputs of the backward pass."""
     check_scan(tensors[: len(NAMES)], None, backend if stored else None, stored=False)
     names = (*NAMES, "grad_y", "grad_last", "checkpoints")
     operands = Operands("selective_scan_backward", dict(zip(names, tensors, strict=True)), stored, OPTIONAL)
@@ -191,7 +191,7 @@ register_vmap_by_loop(scan_backward_op)
 
 
 def autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
-    """The dtype in which autocast would multiply these tensors; None: not at all."""
+    """The dtype in which autocast would multiply these tensors; None: without autocast."""
     device = tensors[0].device.type
     if compute_dtype(*tensors) == torch.float64 or not torch.amp.is_autocast_available(device):
         return None
@@ -199,7 +199,7 @@ def autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
 
 
 def _as_taken(inputs: tuple[Tensor | None, ...], backend: str, dtype: torch.dtype) -> list[Tensor | None]:
-    """u ... delta_bias in the compute dtype, but the tokens as they are for a backend that casts them in registers."""
+    """u ... delta_bias in the compute dtype; tokens stay as they are for a backend that casts them in registers."""
     as_given = {0, 1, 3, 4, 6} if load_backend(backend).TAKES_HALF and dtype == torch.float32 else set()
     return [t if i in as_given else _to(t, dtype) for i, t in enumerate(inputs)]
 

@@ -1,5 +1,5 @@
-"""Depthwise convolution and what surrounds it, as one registered PyTorch operator that saves its input alone: compiled
-on a CPU, elsewhere a slab of the image at a time. With the reference scan PyTorch's own operators do the same
+"""Depthwise convolution and what surrounds it, as one registered PyTorch operator that saves only its input: compiled
+on a CPU, otherwise one slab of the image at a time. With the reference scan PyTorch's own operators do the same
 (:mod:`nnunetv2_lightm.layers`)."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = {PLAIN: "depthwise_conv", STEM: "depthwise_stem", HEAD: "depthwise_head"
 PARAMETERS = ("weight", "bias", "point_weight", "point_bias")
 
 
-# torch.compile shall take the answer as a constant, not trace how it was found.
+# Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def fused_depthwise_usable(device_type: str, channels: int) -> bool:
     """Whether these functions run on the device, as :func:`.fused_rvm_layer_usable` has it."""
@@ -107,10 +107,10 @@ def depthwise_op(
     Args:
         surroundings: PLAIN, STEM or HEAD.
         x: Map or image.
-        size: Spatial, of the output.
+        size: Spatial size of the output.
         parameters: Parameters of the convolution and the pointwise layer.
-        backend: The scan's, which says whose kernels these are.
-        product_dtype: Autocast's; None: without autocast.
+        backend: The scan's backend, which decides the kernels.
+        product_dtype: Autocast's dtype; None: without autocast.
     """
     refuse_forward_mode("depthwise")
     _check((x, *parameters), surroundings, tuple(size), backend)

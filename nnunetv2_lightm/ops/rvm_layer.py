@@ -35,7 +35,7 @@ AXES = {
 MAX_WINDOW = 256
 
 
-# torch.compile shall take the answer as a constant, not trace how it was found.
+# Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def fused_rvm_layer_usable(device_type: str, channels: int, inner: int, out_channels: int) -> bool:
     """Whether :func:`rvm_layer` runs on the device: with any scan that starts from a given state.

@@ -14,10 +14,10 @@ from .backends.recomputing import interpolation
 from .reference import compute_dtype
 
 
-# torch.compile shall take the answer as a constant, not trace how it was found.
+# Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def gathered_upsample_usable(device_type: str) -> bool:
-    """Whether :func:`upsample` is to be taken: where the layers recompute, but not beside the compiled ones."""
+    """Whether to use :func:`upsample`: where the layers recompute, but not with the compiled ones."""
     name = select_backend(device_type)
     return device_type != "meta" and name != cpu_native.NAME and starts_from_a_state(name)
 

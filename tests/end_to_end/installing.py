@@ -16,7 +16,7 @@ OUR_VARIABLES = ("nnUNet_extTrainer", "NNUNETV2_LIGHTM_AUTOLOAD", "NNUNETV2_LIGH
 
 
 def copy_checkout(repository: Path, target: Path) -> Path:
-    """Copy what the package is built from: building leaves traces beside setup.py."""
+    """Copy what the package is built from: building leaves files next to setup.py."""
     left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks", "*.so")
     shutil.copytree(repository, target, ignore=left_out)
     return target

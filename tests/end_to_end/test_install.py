@@ -89,7 +89,7 @@ def link_libraries(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def source(repository, tmp_path_factory) -> Path:
-    """A copy of the checkout, because building leaves traces beside setup.py."""
+    """A copy of the checkout, because building leaves files next to setup.py."""
     return copy_checkout(repository, tmp_path_factory.mktemp("source") / "checkout")
 
 

@@ -47,7 +47,7 @@ def attempt(repository, tmp_path_factory) -> tuple[Path, str]:
 
 
 def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python beside the install, before which no other copy of the package is found."""
+    """Run Python in the environment, where no other copy of the package comes first."""
     without = ("NNUNETV2_LIGHTM_BACKEND",)
     environment = {name: value for name, value in os.environ.items() if name not in without}
     return subprocess.run(

@@ -89,7 +89,7 @@ def test_parameter_count_of_an_rvm_layer(channels, parameters):
     [
         (None, 6_150_168, 352_959_144_704),
         ("conv3", 18_796_035, 756_719_550_464),
-        # Attention of 4,096 tokens in 8 layers, beside Mamba in the other 13.
+        # Attention of 4,096 tokens in 8 layers, next to Mamba in the other 13.
         ("self_attention", 4_220_952, 414_095_270_656),
         ("no_adjustment", 6_150_168, 352_959_144_704),
         ("no_residual", 6_150_168, 352_959_144_704),

@@ -105,7 +105,7 @@ def test_data_are_planned_as_by_stock_nnunet(make_dataset, folders):
     rest = set(stock) - {"configurations", "plans_name", "experiment_planner_used"}
     assert {key: ours[key] for key in rest} == {key: stock[key] for key in rest}
     assert (ours["plans_name"], ours["experiment_planner_used"]) == (PLANS_NAME, "nnUNetPlannerLightMUNet")
-    # Made again, with the stock plans beside it: the data are still the same.
+    # Made again, now next to the stock plans: the data are still the same.
     assert plan(dataset)["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"
 
 

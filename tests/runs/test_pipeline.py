@@ -21,7 +21,7 @@ def fast_polling(monkeypatch):
 
 
 def writing(name, output, code="", **options):
-    """A step that appends its name to `trace.txt` beside its output, and writes the output."""
+    """A step that appends its name to `trace.txt` next to its output, and writes the output."""
     script = (
         f"import pathlib, sys; out = pathlib.Path({str(output)!r}); "
         f"trace = out.with_name('trace.txt').open('a'); trace.write(' '.join([{name!r}, *sys.argv[1:]]) + '\\n'); "

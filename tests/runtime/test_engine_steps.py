@@ -196,7 +196,7 @@ def test_labels_of_resampled_logits_are_nnunets(case, regions):
         *(ctypes.byref(engine.Resampling(1, 0, -1)), THRESHOLD, order, found.ctypes.data),
     )
     assert status == 0
-    # float32 beside float64: ties at most.
+    # float32 compared with float64: ties at most.
     assert (found != expected).mean() < 1e-3
 
 

@@ -18,7 +18,7 @@ CUBES, MORE = "Dataset501_Cubes", "Dataset502_MoreClasses"
 
 @pytest.fixture(scope="module")
 def pretrained(nnunet):
-    """A checkpoint of a network with three classes, and a data set with four beside it."""
+    """A checkpoint of a network with three classes, and a data set with four."""
     nnunet.make_dataset(CUBES, "3d_fullres")
     labels = {"background": 0, "organ": 1, "lesion": 2, "vessel": 3}
     nnunet.make_dataset(MORE, "3d_fullres", labels=labels)

@@ -45,7 +45,7 @@ def test_reader(nnunet, number, reader, file_ending, shape, phantoms):
     label = sitk.ReadImage(str(nnunet.root / "nnUNet_raw" / dataset / "labelsTr" / f"case_2{file_ending}"))
     assert prediction.GetSize() == label.GetSize()
     assert set(np.unique(sitk.GetArrayViewFromImage(prediction))) <= {0, 1, 2}
-    if len(shape) == 3 and reader != "Tiff3DIO":  # nnU-Net keeps the spacing of a TIFF in a file beside it
+    if len(shape) == 3 and reader != "Tiff3DIO":  # nnU-Net keeps the spacing of a TIFF in a file next to it
         np.testing.assert_allclose(prediction.GetSpacing(), label.GetSpacing())
         np.testing.assert_allclose(prediction.GetOrigin(), label.GetOrigin())
         np.testing.assert_allclose(prediction.GetDirection(), label.GetDirection())

@@ -69,7 +69,7 @@ def load_backend(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-# torch.compile shall take the name as a constant, not trace how it was found.
+# Evaluated once, at trace time: torch.compile treats the name as a constant.
 @torch.compiler.assume_constant_result
 def select_backend(
     device_type: str, requested: str | None = None, dtype: torch.dtype = torch.float32, short: bool = False
