@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .nifti import has_values_that_are_not_finite
+from .nifti import NOT_FINITE, fault_of
 
 REORIENTED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 ORIENTATION = "RAS"
@@ -25,7 +25,6 @@ ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".mnc", ".nhdr"),
 )
 LOSSY = (".jpg", ".jpeg")
-NOT_FINITE = "has NaN or infinite voxels"
 TOLERANCE = 1e-3  # of a voxel, for the geometry of channels of one case
 
 
@@ -140,12 +139,12 @@ def stem_of(path: Path) -> str:
 def _read(path: Path) -> sitk.Image:
     if not path.is_file():
         raise ImageError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    if (fault := fault_of(path)) is not None:
+        raise ImageError(f"{path}: {fault}")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise ImageError(f"{path}: cannot be read as an image: {_last_line(error)}") from error
-    if has_values_that_are_not_finite(path):
-        raise ImageError(f"{path}: {NOT_FINITE}")
     return image
 
 

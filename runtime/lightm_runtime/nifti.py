@@ -1,8 +1,9 @@
-"""What SimpleITK hides of a NIfTI file: NaN and infinity in it become 0."""
+"""What SimpleITK hides of a NIfTI file: it reads 0 for NaN and infinity, and for voxels that are missing."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -10,45 +11,52 @@ from typing import IO
 
 import numpy as np
 
-# NIfTI-1, the one that SimpleITK reads: bytes of the header, where the type's code and the voxels' begin stand.
-HEADER_BYTES, CODE_AT, BEGIN_AT = 348, 70, 108
-FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing of the kind
+# NIfTI-1, the one that SimpleITK reads: bytes of the header, and where its fields stand.
+HEADER_BYTES, SHAPE_AT, CODE_AT, BITS_AT, BEGIN_AT, MAGIC_AT = 348, 40, 70, 72, 108, 344
+SINGLE_FILE = b"n+1"
+FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing that is not finite
 CHUNK_BYTES = 1 << 24
 GZIP_SIGNATURE = b"\x1f\x8b"
+NOT_FINITE = "has NaN or infinite voxels"
 
 
-def has_values_that_are_not_finite(path: Path) -> bool:
-    """Whether a voxel that is stored in a single NIfTI file, compressed or not, is NaN or infinite.
+def fault_of(path: Path) -> str | None:
+    """Why a single NIfTI file, compressed or not, must not be segmented; it is read to its end.
 
-    False for all other files, and for damaged ones, which SimpleITK reports.
+    None: it is whole and finite, or no such file.
     """
     with path.open("rb") as raw:
         compressed = raw.read(2) == GZIP_SIGNATURE
         raw.seek(0)
-        stream = gzip.GzipFile(fileobj=raw) if compressed else raw
         try:
-            return _look(stream)
-        except (EOFError, OSError, zlib.error):
-            return False
+            return _look(gzip.GzipFile(fileobj=raw) if compressed else raw)
+        except EOFError:
+            return "is truncated: its compressed stream ends early"
+        except (OSError, zlib.error) as error:
+            return f"is damaged: {error}" if path.name.lower().endswith((".nii", ".nii.gz")) else None
 
 
-def _look(stream: IO[bytes]) -> bool:
+def _look(stream: IO[bytes]) -> str | None:
     header = stream.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        return False
+    if len(header) < HEADER_BYTES or not header[MAGIC_AT:].startswith(SINGLE_FILE):
+        return None
     order = next((order for order in "<>" if struct.unpack_from(f"{order}i", header)[0] == HEADER_BYTES), None)
     if order is None:
-        return False
-    (code,), (begin,) = (
-        struct.unpack_from(f"{order}h", header, CODE_AT),
-        struct.unpack_from(f"{order}f", header, BEGIN_AT),
-    )
-    if code not in FLOATS or not HEADER_BYTES <= begin < 2**31:
-        return False
-    dtype = np.dtype(f"{order}{FLOATS[code]}")
+        return None
+    dimensions, *shape = struct.unpack_from(f"{order}8h", header, SHAPE_AT)
+    code, bits = struct.unpack_from(f"{order}hh", header, CODE_AT)
+    (begin,) = struct.unpack_from(f"{order}f", header, BEGIN_AT)
+    if not (1 <= dimensions <= 7 and min(shape[:dimensions]) > 0 and HEADER_BYTES <= begin < 2**31):
+        return "has a damaged header"
+    voxels = math.prod(shape[:dimensions])
     stream.seek(int(begin))
+    missing, finite = voxels * bits // 8, True
+    dtype = np.dtype(f"{order}{FLOATS.get(code, 'u1')}")
     while chunk := stream.read(CHUNK_BYTES):
-        whole = len(chunk) // dtype.itemsize * dtype.itemsize
-        if not np.isfinite(np.frombuffer(chunk[:whole], dtype)).all():
-            return True
-    return False
+        if code in FLOATS and missing > 0:
+            whole = min(len(chunk), missing) // dtype.itemsize * dtype.itemsize
+            finite = finite and bool(np.isfinite(np.frombuffer(chunk[:whole], dtype)).all())
+        missing -= len(chunk)
+    if missing > 0:
+        return f"is truncated: {missing} bytes of its {voxels} voxels are missing"
+    return None if finite else NOT_FINITE
