@@ -199,7 +199,7 @@ def is_torn_checkpoint(path: Path) -> bool:
     """
     with path.open("rb") as file:
         begin = file.read(len(ZIP_BEGIN))
-    # Of an empty file this is true as well.
+    # This is true for an empty file, too.
     begins_as_zip = begin == ZIP_BEGIN[: len(begin)]
     return (begins_as_zip or zipfile.is_zipfile(path)) and not is_whole_checkpoint(path)
 

@@ -32,7 +32,7 @@ def finite_number(unit: str, *, above: float | None = None, at_least: float | No
     """A type for ``add_argument``: a finite number with a lower bound, which belongs to it or not.
 
     Args:
-        unit: For the message, e.g. "mm".
+        unit: Unit in the message, e.g. "mm".
         above: The number is greater.
         at_least: The number is not smaller; give this or `above`.
     """

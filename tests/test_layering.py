@@ -12,7 +12,7 @@ PACKAGE = "nnunetv2_lightm"
 FOLDERS = {ROOT / PACKAGE: PACKAGE, ROOT / "dataset_conversion": f"{PACKAGE}.dataset_conversion"}
 MAX_LINES = 350
 
-# The rooms of the package that a room may import besides itself. "" is the package's own lazy __init__.
+# The rooms of the package that a room may import in addition to itself. "" is the package's own lazy __init__.
 ALLOWED_PARTS = {
     "": {"ops", "networks"},
     "extras": set(),
@@ -146,7 +146,7 @@ def test_parts_import_only_what_lies_below_them():
         allowed = ALLOWED_PARTS[part_of(module)] | {part_of(module)}
         for name in names:
             target = inside(name)
-            # `from . import x` names the package itself besides x; x alone counts.
+            # `from . import x` also names the package itself; only x counts.
             if target and part_of(target) in parts and part_of(target) not in allowed:
                 wrong.append(f"{module} imports {name}")
     assert wrong == []

@@ -85,7 +85,7 @@ def with_images(results: BenchmarkResults, references: Path, images: Path) -> Be
 
 
 def load_parts(files: Sequence[Path]) -> list[BenchmarkResults]:
-    """Of the files that there are."""
+    """Load the files that exist."""
     return [load_results(file) for file in files if file.exists()]
 
 

@@ -68,7 +68,7 @@ def take_turn(trainer, seconds: float) -> Turn:
 
     Args:
         trainer: Not initialised yet.
-        seconds: For training iterations; validation gets half of it.
+        seconds: Time for training iterations; validation gets half of it.
     """
     trainer.on_train_start()
     trainer.on_epoch_start()

@@ -31,13 +31,13 @@ def write_bundle(
         out: The file, ``*.lightm``.
         half: Store matrices in float16.
         check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.
-        overwrite: Replace a file that is there.
+        overwrite: Replace an existing file.
 
-    Returns: What the stored weights change, largest over the folds.
+    Returns: The effect of storing the weights, for the fold where it is largest.
 
     Raises:
         ExportError: if the engine cannot run the model, or float16 changes the labels of more than one voxel in 1000.
-        FileExistsError: if ``out`` is there.
+        FileExistsError: if ``out`` already exists.
     """
     if not overwrite and os.path.lexists(out):
         raise FileExistsError(f"{out} is there already; give another name, or --overwrite")
@@ -66,7 +66,7 @@ def is_bundle(content: bytes) -> bool:
 def _compare(
     model: TrainedModel, weights: dict[str, Tensor], stored: dict[str, Tensor], patches: dict[str, Tensor]
 ) -> Comparison:
-    """The network with the weights that were trained, and with those that are stored."""
+    """Compare the network with its trained weights and with the stored ones."""
 
     def network_with(state: dict[str, Tensor]):
         state = {name: state[name].float() for name in stored}

@@ -1,4 +1,4 @@
-"""What is exported is compared with the network that was trained, on patches of real images."""
+"""Compares an export with the trained network, on patches of real images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Comparison:
     """Two networks on the same patches.
 
     Attributes:
-        cases: What the patches are of.
+        cases: Cases that the patches come from.
         largest_difference: Largest difference between two logits.
-        largest_logit: In absolute value, to judge that by.
+        largest_logit: Largest absolute logit, to put the difference into proportion.
         equal_labels: Share of the voxels that get the same labels.
     """
 
@@ -55,10 +55,10 @@ def compare(
     equal = voxels = 0
     with torch.inference_mode():
         for patch in patches.values():
-            expected, found = trained(patch)[0], exported(patch)[0]
-            difference = max(difference, (expected - found).abs().max().item())
+            expected, given = trained(patch)[0], exported(patch)[0]
+            difference = max(difference, (expected - given).abs().max().item())
             largest = max(largest, expected.abs().max().item())
-            labels = [_labels(model, logits) for logits in (expected, found)]
+            labels = [_labels(model, logits) for logits in (expected, given)]
             equal += int((labels[0] == labels[1]).sum())
             voxels += labels[0].size
     return Comparison(tuple(patches), difference, largest, equal / voxels)
@@ -72,7 +72,7 @@ def real_patches(model: TrainedModel, images: Path | None) -> dict[str, Tensor]:
     """The middle of up to three images, as the network sees it, by the name of the case.
 
     Args:
-        model: Its preprocessing is applied.
+        model: The model whose preprocessing is applied.
         images: Folder of images as nnUNetv2_predict takes them; None: preprocessed cases of the model's data set.
 
     Raises:

@@ -26,7 +26,7 @@ CASCADE = (
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What nnU-Net would predict with.
+    """Everything that nnU-Net would predict with.
 
     Attributes:
         folder: The model folder.
@@ -35,7 +35,7 @@ class TrainedModel:
         checkpoint: Name of the file in each fold, e.g. checkpoint_final.pth.
         network: Without deep supervision, for evaluation; its weights are the first fold's.
         weights: State dict of each fold, by ``fold_0`` and so on.
-        sha256: Of each checkpoint file.
+        sha256: SHA-256 of each fold's checkpoint file.
         mirroring_axes: Spatial axes that prediction mirrors.
     """
 
@@ -65,7 +65,7 @@ def read_model_folder(
 
     Args:
         folder: TRAINER__PLANS__CONFIGURATION below nnUNet_results, or an imported one.
-        folds: Numbers, or "all"; None: all numbered ones that have the checkpoint.
+        folds: Numbers, or "all"; None: all numbered folds that have the checkpoint.
         checkpoint: Its file name in each fold.
 
     Raises:
@@ -154,12 +154,12 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _common(paths: Sequence[Path], contents: dict[str, dict[str, Any]]) -> tuple[str, str]:
     """Trainer and configuration, which all folds have in common."""
-    found = {
+    of_fold = {
         path: (content["trainer_name"], content["init_args"].get("configuration"))
         for path, content in zip(paths, contents.values(), strict=True)
     }
-    first = found[paths[0]]
-    for path, other in found.items():
+    first = of_fold[paths[0]]
+    for path, other in of_fold.items():
         if other != first:
             raise ExportError(f"{paths[0]} and {path}: are of {first} and {other}; folds of one training are needed")
     return first

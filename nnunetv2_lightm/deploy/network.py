@@ -1,4 +1,4 @@
-"""The network in a bundle: which are allowed, and how they are described."""
+"""The network in a bundle: which networks are allowed, and how they are described."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ CITATIONS = (
 
 
 def describe_pipeline(model: TrainedModel) -> dict[str, Any]:
-    """Everything between an image file and its labels but the network.
+    """Everything between an image file and its labels, except the network.
 
     Raises:
         ExportError: naming the step, if nnU-Net does one that is not among those that the runtime can do.
@@ -135,11 +135,11 @@ def _resampling(model: TrainedModel, of: str, orders: tuple[int, ...]) -> dict[s
         raise ExportError(
             f"{model.folder}: its plans resample {of} by {function}; only resample_data_or_seg_to_shape is known"
         )
-    found = {"order": arguments.get("order", 3), "order_z": arguments.get("order_z", 0)}
-    for key, order in found.items():
+    options = {"order": arguments.get("order", 3), "order_z": arguments.get("order_z", 0)}
+    for key, order in options.items():
         if order not in orders:
             raise ExportError(f"{model.folder}: its plans resample {of} with {key}={order}; known are {orders}")
-    return {**found, "force_separate_z": arguments.get("force_separate_z", False)}
+    return {**options, "force_separate_z": arguments.get("force_separate_z", False)}
 
 
 def _output(model: TrainedModel) -> dict[str, Any]:

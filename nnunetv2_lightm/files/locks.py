@@ -100,7 +100,7 @@ class FileLock:
         self._stream.flush()
 
     def fileno(self) -> int:
-        """Of the open file, for a process that shall inherit it."""
+        """Descriptor of the open file, for a process that should inherit it."""
         return self._stream.fileno()
 
     def release(self) -> None:

@@ -35,7 +35,7 @@ class CheckedCases:
     facts: dict[str, list[ImageFacts]] = field(default_factory=dict)
 
     def all_facts(self) -> Iterator[ImageFacts]:
-        """Of all files that were not refused."""
+        """The facts of all files that were not refused."""
         return (facts for of_case in self.facts.values() for facts in of_case)
 
 

@@ -35,7 +35,7 @@ class ImageFacts:
     Attributes:
         path: The file.
         shape: Voxels, ([z,] y, x); empty where the format is not looked into.
-        channels: That nnU-Net makes of this file.
+        channels: Number of channels that nnU-Net reads from this file.
         grid: Where the voxels lie; None for files that do not say, as PNG.
         notes: What is odd; each reads on from the file's name.
         values: Whole numbers that occur in a label, ascending.

@@ -26,7 +26,7 @@ class CheckedDataset:
     """What was found in the files of a data set.
 
     Attributes:
-        num_cases: That have an image.
+        num_cases: Number of cases with an image.
         faults: Why files must not be used, in whole sentences.
         notes: What is odd.
         never: Names of foreground labels that no readable label file holds.

@@ -31,7 +31,7 @@ class Grid:
 
     @property
     def origin_mm(self) -> tuple[float, ...]:
-        """Of the first voxel's centre."""
+        """Position of the first voxel's centre."""
         return tuple(float(value) for value in self.voxel_to_mm[:-1, -1])
 
     @property
@@ -47,7 +47,7 @@ class Grid:
 
     @property
     def doubt(self) -> int:
-        """Of two geometries that differ, the one of less doubt is to be trusted.
+        """If two geometries differ, the one in less doubt is trusted.
 
         2: a default; 1: along the axes from 0 mm on, as a default whose spacing came from elsewhere; 0: any other.
         """

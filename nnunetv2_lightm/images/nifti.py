@@ -53,7 +53,7 @@ class Nifti:
 
     @property
     def num_bytes(self) -> int:
-        """Of the uncompressed file, as the header describes it."""
+        """Size of the uncompressed file, as the header describes it."""
         return self.offset + self.num_voxels * self.dtype.itemsize
 
     def describe(self) -> str:

@@ -1,8 +1,8 @@
-"""Checkpoints of the authors' fork of nnU-Net (2.1.1): recognised, checked, and brought into today's form.
+"""Checkpoints of the authors' fork of nnU-Net (2.1.1): recognised, checked, and converted to the current format.
 
-Such a file holds what nnU-Net 2.1.1 saves. Of this, ``init_args`` names an argument that trainers no longer have
-(``unpack_dataset``), the plans are of the old form, and its trainer, ``nnUNetTrainerLightMUNet``, has here the name of
-the trainer of the paper's network. Which of the two public revisions it is shows in the names of the parameters.
+Such a file holds what nnU-Net 2.1.1 saves: ``init_args`` with an argument that trainers no longer have
+(``unpack_dataset``), plans in the old format, and the trainer name ``nnUNetTrainerLightMUNet``, which belongs to the
+paper's network here. The names of the parameters tell which of the two public revisions it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReleasedCheckpoint:
     Attributes:
         source: The file.
         trainer: The trainer for the same revision of the network.
-        plans: In today's form as far as the configuration is concerned.
+        plans: The plans, with the configuration in the current format.
         fold: A number or "all".
         weights: State dict of the trainer's network.
         mirroring_axes: Axes that prediction may mirror; None: none.
@@ -132,7 +132,7 @@ def _unwrap(path: Path, weights: dict) -> dict[str, Tensor]:
 def _trainer_of_same_revision(path: Path, trainer_name: str, weights: dict[str, Tensor]) -> type[nnUNetTrainer]:
     trainers = [trainer for name, trainer in REVISIONS.items() if name in weights]
     of_the_fork = trainer_name.partition("_")[0] == TRAINER_OF_THE_FORK  # variants carry a suffix
-    # The fork's trainer and ours have one name: only the parameters tell them apart.
+    # The fork's trainer and ours have the same name: only the parameters tell them apart.
     if is_ours(trainer_name) and (not of_the_fork or OF_THE_PAPERS_NETWORK in weights):
         raise CheckpointError(
             f"{path}: was trained with this package's {trainer_name}; there is nothing to import, predict with its own "
@@ -177,7 +177,7 @@ def _todays_plans_and_network(
 
 
 def _compare(path: Path, weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """One to one, shape by shape; dense floating-point tensors, all numbers finite."""
+    """Require the same names and shapes, dense floating-point tensors, and finite numbers."""
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' fork become a model folder of stock nnU-Net."""
+"""Turns checkpoints of the authors' fork into a model folder of stock nnU-Net."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def import_released(
         sources: Checkpoints of one training, each of another fold.
         out: The model folder: plans.json, dataset.json, fold_X/checkpoint_final.pth.
         overwrite: Replace a model folder that was imported before.
-        warn: Told what the user should know.
+        warn: Called with messages for the user.
 
-    Returns: What was imported.
+    Returns: The imported checkpoints.
 
     Raises:
-        CheckpointError: if ``out`` is there already, or holds what no import made; if a source is not a checkpoint of
-            the fork, or two do not belong together.
+        CheckpointError: if ``out`` already exists, or holds files that no import made; if a source is not a checkpoint
+            of the fork, or two do not belong together.
     """
     out = Path(os.path.realpath(out))
     try:
@@ -76,7 +76,7 @@ def _check_together(checkpoints: Sequence[ReleasedCheckpoint]) -> None:
 
 
 def _comparable(value: object) -> object:
-    """As text, because a NaN is not equal to itself."""
+    """Text for mappings, because NaN is not equal to itself."""
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 

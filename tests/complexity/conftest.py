@@ -73,7 +73,7 @@ class PlannedDataset:
         self.set_labels({"background": 0, "liver": 1, "tumor": 2})
 
     def set_labels(self, labels: dict, **more: object) -> None:
-        """Write dataset.json anew."""
+        """Rewrite dataset.json."""
         content = {"channel_names": {"0": "CT", "1": "CT"}, "labels": labels, "file_ending": ".nii.gz", **more}
         (self.folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 

@@ -89,7 +89,7 @@ def test_the_next_run_has_another_second_folder(disks, monkeypatch, renames):
 
 @pytest.mark.parametrize("renames", range(5))
 def test_the_second_folder_is_not_there(disks, monkeypatch, renames):
-    """Its disk is not mounted. It is told, and nothing is blocked; when it is back, its folder is put in order."""
+    """Its disk is not mounted. That is reported, and nothing is blocked; once it is back, its folder is tidied up."""
     kill(disks, monkeypatch, renames, "raw", "one")
     (disks / "one").rename(disks / "elsewhere")
     said = []

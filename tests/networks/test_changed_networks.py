@@ -179,7 +179,7 @@ def test_pruned_parameters_of_our_own_modules(owner, parameter, monkeypatch):
 
 
 class OtherLinear(nn.Linear):
-    """Of the same parameters as nn.Linear, but another function."""
+    """The same parameters as nn.Linear, but another function."""
 
     def forward(self, x):
         return super().forward(x).tanh()

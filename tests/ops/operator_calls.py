@@ -250,7 +250,7 @@ def expect_upsample_backward(call: Call) -> list[torch.Tensor]:
 
 
 def gradients(function: Callable, inputs: list[torch.Tensor], grads_out: list[torch.Tensor | None]) -> list[Any]:
-    """Of the specification, computed in the compute dtype as the operators do."""
+    """Outputs of the specification, computed in the compute dtype like the operators'."""
     dtype = compute_dtype(*inputs)
     with torch.enable_grad():
         leaves = [t.detach().to(dtype).requires_grad_() for t in inputs]

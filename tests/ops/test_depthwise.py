@@ -16,7 +16,7 @@ SPATIAL = [(5, 6, 7), (1, 1, 1), (2, 1, 33), (3, 9, 8), (6, 7), (1, 40), (17, 16
 
 
 def parameters(channels, dims, points=None, head=False):
-    """Of the convolution and, with points, of the pointwise layer."""
+    """Parameters of the convolution and, with points, of the pointwise layer."""
     made = [torch.randn(channels, 1, *(3,) * dims), torch.randn(channels)]
     if points:
         made += [torch.randn(points, channels), torch.randn(points)] if head else []

@@ -63,7 +63,7 @@ assert same(step(), expected)
 
 
 def test_forks_while_other_threads_scan():
-    """As when nnU-Net starts its workers anew. The child has one thread and must find no lock that another held."""
+    """As when nnU-Net restarts its workers. The child has one thread and must find no lock held by another."""
     python(
         """
 expected = step()
@@ -162,7 +162,7 @@ def test_number_of_threads_is_read_at_every_call(calls):
 
 
 def test_other_python_threads_run_meanwhile(calls):
-    """The interpreter's lock is released: another thread goes on while this one is in the library."""
+    """The interpreter's lock is released: another thread runs while this one is in the library."""
     counted, going = [0], True
 
     def count():

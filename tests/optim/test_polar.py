@@ -39,7 +39,7 @@ def test_five_steps_come_near_the_exact_factor(rows, columns, dtype, tolerance):
     [(JORDAN, 0.01, 0.65, 1.25), (THREE_STEPS, 0.01, 0.7, 1.3), (FIVE_STEPS, 0.001, 0.84, 1.16)],
 )
 def test_singular_values_from_the_smallest_on_come_near_one(coefficients, smallest, lowest, highest):
-    """Of the matrix divided by its Frobenius norm; 0.9 of it is in the first one."""
+    """Singular values of the matrix divided by its Frobenius norm; 0.9 of it is in the first one."""
     torch.manual_seed(0)
     values = torch.logspace(math.log10(smallest), -1.5, 48)
     values[0] = 0.9

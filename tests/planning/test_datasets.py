@@ -1,4 +1,4 @@
-"""What is wrong with a data set is said before nnU-Net's planner stumbles over it; and what was planned is told."""
+"""Faults of a data set are reported before nnU-Net's planner fails on them, and the plan is printed."""
 
 from __future__ import annotations
 

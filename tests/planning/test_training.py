@@ -84,7 +84,7 @@ def test_one_output_for_each_scale_of_the_stock_trainer(make_trainer):
 
 
 def test_stock_checkpoint_predicts_without_deep_supervision(make_trainer, folders):
-    """As `nnUNetv2_predict` does: the network is built anew from the plans, and loads the weights strictly."""
+    """As `nnUNetv2_predict` does: the network is rebuilt from the plans, and loads the weights strictly."""
     trainer = make_trainer(STOCK)
     file = folders / "checkpoint.pth"
     trainer.current_epoch = 1

@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from; none is ever removed."""
+"""Which checkpoint a training continues from; none is ever removed."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ def top_kernels(setting: Setting) -> list[dict]:
 
 
 def median_ms(run: Callable[[], object], setting: Setting) -> float:
-    """Of some calls, after one to warm up; on a GPU by its own clock."""
+    """Median milliseconds of some calls after one to warm up; on a GPU by its own clock."""
     run()
     setting.synchronise()
     times = []

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm demo``: the whole path once, on phantoms, by the commands that one would use on real data."""
+"""``nnUNetv2_lightm demo``: the whole path once, on phantoms, with the commands you would use on real data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_demo(settings: DemoSettings) -> None:
         CommandFailed: if a step fails.
         EvaluationError: if the results cannot be read.
     """
-    from .report import report_files, write_report  # it loads torch and matplotlib, which `--help` need not wait for
+    from .report import report_files, write_report  # loads torch and matplotlib, which `--help` does not need
 
     environment = demo_environment(settings.folder)
     steps = demo_steps(settings)

@@ -30,7 +30,7 @@ _OWN_DATA = """\
 
 
 def report_files(folder: Path) -> tuple[Path, ...]:
-    """What `write_report` writes: pictures, training curve, commands and report."""
+    """The files that `write_report` writes: pictures, training curve, commands and report."""
     return tuple(folder / name for name in ("segmentations.png", "training_curve.png", "commands.sh", "REPORT.md"))
 
 

@@ -18,7 +18,7 @@ TRAINER = "nnUNetTrainerLightMUNet_15epochs_20iters"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo makes and how it trains.
+    """What the demo generates and how it trains.
 
     Attributes:
         folder: Receives everything.
@@ -65,7 +65,7 @@ def demo_environment(folder: Path) -> dict[str, str]:
     """The demo's own three folders, and settings for a small machine unless the user has set them."""
     workers = str(min(2, os.cpu_count() or 1))
     small = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_npp", "nnUNet_nps"), workers)
-    # Threads that spin while they wait take the cores from the augmentation workers and from everything else.
+    # Threads that spin while waiting take cores from the augmentation workers and everything else.
     small["OMP_WAIT_POLICY"] = "PASSIVE"
     folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     return {**folders, **{name: os.environ.get(name, value) for name, value in small.items()}}

@@ -32,7 +32,7 @@ def test_goals_at_nnunets_usual_plan(dtype):
 
 @pytest.mark.parametrize("which", [OURS, NNUNET])
 def test_the_peak_is_the_allocators(which, monkeypatch):
-    """On a CPU, where the allocator can be watched; PyTorch's CPU kernels take some work space besides."""
+    """On a CPU, where the allocator can be watched; PyTorch's CPU kernels take some extra work space."""
     workload = workload_of(which, (64, 64), 2) if which == OURS else workload_of(which, (256, 256), 1)
     monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 1 << 16)
     with backend("torch_chunked"):

@@ -40,7 +40,7 @@ def test_the_network_takes_what_is_planned_with(workload):
 
 def test_autocast_saves_less_than_float32():
     workload = Workload((32, 32, 32), strides_of(3))
-    # Of what layers that recompute save, the stem's map and the scan's states stay float32: counted, 0.81.
+    # Layers that recompute save the stem's map and the scan's states in float32 all the same: counted, 0.81.
     assert count_saved(workload, scan="torch_chunked") < 0.85 * count_saved(workload, None, "torch_chunked")
     assert not torch.is_autocast_enabled("cpu")
 

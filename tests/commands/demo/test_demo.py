@@ -1,4 +1,4 @@
-"""The demo: its commands, how its training goes on, what it prints, and all of it at a tiny budget."""
+"""The demo: its commands, how its training continues, what it prints, and all of it at a tiny budget."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Dataset:
         return get_trainer_from_args(NAME, "3d_fullres", fold, name, device=torch.device("cpu"))
 
     def continued(self, trainer: nnUNetTrainer) -> None:
-        """What --c does before the training goes on."""
+        """What --c does before the training continues."""
         maybe_load_checkpoint(trainer, continue_training=True, validation_only=False)
 
 

@@ -138,7 +138,7 @@ def test_a_patch_too_small_for_the_augmentation_is_refused(dataset, patch_size):
 
 
 def test_the_smallest_axis_is_that_of_the_widest_blur():
-    """Of the sigmas that nnU-Net draws, 0.5 to 1, the largest one has the widest kernel."""
+    """nnU-Net draws sigmas from 0.5 to 1; the largest one has the widest kernel."""
     blur = GaussianBlurTransform(blur_sigma=1.0)
     assert blur(image=torch.zeros(1, *[SMALLEST_AXIS_VOXELS] * 3))["image"].isfinite().all()
     with pytest.raises(RuntimeError, match="[Pp]adding"):

@@ -160,7 +160,7 @@ def predict(request, dataset, tmp_path, monkeypatch):
 
 
 def complete_plans(plans: dict) -> None:
-    """What prediction needs besides, as nnU-Net plans it."""
+    """What else prediction needs, as nnU-Net plans it."""
     plans.update(
         image_reader_writer="SimpleITKIO",
         transpose_forward=[0, 1, 2],

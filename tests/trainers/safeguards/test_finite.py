@@ -78,7 +78,7 @@ def test_a_training_that_diverges_is_stopped(trainer, monkeypatch):
 
 
 def test_a_step_that_the_gradient_scaler_skips_is_none(trainer, monkeypatch):
-    """Under CUDA's autocast the loss may overflow; the weights stay as they are then, and nnU-Net goes on."""
+    """Under CUDA's autocast the loss may overflow; the weights then stay as they are, and nnU-Net continues."""
     monkeypatch.setattr(trainer, "loss", lambda output, target: output.sum() * float("inf"))
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
     assert not np.isfinite(trainer.train_step(batch_of("case_a", "case_b"))["loss"])

@@ -18,7 +18,7 @@ BATCH = {"data": torch.arange(4096.0).sin().view(2, 1, 8, 16, 16), "target": tor
 
 @pytest.fixture
 def checkpoint(dataset):
-    """Of a trainer of that name after one step: its trainer and its file."""
+    """A trainer of that name and its checkpoint after one step."""
 
     def make(name: str):
         trainer = dataset.trainer(name)

@@ -26,12 +26,12 @@ def forward(
     out_dtype: torch.dtype,
     in_triton: bool,
 ) -> Tensor:
-    """Of contiguous inputs.
+    """Forward pass, for contiguous inputs.
 
     Args:
         surroundings: PLAIN, STEM or HEAD.
         x: Channels-last map; of a STEM the image, channels first.
-        size: Spatial, of the output.
+        size: Spatial size of the output.
         parameters: Weight and bias of the convolution and, unless PLAIN, of the pointwise layer.
         product_dtype: Dtype of the convolution and the pointwise layer.
         out_dtype: Dtype of the output.

@@ -49,7 +49,7 @@ def forward(
         x: (batch, *spatial, channels), any floating dtype.
         parameters: In the order of ``RVM_PARAMETERS``.
         pool: Window and stride of the pooling.
-        keep_checkpoints: For the backward pass.
+        keep_checkpoints: Whether to keep checkpoints for the backward pass.
         scan: A backend of the scan that starts from a state.
         wide: float32 or float64.
         product_dtype: Dtype of the matrix products and the convolution.

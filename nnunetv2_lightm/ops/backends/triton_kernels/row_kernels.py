@@ -95,7 +95,7 @@ def norm_backward(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Of norm without a gate."""
+    """Backward pass of the norm without a gate."""
     c = tl.arange(0, BLOCK_C)[None, :]
     in_c = c < channels
     weight = load_rows(weight_ptr, c, in_c, TYPE)
@@ -145,7 +145,7 @@ def gated_norm_backward(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Of norm with a gate."""
+    """Backward pass of the norm with a gate."""
     c = tl.arange(0, BLOCK_C)[None, :]
     in_c = c < channels
     weight, bias = load_rows(weight_ptr, c, in_c, TYPE), load_rows(bias_ptr, c, in_c, TYPE)

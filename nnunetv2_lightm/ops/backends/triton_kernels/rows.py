@@ -11,7 +11,7 @@ from .launch import launch, power_of_2, type_of
 
 EPSILON = 1e-5  # of nn.LayerNorm
 WARPS = 4
-# Of a tile, 16 for each thread, and tiles of a program.
+# Elements of a tile, 16 for each thread; and tiles per program.
 TILE_ELEMENTS = 2048
 STEPS = 8
 
