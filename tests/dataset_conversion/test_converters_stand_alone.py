@@ -1,16 +1,17 @@
-"""The converters need no torch, and of the rest of the package only files, images and signals."""
+"""The converters need no torch, and of the rest of the package only the rooms named here."""
 
 from __future__ import annotations
 
 CODE = """
 import sys
+light = ("dataset_conversion", "files", "images", "signals", "escaping", "option_types")
 before = set(sys.modules)
 from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS, Dataset802_MontgomeryShenzhen, phantoms
 loaded = sys.modules.keys() - before
 own = {name for name in loaded if name.startswith("nnunetv2_lightm.")}
 print(
     sorted({"torch", "nnunetv2"} & loaded),
-    sorted(name for name in own if name.split(".")[1] not in ("dataset_conversion", "files", "images", "signals")),
+    sorted(name for name in own if name.split(".")[1] not in light),
 )
 """
 
