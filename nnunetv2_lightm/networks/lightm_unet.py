@@ -10,10 +10,8 @@ Equations (1), (2): :class:`nnunetv2_lightm.layers.RVMLayer`; (3): :class:`~nnun
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ..layers import (
@@ -27,6 +25,7 @@ from ..layers import (
     upsample,
 )
 from ..ops import depthwise_head, depthwise_stem, fused_depthwise_usable
+from ._autocast import without_autocast
 from ._image import require_image
 
 Strides = Sequence[Sequence[int]]
@@ -137,7 +136,7 @@ class Stem(nn.Module):
             return depthwise_stem(image, [convolution.weight, convolution.bias, pointwise.weight, pointwise.bias])
         # In float32 even under autocast, like that operator: a single hot voxel in a z-scored image can be as large as
         # the root of the number of voxels, and no norm precedes it.
-        with _without_autocast(image.device.type):
+        with without_autocast(image.device.type):
             return convolution(pointwise(image.movedim(1, -1)))
 
     @constant_in_graphs
@@ -284,11 +283,6 @@ def _pooling(strides: Strides | None, dims: int, blocks: int) -> list[tuple[int,
         raise ValueError(f"strides are {list(strides)}; the first stage is the full resolution, its stride must be 1")
     pooling = stages[1 : blocks + 1]
     return pooling + [(1,) * dims] * (blocks - len(pooling))
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager:
-    available = torch.amp.is_autocast_available(device_type)  # not on "meta"
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
 def _drop_unused_heads(module: Decoder, state_dict: dict, prefix: str, *_: object) -> None:

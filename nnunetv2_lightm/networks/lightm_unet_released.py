@@ -17,7 +17,6 @@ pointwise one, so a one-channel image becomes 32 scaled copies of a single filte
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Mamba1Block, SelfAttention
+from ._autocast import without_autocast
 from ._image import require_image
 
 REVISIONS = ("head", "first")
@@ -174,7 +174,7 @@ class ReleasedRVMLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, *spatial) -> (batch, out_channels, *spatial), in the parameters' dtype."""
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device.type):
             tokens = x.flatten(2).transpose(1, 2).to(self.skip_scale.dtype)
             m = self.mamba(self.norm(tokens)) + self.skip_scale * tokens
             out = self.proj(self.norm(m))
@@ -272,11 +272,6 @@ def _conv_type(spatial_dims: int) -> type[nn.Module]:
 
 def _channels_last(ndim: int) -> torch.memory_format:
     return {4: torch.channels_last, 5: torch.channels_last_3d}[ndim]
-
-
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
-    available = torch.amp.is_autocast_available(device_type)  # not on the meta device
-    return torch.autocast(device_type, enabled=False) if available else contextlib.nullcontext()
 
 
 def _check(spatial_dims: int, features: int, revision: str, ablation: str | None) -> None:

@@ -307,7 +307,7 @@ def top_kernels(setting: Setting) -> list[dict]:
 
 
 def median_ms(run: Callable[[], object], setting: Setting) -> float:
-    """Median milliseconds of some calls after one to warm up; on a GPU by its own clock."""
+    """Median milliseconds of some calls after a warm-up; on a GPU until its work is done."""
     run()
     setting.synchronise()
     times = []
