@@ -91,7 +91,7 @@ class LightMUNetReleased(nn.Module):
         self.resize = Resize()
         self.conv_final = nn.Sequential(
             nn.GroupNorm(NORM_GROUPS, features),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             outer_conv(features, num_classes, spatial_dims, kernel_size=1, bias=True),
         )
 
@@ -140,8 +140,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, *spatial) -> the same shape."""
-        out = self.conv1(F.relu(self.norm1(x), inplace=True))
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        out = self.conv1(F.relu(self.norm1(x)))
+        out = self.conv2(F.relu(self.norm2(out)))
         return x + out
 
 
@@ -204,8 +204,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, *spatial) -> the same shape."""
-        out = self.conv(F.relu(self.norm1(x), inplace=True)) + self.skip_scale * x
-        return F.relu(self.norm2(out), inplace=True)
+        out = self.conv(F.relu(self.norm1(x))) + self.skip_scale * x
+        return F.relu(self.norm2(out))
 
 
 class FirstDecoderBlock(nn.Module):
@@ -220,8 +220,8 @@ class FirstDecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, *spatial) -> the same shape."""
-        out = self.conv1(F.relu(self.norm1(x), inplace=True))
-        return x + self.conv2(F.relu(self.norm2(out), inplace=True))
+        out = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(out)))
 
 
 class Halve(nn.Module):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import CustomOpDef
+from torch.utils import _pytree as pytree
 
 
 def composite_needed() -> bool:
@@ -77,15 +78,48 @@ def gradients_of_gradients(
 
 
 def register_vmap_by_loop(operator: CustomOpDef) -> None:
-    """Map an operator over a batch call by call (batched gradients, ``is_grads_batched``, reach operators directly)."""
+    """Map an operator over a batch call by call.
+
+    In ``torch.vmap``, and in ``torch.autograd.grad(is_grads_batched=True)`` (which ``jacobian(vectorize=True)`` of
+    ``torch.autograd.functional`` calls): an older map of PyTorch's, with tensors of its own.
+    """
+
+    def loop(batch_size: int, in_dims: Any, args: Any) -> Any:
+        if batch_size == 0:
+            raise ValueError(f"{operator._qualname}: vmap over an axis of size 0; expected at least 1")
+        return _stack([operator(*_entry(args, in_dims, i)) for i in range(batch_size)])
 
     @operator.register_vmap
     def _(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        if info.batch_size == 0:
-            raise ValueError(f"{operator._qualname}: vmap over an axis of size 0; expected at least 1")
-        outputs = [operator(*_entry(args, in_dims, i)) for i in range(info.batch_size)]
-        stacked = _stack(outputs)
+        stacked = loop(info.batch_size, in_dims, args)
         return stacked, _dims_like(stacked)
+
+    def of_batched_gradients(*args: Any) -> Any:
+        # PyTorch tells the level only on entering the next.
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        if level > 1:
+            raise NotImplementedError(f"{operator._qualname}: is_grads_batched inside another; use torch.vmap")
+        sizes: set[int] = set()
+        plain = pytree.tree_map_only(Tensor, lambda t: _without_level(t, level, sizes), args)
+        dims = pytree.tree_map_only(Tensor, lambda t: 0 if _is_batched(t) else None, args)
+        stacked = loop(*sizes, dims, plain)
+        return pytree.tree_map_only(Tensor, lambda t: torch._add_batch_dim(t, 0, level), stacked)
+
+    operator._lib.impl(operator._name, of_batched_gradients, "Batched")
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    return torch._C._dispatch_keys(tensor).has(torch._C._dispatch_key_parse("Batched"))
+
+
+def _without_level(tensor: Tensor, level: int, sizes: set[int]) -> Tensor:
+    """A batched tensor with its batch as the first axis, whose size is added to ``sizes``; others as they are."""
+    if not _is_batched(tensor):
+        return tensor
+    whole = torch._remove_batch_dim(tensor, level, 1, 0)
+    sizes.add(whole.shape[0])
+    return whole
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:

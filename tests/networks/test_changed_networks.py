@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from nnunetv2_lightm.layers import RVMLayer
-from nnunetv2_lightm.networks import LightMUNet
+from nnunetv2_lightm.networks import LightMUNet, LightMUNetReleased
 from nnunetv2_lightm.networks.lightm_unet import Head, Stem
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, cpu_native
 
@@ -251,26 +251,46 @@ def test_dynamically_quantised(monkeypatch):
     assert not torch.equal(got, results(make_network(), "cpu_native", monkeypatch)["logits"])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "spatial_dims", "modules"), [(LightMUNet, 2, 153), (LightMUNet, 3, 153), (LightMUNetReleased, 2, 281)]
+)
 @pytest.mark.parametrize("backend", ["cpu_native", "torch_chunked"])
-def test_hooks_of_all_modules_run(backend, spatial_dims, monkeypatch):
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, backend)
-    network = LightMUNet(1, 2, spatial_dims=spatial_dims)
+def test_hooks_of_all_modules_run(backend, kind, spatial_dims, modules, monkeypatch):
+    """And nothing changes what a hook has kept, nor the results."""
+    network = kind(1, 2, spatial_dims=spatial_dims, features=16)
     names = [name for name, _ in network.named_modules()]
-    assert len(names) == 153
+    assert len(names) == modules
     image = torch.randn(1, 1, *(16,) * spatial_dims)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "torch_chunked")
     expected = network(image)
-    before, after, backward = set(), set(), set()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    expected_grads = torch.autograd.grad(expected.square().sum(), parameters)
+
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, backend)
+    before, after, backward, kept = set(), set(), set(), []
+
+    def keep(name, output):
+        after.add(name)
+        if isinstance(output, torch.Tensor):
+            kept.append((name, output.detach(), output.detach().clone()))
+
     for name, module in network.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: before.add(name))
-        module.register_forward_hook(lambda *_, name=name: after.add(name))
+        module.register_forward_hook(lambda module, args, output, name=name: keep(name, output))
         if not isinstance(module, nn.ModuleList):  # they return lists
             module.register_full_backward_hook(lambda *_, name=name: backward.add(name))
     logits = network(image)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    logits.sum().backward()
-    assert set(names) == before == after
+    for parameter, grad in zip(parameters, expected_grads, strict=True):
+        parameter.grad = -grad
+    logits.square().sum().backward()
+    for parameter, grad in zip(parameters, expected_grads, strict=True):
+        assert parameter.grad.abs().max() <= 1e-3 * grad.abs().max() + 1e-4  # what is left of the difference
+    called = {name for name, module in network.named_modules() if type(module).forward is not nn.ModuleList.forward}
+    assert called == before == after
     assert {name for name, m in network.named_modules() if not isinstance(m, nn.ModuleList)} == backward
+    for name, output, copy in kept:
+        assert torch.equal(output, copy), f"{name}: what it returned was changed later"
 
 
 @pytest.mark.parametrize(

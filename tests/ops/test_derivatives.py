@@ -178,6 +178,25 @@ def test_vmap(case):
     torch.testing.assert_close(each, torch.stack([sample(values[1], x) for x in several[0]]))
 
 
+def test_batched_gradients(case):
+    """``is_grads_batched``, once more derived."""
+    function, values = case
+    leaves = [
+        v.requires_grad_(function.__code__.co_names[:1] != ("depthwise_stem",) or i > 0) for i, v in enumerate(values)
+    ]
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
+    unused = {"allow_unused": True, "materialize_grads": True}  # second derivatives of what is linear
+    out = function(*values)
+    several = torch.stack(tangents_for([out, out, out]))
+    together = torch.autograd.grad(out, leaves, several, is_grads_batched=True, create_graph=True)
+    seconds = torch.autograd.grad(sum(g.square().sum() for g in together), leaves, **unused)
+    alone = [torch.autograd.grad(out, leaves, grad, create_graph=True) for grad in several]
+    for got, expected in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.stack(expected))
+    expected = torch.autograd.grad(sum(g.square().sum() for grads in alone for g in grads), leaves, **unused)
+    torch.testing.assert_close(seconds, expected)
+
+
 # The operators by themselves, as exported graphs call them.
 
 
