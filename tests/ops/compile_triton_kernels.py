@@ -24,6 +24,8 @@ from nnunetv2_lightm.ops.backends import triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import (
     depthwise,
     depthwise_kernels,
+    pooling,
+    pooling_kernels,
     row_kernels,
     rows,
     scan,
@@ -47,7 +49,10 @@ KERNELS = (
     (scan_backward.gradients_through_chunks, triton_gpu.WARPS, ()),
     (scan_backward.backward_chunks, triton_gpu.WARPS, ()),
     (depthwise_kernels.convolve, depthwise.WARPS, ()),
+    (depthwise_kernels.convolve, depthwise.WARPS, ("out_ptr",)),
     (depthwise_kernels.weight_gradient, depthwise.WARPS, ()),
+    (pooling_kernels.max_pool, pooling.WARPS, ()),
+    (pooling_kernels.max_pool_backward, pooling.WARPS, ()),
     (row_kernels.norm, rows.WARPS, ("add_ptr", "scale_ptr", "gate_ptr")),
     (row_kernels.norm, rows.WARPS, ("add_ptr", "scale_ptr")),
     (row_kernels.norm, rows.WARPS, ("gate_ptr",)),
@@ -81,6 +86,8 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
         block_c = power_of_2(sizes["channels"])
         constants |= {"BLOCK_C": block_c, "BLOCK_R": max(1, rows.TILE_ELEMENTS // block_c)}
         constants |= {"STEPS": rows.STEPS, "EPSILON": rows.EPSILON}
+    if kernel.fn.__module__ == pooling_kernels.__name__:
+        constants |= {"WZ": 2, "WY": 2, "WX": 2, "BLOCK_R": pooling.TILE_ELEMENTS // block_c}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     constants |= dict.fromkeys(name for name in kernel.arg_names if name in (*ABSENT[optional], *absent))
     # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
@@ -89,6 +96,8 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
     def kind(name: str) -> str:
         if name in constants:
             return "constexpr"
+        if name == "place_ptr":
+            return "*u8"
         return f"*{wide if name in WIDE else dtype}" if name.endswith("_ptr") else "i32"
 
     arguments = enumerate(kernel.arg_names)

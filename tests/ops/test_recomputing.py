@@ -74,10 +74,11 @@ def test_head_and_upsampling_equal_pytorchs(spatial, growth, slab_elements):
 
 def test_pooling_keeps_nan_and_the_first_of_equals():
     x = torch.tensor([1.0, 3.0, 3.0, 2.0, torch.nan, 0.0]).view(1, 6, 1, 1)
-    best, place = pieces.max_pool(x, (3, 1))
+    best, place = torch.empty(1, 2, 1, 1), torch.empty(1, 2, 1, 1, dtype=torch.uint8)
+    pieces.max_pool(x, (3, 1), best, place)
     assert best.flatten()[0] == 3 and best.flatten()[1].isnan()
     assert place.flatten().tolist() == [1, 1]
-    grad = pieces.max_pool_backward(torch.ones_like(best), place, (3, 1), x.shape)
+    grad = pieces.max_pool_backward(torch.ones_like(best), place, (3, 1), x.shape, x.dtype, False)
     assert grad.flatten().tolist() == [0, 1, 0, 0, 1, 0]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ CARDS = {
 # Time of the host per kernel launch in eager mode, in microseconds.
 LAUNCH_US = 6.0
 # Products that PyTorch's counter of FLOP meets only in pieces; inside our operators they are whole.
-UNREGISTERED_PRODUCTS = ("linear", "matmul")
+UNREGISTERED_PRODUCTS = ("linear", "matmul", "addmm_")
 # Operators that move nothing.
 FREE = ("empty", "detach", "alias", "_reshape_alias")
 
@@ -119,7 +120,7 @@ class Costs(Operators):
         formula = flop_registry.get(func.overloadpacket)
         flop = formula(*args, **kwargs, out_val=out) if formula else 0
         if name in UNREGISTERED_PRODUCTS:
-            flop = 2 * out.numel() * args[0].shape[-1]
+            flop = 2 * out.numel() * args[name == "addmm_"].shape[-1]
         half = any(t.dtype in (torch.float16, torch.bfloat16) for t in given)
         elements = 0 if flop else sum(t.numel() for t in (made or given[:1]))
         self.by_kernel[f"torch: {name}"].add(
@@ -133,8 +134,12 @@ class Costs(Operators):
         tensors = [t for t in given.values() if isinstance(t, Tensor)]
         cost = Cost(sum(map(size_of, tensors)), launches=1)
         if name in ("convolve", "weight_gradient"):
-            out = given["out_ptr"] if name == "convolve" else given["grad_ptr"]
+            activated = given.get("activated_ptr")
+            out = next(t for t in (given.get("grad_ptr"), given.get("out_ptr"), activated) if t is not None)
             cost.float_flop = 2 * 9 * given["TAPS_Y"] * out.numel()
+            cost.exponentials = 0 if activated is None else activated.numel()
+        elif name.startswith("max_pool"):
+            cost.float_flop = 2 * tensors[0].numel()
         elif name == "carry":
             cost.exponentials = given["local_ptr"].numel()
         elif "rows" in given and "weight_ptr" in given:  # norms
@@ -173,8 +178,12 @@ def size_of(tensor: Tensor) -> int:
 def cost_of_step(workload: Workload, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
     """The cost of a training step, by kernel."""
     costs = Costs()
-    with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched):
+    # The fake tensors are a CPU's, where PyTorch clips and steps tensor by tensor; on a GPU it takes many at a time.
+    many_at_a_time = mock.patch("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True)
+    with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched), many_at_a_time:
         step = Step(workload)
+        for group in step.optimizer.param_groups:
+            group["foreach"] = True
         step.run(autocast)
         costs.by_kernel.clear()
         with costs:

@@ -26,6 +26,7 @@ from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.ops._operator import scan_backward_op, scan_op
 from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import depthwise as triton_depthwise
+from nnunetv2_lightm.ops.backends.triton_kernels import pooling as triton_pooling
 from nnunetv2_lightm.ops.backends.triton_kernels import rows as triton_rows
 from nnunetv2_lightm.ops.depthwise import depthwise_backward_op, depthwise_op
 from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op, rvm_layer_op
@@ -106,6 +107,8 @@ def _forward(step: Step, workload: Workload, autocast: torch.dtype | None) -> tu
     for tensor in saved.values():
         voxels = workload.batch * voxels_of(tensor, workload.levels)
         by_voxels[voxels] = by_voxels.get(voxels, 0) + tensor.untyped_storage().nbytes()
+    # Autograd keeps the hook, and with it what it refers to, as long as the graph.
+    saved.clear()
     return loss, by_voxels
 
 
@@ -121,6 +124,7 @@ def as_on_a_gpu(scan: str, launch: Callable[..., None] = leave_out) -> Iterator[
         mock.patch.object(triton_gpu, "not_supported_reason", lambda device_type: None),
         mock.patch.object(triton_gpu, "launch", launch),
         mock.patch.object(triton_depthwise, "launch", launch),
+        mock.patch.object(triton_pooling, "launch", launch),
         mock.patch.object(triton_rows, "launch", launch),
     ):
         yield

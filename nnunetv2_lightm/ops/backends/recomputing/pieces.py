@@ -15,11 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..triton_kernels import depthwise as triton_depthwise
+from ..triton_kernels import pooling as triton_pooling
 
 
 def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of the SiLU's input."""
     return torch.ops.aten.silu_backward(grad, x)
+
+
+def depthwise_silu(
+    x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool, keep: bool
+) -> tuple[Tensor | None, Tensor]:
+    """:func:`depthwise`, None unless ``keep``, and the SiLU of it."""
+    if in_triton:
+        return triton_depthwise.convolve_silu(x, beyond, weight, bias, keep)
+    convolved = depthwise(x, beyond, weight, bias, in_triton)
+    return convolved if keep else None, F.silu(convolved)
 
 
 def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool) -> Tensor:
@@ -46,9 +57,8 @@ def depthwise_backward(
     grad: Tensor, x: Tensor, beyond: tuple[int, int], weight: Tensor, wide: torch.dtype, in_triton: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`depthwise`'s input, (the planes of x), weight and bias, the latter two wide."""
-    grad_bias = column_sums(grad, wide)
     if in_triton:
-        return *triton_depthwise.convolve_backward(grad, x, beyond, weight, wide), grad_bias
+        return triton_depthwise.convolve_backward(grad, x, beyond, weight, wide)
     dims = x.ndim - 2
     x = _with_planes(x, beyond)
     with _without_tf32(x):
@@ -57,7 +67,7 @@ def depthwise_backward(
             *(False, [0] * dims, x.shape[-1], (True, True, False)),
         )
     grad_x = grad_x.movedim(1, -1)[:, beyond[0] : grad_x.shape[2] - beyond[1]]
-    return grad_x.contiguous(), grad_weight.to(wide), grad_bias
+    return grad_x.contiguous(), grad_weight.to(wide), column_sums(grad, wide)
 
 
 @contextmanager
@@ -75,22 +85,42 @@ def _with_planes(x: Tensor, beyond: tuple[int, int]) -> Tensor:
     return F.pad(x, (0, 0) * (x.ndim - 2) + beyond) if any(beyond) else x
 
 
-def max_pool(x: Tensor, window: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Max-pooling and the place of each maximum in its window, uint8; the first one of equals, the last NaN."""
-    best = place = None
+def max_pool(
+    x: Tensor, window: Sequence[int], out: Tensor, place: Tensor | None = None, in_triton: bool = False
+) -> None:
+    """Max-pooling; of equals the first one, of NaN the last.
+
+    Args:
+        x: Contiguous.
+        window: Its size and stride.
+        out: Written.
+        place: Written: the index of each maximum in its window, uint8.
+        in_triton: Take the kernel in Triton, not PyTorch's.
+    """
+    if in_triton:
+        return triton_pooling.max_pool(x, window, out, place)
+    best = at = None
     for index, part in enumerate(_places(x, window)):
         if best is None:
-            best, place = part.clone(), torch.zeros(part.shape, dtype=torch.uint8, device=x.device)
+            best, at = part.clone(), torch.zeros(part.shape, dtype=torch.uint8, device=x.device)
             continue
         better = (part > best).logical_or_(part.isnan())
         best = torch.where(better, part, best)
-        place.masked_fill_(better, index)
-    return best, place
+        at.masked_fill_(better, index)
+    out.copy_(best)
+    if place is not None:
+        place.copy_(at)
 
 
-def max_pool_backward(grad: Tensor, place: Tensor, window: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Gradient of the pooling's input, of this shape."""
-    result = grad.new_zeros(*shape)
+def max_pool_backward(
+    grad: Tensor, place: Tensor, window: Sequence[int], shape: Sequence[int], dtype: torch.dtype, in_triton: bool
+) -> Tensor:
+    """Gradient of the pooling's input, of this shape and dtype."""
+    covered = all(size % step == 0 for size, step in zip(shape[1:-1], window, strict=True))
+    result = (grad.new_empty if covered else grad.new_zeros)(*shape, dtype=dtype)
+    if in_triton:
+        triton_pooling.max_pool_backward(grad, place, window, result)
+        return result
     for index, part in enumerate(_places(result, window)):
         part.copy_(grad.masked_fill(place != index, 0))
     return result

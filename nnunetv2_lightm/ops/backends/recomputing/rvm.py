@@ -86,10 +86,8 @@ def forward(
         if not pools:
             out[where] = result
         elif where[1].start < where[1].stop:
-            best, place = pieces.max_pool(result, pool)
-            out[where] = best
-            if keep_checkpoints:
-                argmax[where] = place
+            place = argmax[where] if keep_checkpoints else None
+            pieces.max_pool(result, pool, out[where], place, layer.in_triton)
     return out, checkpoints, argmax
 
 
@@ -108,7 +106,7 @@ def backward(
     layer = _Layer(parameters, scan, wide, product_dtype)
     grad_x = torch.zeros_like(x)
     if not (x.numel() and grad_out.numel()):
-        return grad_x, list(layer.gradients.values())
+        return grad_x, layer.all_gradients()
 
     grad_state, chunk = None, 0
     for slab in reversed(slabs_of(x.shape[0], x.shape[1:-1], x.shape[-1], pool[0])):
@@ -119,11 +117,13 @@ def backward(
         states, chunk = checkpoints[slab.images, begin:chunk].contiguous(), begin
 
         shape = (*x[slab.own].shape[:-1], layer.projection_weight.shape[0])
-        grad = grad_out[_pooled(slab, pool)].to(product_dtype)
+        where = _pooled(slab, pool)
+        grad = grad_out[where]
+        layer.add("projection_bias", pieces.column_sums(grad, wide))
         if max(pool) > 1:
-            grad = pieces.max_pool_backward(grad, argmax[_pooled(slab, pool)], pool, shape)
-        grad_state = _Steps(layer, slab, x).backward(grad, states, grad_state, grad_x)
-    return grad_x, list(layer.gradients.values())
+            grad = pieces.max_pool_backward(grad, argmax[where], pool, shape, product_dtype, layer.in_triton)
+        grad_state = _Steps(layer, slab, x).backward(grad.to(product_dtype), states, grad_state, grad_x)
+    return grad_x, layer.all_gradients()
 
 
 def _pooled(slab: Slab, pool: Sequence[int]) -> tuple[slice, slice]:
@@ -138,24 +138,37 @@ class _Layer:
         self.rows = triton_rows if self.in_triton else rows
         for name, tensor in zip(RVM_PARAMETERS, parameters, strict=True):
             setattr(self, name, tensor.to(product if name in _MULTIPLIED else wide).contiguous())
-        self.gradients = {
-            name: torch.zeros_like(tensor, dtype=wide, memory_format=torch.contiguous_format)
-            for name, tensor in zip(RVM_PARAMETERS, parameters, strict=True)
-        }
+        self._gradients: dict[str, Tensor] = {}
 
     def add(self, name: str, gradient: Tensor) -> None:
-        """Add a slab's gradient of a parameter."""
-        self.gradients[name] += gradient
+        """Add a slab's gradient of a parameter, wide."""
+        if name in self._gradients:
+            self._gradients[name] += gradient
+        else:
+            # May be a view of several sums, which operators must not return.
+            self._gradients[name] = gradient.clone(memory_format=torch.contiguous_format)
+
+    def all_gradients(self) -> list[Tensor]:
+        """Of the parameters, in their order, wide; zeros of those that none was added to."""
+        found = []
+        for name in RVM_PARAMETERS:
+            parameter, gradient = getattr(self, name), self._gradients.get(name)
+            found.append(torch.zeros_like(parameter, dtype=self.wide) if gradient is None else gradient)
+        return found
 
     def add_all(self, names: Sequence[str], gradients: Sequence[Tensor]) -> None:
         """Add several."""
         for name, gradient in zip(names, gradients, strict=True):
             self.add(name, gradient)
 
-    def product_backward(self, name: str, grad: Tensor, x: Tensor) -> Tensor:
-        """Gradient of x in ``x @ weight.T``; the weight's is added up."""
+    def product_backward(self, name: str, grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """Gradient of x in ``x @ weight.T``, or added to a contiguous tensor like it; the weight's is added up."""
         self.add(name, pieces.weight_gradient(grad, x, self.wide))
-        return grad @ getattr(self, name)
+        weight = getattr(self, name)
+        if add_to is None:
+            return grad @ weight
+        add_to.view(-1, weight.shape[1]).addmm_(grad.flatten(0, -2), weight)
+        return add_to
 
     def _for_scan(self, *tensors: Tensor) -> list[Tensor]:
         return [t if self.backend.TAKES_HALF else t.to(self.wide) for t in tensors]
@@ -198,16 +211,17 @@ class _Steps:
         self.n = layer.rows.norm(self.around, layer.norm_in_weight, layer.norm_in_bias, layer.product)
         self.n_own = self.n[:, slab.inner].contiguous()
 
-    def convolved(self) -> tuple[Tensor, Tensor]:
-        """in_proj's map, with the halo, and the convolved one."""
+    def convolved(self, keep: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """in_proj's map, with the halo, the convolved one, if it is kept, and its SiLU, (images, tokens, channels)."""
         layer = self.layer
         h = F.linear(self.n, layer.in_proj)
-        return h, pieces.depthwise(h, self.slab.beyond, layer.conv_weight, layer.conv_bias, layer.in_triton)
+        convolution = (self.slab.beyond, layer.conv_weight, layer.conv_bias, layer.in_triton)
+        convolved, u = pieces.depthwise_silu(h, *convolution, keep)
+        return h, convolved, u.flatten(1, -2)
 
     def scan_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """u, delta, B, C of equation (3)'s SSM, (images, tokens, ...)."""
-        _, convolved = self.convolved()
-        u = F.silu(convolved).flatten(1, -2)
+        *_, u = self.convolved(keep=False)
         return u, *self._selective(u)[1:]
 
     def _selective(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -245,8 +259,7 @@ class _Steps:
         Returns: The gradient of the state before the slab.
         """
         layer, slab = self.layer, self.slab
-        h, convolved = self.convolved()
-        u = F.silu(convolved).flatten(1, -2)
+        h, convolved, u = self.convolved(keep=True)
         dt, delta, B, C = self._selective(u)
         y = layer.scan_again(states, u, delta, B, C)
         grad_y, grad_gate = self._through_output(y, grad, grad_x)
@@ -257,7 +270,7 @@ class _Steps:
         grad_dt = layer.product_backward("dt_weight", grad_delta, dt)
         selected = torch.cat((grad_dt, grad_B, grad_C), -1)
         del grad_delta, grad_dt, grad_B, grad_C, dt
-        grad_u = grad_u + layer.product_backward("x_proj", selected, u)
+        layer.product_backward("x_proj", selected, u, add_to=grad_u)
         del u, selected
 
         grad_c = pieces.silu_backward(grad_u.view(convolved.shape), convolved)
@@ -271,7 +284,7 @@ class _Steps:
         # The norm's backward pass is linear in its gradient: planes of the halo get here what comes from this slab.
         grad_n = layer.product_backward("in_proj", grad_h, self.n)
         del grad_h
-        grad_n[:, slab.inner] += layer.product_backward("gate_proj", grad_gate, self.n_own)
+        layer.product_backward("gate_proj", grad_gate, self.n_own, add_to=grad_n[:, slab.inner])
         del grad_gate
         grads = layer.rows.norm_backward(grad_n, self.around, layer.norm_in_weight, grad_x[slab.halo])
         layer.add_all(("norm_in_weight", "norm_in_bias"), grads)
@@ -283,7 +296,6 @@ class _Steps:
         gate = F.linear(self.n_own, layer.gate_proj)
         y, norm = y.view(gate.shape), (layer.norm_weight, layer.norm_bias)
         mixed = F.linear(layer.rows.gated_norm(y, *norm, gate), layer.out_proj)
-        layer.add("projection_bias", pieces.column_sums(grad, layer.wide))
         grad = layer.product_backward("projection_weight", grad, self._normed_out(mixed))
         norm_out = (layer.scale, layer.norm_out_weight, layer.norm_out_bias)
         grad_mixed, *grads = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])

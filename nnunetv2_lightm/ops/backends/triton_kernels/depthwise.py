@@ -18,31 +18,46 @@ RUN = 16
 
 def convolve(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
     """As :func:`..recomputing.pieces.depthwise`."""
-    planes = x.shape[1] + sum(beyond) - 2
-    out = x.new_empty(x.shape[0], planes, *x.shape[2:])
-    _convolve(x, weight, bias, out, shift=beyond[0], flip=False)
+    out = _output(x, beyond)
+    _convolve(x, weight, bias, out, None, shift=beyond[0], flip=False)
     return out
+
+
+def convolve_silu(
+    x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, keep: bool
+) -> tuple[Tensor | None, Tensor]:
+    """As :func:`..recomputing.pieces.depthwise_silu`."""
+    out, activated = _output(x, beyond) if keep else None, _output(x, beyond)
+    _convolve(x, weight, bias, out, activated, shift=beyond[0], flip=False)
+    return out, activated
+
+
+def _output(x: Tensor, beyond: tuple[int, int]) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1] + sum(beyond) - 2, *x.shape[2:])
 
 
 def convolve_backward(
     grad: Tensor, x: Tensor, beyond: tuple[int, int], weight: Tensor, wide: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`convolve`'s x, in grad's dtype, and weight, wide."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`convolve`'s x, in grad's dtype, weight and bias, wide."""
     grad_x = torch.empty_like(x, dtype=grad.dtype)
-    _convolve(grad, weight, None, grad_x, shift=2 - beyond[0], flip=True)
-    return grad_x, _weight_gradient(grad, x, beyond[0], weight, wide)
+    _convolve(grad, weight, None, grad_x, None, shift=2 - beyond[0], flip=True)
+    return grad_x, *_weight_gradient(grad, x, beyond[0], weight, wide)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shift: int, flip: bool) -> None:
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None, activated: Tensor | None, shift: int, flip: bool
+) -> None:
     from . import depthwise_kernels
 
-    if not out.numel():
+    written = activated if out is None else out
+    if not written.numel():
         return
-    sizes = _Sizes(x, out)
+    sizes = _Sizes(x, written)
     launch(
         depthwise_kernels.convolve,
         sizes.grid,
-        *(x, weight, bias, out),
+        *(x, weight, bias, out, activated),
         **sizes.arguments,
         shift=shift,
         TAPS_Y=1 if x.ndim == 4 else 3,
@@ -53,14 +68,14 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shift
     )
 
 
-def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: torch.dtype) -> Tensor:
+def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     from . import depthwise_kernels
 
     if not grad.numel():
-        return torch.zeros_like(weight, dtype=wide)
+        return torch.zeros_like(weight, dtype=wide), grad.new_zeros(grad.shape[-1], dtype=wide)
     sizes = _Sizes(x, grad)
     taps_y = 1 if x.ndim == 4 else 3
-    parts = x.new_empty(sizes.grid[0] * sizes.grid[1], 9 * taps_y, x.shape[-1], dtype=wide)
+    parts = x.new_empty(sizes.grid[0] * sizes.grid[1], 9 * taps_y + 1, x.shape[-1], dtype=wide)
     launch(
         depthwise_kernels.weight_gradient,
         sizes.grid,
@@ -72,7 +87,8 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
         TYPE=sizes.type,
         num_warps=WARPS,
     )
-    return parts.sum(0).t().reshape(weight.shape)
+    sums = parts.sum(0)
+    return sums[:-1].t().reshape(weight.shape), sums[-1]
 
 
 class _Sizes:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .scan import sigmoid
+
 
 @triton.jit
 def weight_of(weight_ptr, tap, c, in_c, TAPS: tl.constexpr, FLIP: tl.constexpr, TYPE: tl.constexpr):
@@ -26,7 +28,8 @@ def convolve(
     x_ptr,  # (images, planes, rows, width, channels)
     weight_ptr,  # (channels, 3 * TAPS_Y * 3)
     bias_ptr,  # (channels,), or None
-    out_ptr,  # (images, out_planes, rows, width, channels)
+    out_ptr,  # (images, out_planes, rows, width, channels), or None
+    activated_ptr,  # like out: its SiLU; or None
     planes,
     out_planes,
     rows,
@@ -81,7 +84,14 @@ def convolve(
         out_plane = plane + shift - 2
         if out_plane >= first:
             at = (((image * out_planes + out_plane) * rows + row) * width + x) * channels + c
-            tl.store(out_ptr + at, before + bias, mask=(x < width) & in_c)
+            value = before + bias
+            mask = (x < width) & in_c
+            if out_ptr is not None:
+                tl.store(out_ptr + at, value, mask=mask)
+            if activated_ptr is not None:
+                # Of what is, or would be, stored, so that it is the same with and without it.
+                value = value.to(activated_ptr.dtype.element_ty).to(TYPE)
+                tl.store(activated_ptr + at, value * sigmoid(value), mask=mask)
         before = here
         here = after
 
@@ -90,7 +100,7 @@ def convolve(
 def weight_gradient(
     grad_ptr,  # (images, out_planes, rows, width, channels)
     x_ptr,  # (images, planes, rows, width, channels)
-    parts_ptr,  # (programs 0, programs 1, 3 * TAPS_Y * 3, channels), written, to be summed
+    parts_ptr,  # (programs 0, programs 1, 3 * TAPS_Y * 3 + 1, channels), written, to be summed; the bias's comes last
     planes,
     out_planes,
     rows,
@@ -104,7 +114,7 @@ def weight_gradient(
     BLOCK_X: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Each program's share of the weights' gradient. Its part of the map stays in the cache from tap to tap."""
+    """Each program's share of the gradients of weights and bias. Its part of the map stays in the cache."""
     program = tl.program_id(0).to(tl.int64)
     row = (program % rows).to(tl.int32)
     run = ((program // rows) % runs).to(tl.int32)
@@ -116,8 +126,9 @@ def weight_gradient(
     TAPS: tl.constexpr = 9 * TAPS_Y
     first = run * RUN
     last = tl.minimum(first + RUN, out_planes)
-    parts_ptr += (program * tl.num_programs(1) + tl.program_id(1)) * TAPS * channels
+    parts_ptr += (program * tl.num_programs(1) + tl.program_id(1)) * (TAPS + 1) * channels
 
+    bias = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
     for tap_z in tl.static_range(3):
         for tap_y in tl.static_range(TAPS_Y):
             left = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
@@ -128,6 +139,8 @@ def weight_gradient(
                 plane = out_plane + tap_z - shift
                 at = (((image * out_planes + out_plane) * rows + row) * width + x) * channels + c
                 grad = tl.load(grad_ptr + at, mask=inside, other=0.0).to(TYPE)
+                if tap_z == 0 and tap_y == 0:
+                    bias += grad
                 in_row = (plane >= 0) & (plane < planes) & (y >= 0) & (y < rows) & in_c
                 base = ((image * planes + plane) * rows + y) * width + x
                 at = (base - 1) * channels + c
@@ -140,3 +153,4 @@ def weight_gradient(
             tl.store(part, tl.sum(left, axis=0, keep_dims=True), mask=in_c)
             tl.store(part + channels, tl.sum(middle, axis=0, keep_dims=True), mask=in_c)
             tl.store(part + 2 * channels, tl.sum(right, axis=0, keep_dims=True), mask=in_c)
+    tl.store(parts_ptr + TAPS * channels + c, tl.sum(bias, axis=0, keep_dims=True), mask=in_c)
