@@ -13,9 +13,12 @@ ifneq ($(wildcard ../shared/data),)
 export NNUNETV2_LIGHTM_DATA := $(CURDIR)/../shared/data
 endif
 endif
-# nnU-Net starts 8 worker processes unless it is told otherwise: too many for a laptop.
+# nnU-Net starts 8 worker processes for a training and 6 for a prediction unless it is told otherwise, each of which
+# imports PyTorch: too many for a laptop.
 export nnUNet_n_proc_DA ?= 2
 export nnUNet_def_n_proc ?= 2
+export nnUNet_npp ?= 1
+export nnUNet_nps ?= 1
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
