@@ -89,7 +89,9 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
     if kernel.fn.__module__ == pooling_kernels.__name__:
         constants |= {"WZ": 2, "WY": 2, "WX": 2, "BLOCK_R": pooling.TILE_ELEMENTS // block_c}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    constants |= dict.fromkeys(name for name in kernel.arg_names if name in (*ABSENT[optional], *absent))
+    # A norm always has its bias.
+    missing = absent if kernel.fn.__module__ == row_kernels.__name__ else (*ABSENT[optional], *absent)
+    constants |= dict.fromkeys(name for name in kernel.arg_names if name in missing)
     # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
     constants |= {name: 1 for name, size in sizes.items() if size == 1 and name in kernel.arg_names}
 
