@@ -39,7 +39,7 @@ def test_layer_in_other_dtypes(dtype):
 
 @pytest.mark.parametrize("case", MAPS)
 def test_depthwise(case, monkeypatch):
-    monkeypatch.setattr(depthwise, "TILE_ELEMENTS", 16)
+    monkeypatch.setattr(depthwise, "TILE_ELEMENTS", 32)
     check_depthwise(case, "cpu", torch.float64)
 
 
