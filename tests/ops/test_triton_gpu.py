@@ -70,6 +70,8 @@ def test_interpreted_kernels_pass_the_long_tests_of_every_backend():
     )
 
 
+# Kernels, in each way that they are called.
+KERNELS = 15
 ARCHITECTURES = [75, 80, 86, 89, 90, 120]
 # Bytes of shared memory that a block may have: the least of all of these, compute capability 7.5.
 SHARED_MEMORY = 64 * 1024
@@ -79,7 +81,7 @@ AT_MOST = {
     "scan_chunks": {"exponentials": 20, "shuffles": 4, "multiply-adds": 45},
     "gradients_through_chunks": {"exponentials": 20, "shuffles": 4, "multiply-adds": 35},
     "backward_chunks": {"exponentials": 80, "shuffles": 180, "multiply-adds": 600},
-    "convolve": {"multiply-adds": 54, "loads": 80, "exponentials": 0, "shuffles": 0},
+    "convolve": {"multiply-adds": 54, "loads": 80, "exponentials": 2, "shuffles": 0},
     "weight_gradient": {"multiply-adds": 54, "loads": 40, "exponentials": 0},
 }
 
@@ -104,7 +106,7 @@ def compiled_kernels(architecture, dtype, optional, sizes, cache):
 def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, tmp_path):
     """As the network has them under autocast, down to machine code: nothing is spilled, shared memory suffices."""
     kernels = compiled_kernels(architecture, "fp16", "layer", (4096, 32, 16, 64), tmp_path)
-    assert len(kernels) == 12
+    assert len(kernels) == KERNELS
     for found in kernels:
         assert found["spilled"] == 0, found
         assert found["shared"] <= SHARED_MEMORY and found["registers"] <= 255, found
@@ -127,7 +129,7 @@ def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, tmp_pat
 )
 def test_kernels_compile_with_other_inputs(dtype, optional, sizes, tmp_path):
     """An argument that is 1 becomes a constant of the kernel."""
-    assert len(compiled_kernels(80, dtype, optional, sizes, tmp_path)) == 12
+    assert len(compiled_kernels(80, dtype, optional, sizes, tmp_path)) == KERNELS
 
 
 def test_other_devices_are_left_to_others(monkeypatch):
