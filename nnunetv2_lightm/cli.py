@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "export": (
         "commands.export",
-        "write a trained model into one file, which predicts without PyTorch and nnU-Net",
+        "write a trained model into one file, which predicts without PyTorch and nnU-Net, or as ONNX",
     ),
     "import-released": (
         "commands.import_released",

@@ -5,6 +5,7 @@ Their versions are in pyproject.toml, in one of the extras.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
@@ -32,11 +33,21 @@ def import_extra(module: str, user: str) -> ModuleType:
         raise ImportError(message, name=error.name) from error
 
 
-def install_command(distribution: str) -> str:
-    """The command that installs a library, in a version this package supports."""
+def require_libraries(libraries: Sequence[str], user: str) -> None:
+    """Refuse to begin while one of several optional libraries is missing, with one command for all that are.
+
+    Raises: ImportError: naming them.
+    """
+    if missing := [library for library in libraries if find_spec(library) is None]:
+        are = "are" if len(missing) > 1 else "is"
+        raise ImportError(f"{user} needs {', '.join(missing)}, which {are} not installed: {install_command(*missing)}")
+
+
+def install_command(*distributions: str) -> str:
+    """The command that installs libraries, in versions that this package supports."""
     try:
         requirements = [Requirement(line) for line in requires("nnunetv2-lightm") or []]
     except PackageNotFoundError:  # imported from a checkout that was not installed
         requirements = []
-    specifier = next((str(needed.specifier) for needed in requirements if needed.name == distribution), "")
-    return f'python -m pip install "{distribution}{specifier}"'
+    specifiers = {needed.name: str(needed.specifier) for needed in reversed(requirements)}
+    return "python -m pip install " + " ".join(f'"{name}{specifiers.get(name, "")}"' for name in distributions)

@@ -1,6 +1,6 @@
 """Model folders as nnU-Net leaves them, with drawn weights: a training takes a minute and adds nothing to the export.
 
-The logits of a drawn LightMUNet are brought to mean 0 and a large deviation, so that every label occurs and two logits
+The logits of a drawn network are brought to mean 0 and a large deviation, so that every label occurs and two logits
 seldom lie close together.
 """
 
@@ -14,6 +14,7 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
 from nnunetv2_lightm import LightMUNet
 
@@ -136,15 +137,32 @@ def _weights(plans_json: dict, configuration: str, dataset_json: dict, trainer: 
             # Norms, scales and D are 1 and biases 0 at the start, where a mistake with them would not show.
             if tensor.ndim == 1 and not name.endswith("dt_proj.bias"):
                 tensor.add_(0.1 * torch.randn_like(tensor))
-        if isinstance(network, LightMUNet):
-            _spread_logits(network, torch.randn(1, network.stem.pointwise.in_features, *settings.patch_size))
+        channels = determine_num_input_channels(manager, settings, dataset_json)
+        _spread_logits(network.eval(), torch.randn(1, channels, *settings.patch_size))
     return network.state_dict()
 
 
-def _spread_logits(network: LightMUNet, image: torch.Tensor, deviation: float = 8.0) -> None:
-    head = network.decoder.seg_layers[0].pointwise
-    with torch.no_grad():
-        logits = network.eval()(image)[0].flatten(1)
-        scale = deviation / logits.std(1)
+@torch.no_grad()
+def _spread_logits(network: nn.Module, image: torch.Tensor, deviation: float = 8.0) -> None:
+    logits = network(image)[0].flatten(1)
+    scale = deviation / logits.std(1)
+    head = _head(network, image)
+    if head.bias is not None:
         head.bias.copy_((head.bias - logits.mean(1)) * scale)
-        head.weight.mul_(scale[:, None])
+    head.weight.mul_(scale.reshape(-1, *[1] * (head.weight.ndim - 1)))
+
+
+def _head(network: nn.Module, image: torch.Tensor) -> nn.Module:
+    """The layer that makes the logits: the last one that is called."""
+    if isinstance(network, LightMUNet):  # part of an operator
+        return network.decoder.seg_layers[0].pointwise
+    called = []
+    hooks = [
+        module.register_forward_hook(lambda module, *_: called.append(module))
+        for module in network.modules()
+        if isinstance(module, (nn.Conv2d, nn.Conv3d))
+    ]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    return called[-1]

@@ -68,11 +68,21 @@ def predicted_by_nnunet(model: Path, folds: Sequence[str], files: Sequence[Path]
 
 def assert_same_segmentation(found: Path, expected: Path, dice: float = DICE) -> None:
     """The same geometry and type, and labels within the project's promise."""
-    a, b = (sitk.ReadImage(str(path)) for path in (found, expected))
-    for what in ("Size", "Spacing", "Origin", "Direction", "PixelID"):
-        np.testing.assert_allclose(getattr(a, f"Get{what}")(), getattr(b, f"Get{what}")(), atol=1e-5, err_msg=what)
-    a, b = (sitk.GetArrayFromImage(image) for image in (a, b))
+    assert_same_segmentations([(found, expected)], dice)
+
+
+def assert_same_segmentations(pairs: Sequence[tuple[Path, Path]], dice: float = DICE) -> None:
+    """As :func:`assert_same_segmentation`, of all voxels together."""
+    voxels: list[list[np.ndarray]] = [[], []]
+    for pair in pairs:
+        a, b = (sitk.ReadImage(str(path)) for path in pair)
+        for what in ("Size", "Spacing", "Origin", "Direction", "PixelID"):
+            np.testing.assert_allclose(getattr(a, f"Get{what}")(), getattr(b, f"Get{what}")(), atol=1e-5, err_msg=what)
+        for image, of in zip((a, b), voxels, strict=True):
+            of.append(sitk.GetArrayFromImage(image).ravel())
+    a, b = map(np.concatenate, voxels)
     assert len(np.unique(b)) > 1, "else the test compares nothing"
     assert (a == b).mean() >= EQUAL_VOXELS
     for label in np.unique(b):
-        assert 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum()) >= dice
+        found = 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum())
+        assert found >= dice, f"label {label}: DSC {found:.5f}"

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm export``: a trained model becomes one file."""
+"""``nnUNetv2_lightm export``: a trained model becomes one file, or ONNX."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..escaping import escape_terminal
+from ..escaping import escape_terminal, shell_line
 
 PROGRAM = "nnUNetv2_lightm export"
 FOLD_HELP = 'folds to average, numbers or "all"; default: all numbered ones that have the checkpoint'
@@ -16,26 +16,26 @@ def main(argv: list[str]) -> int:
     """Export, and print what was written. Returns 1 if the model cannot be exported, or OUT already exists."""
     arguments = _parser().parse_args(argv)
     # Loads torch and nnunetv2, which --help does not need.
-    from ..deploy.bundle import is_bundle
     from ..deploy.errors import ExportError
-    from ..deploy.model_folder import read_model_folder
-    from ..files import NotOursError, check_output
+    from ..files import NotOursError
 
     try:
-        if arguments.overwrite:
-            inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
-            check_output(arguments.out, inputs=inputs, ours=is_bundle)
-        model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
-        print(escape_terminal(_bundle(model, arguments)))
+        print(escape_terminal((_onnx if arguments.onnx else _bundle)(arguments)))
     except (ExportError, FileExistsError, NotOursError) as error:
         print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _bundle(model, arguments: argparse.Namespace) -> str:
-    from ..deploy.bundle import write_bundle
+def _bundle(arguments: argparse.Namespace) -> str:
+    from ..deploy.bundle import is_bundle, write_bundle
+    from ..deploy.model_folder import read_model_folder
+    from ..files import check_output
 
+    if arguments.overwrite:
+        inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
+        check_output(arguments.out, inputs=inputs, ours=is_bundle)
+    model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
     options = {"check_images": arguments.check_images, "overwrite": arguments.overwrite}
     comparison = write_bundle(model, arguments.out, half=not arguments.float32, **options)
     return (
@@ -46,22 +46,41 @@ def _bundle(model, arguments: argparse.Namespace) -> str:
     )
 
 
+def _onnx(arguments: argparse.Namespace) -> str:
+    from ..deploy.model_folder import read_model_folder
+    from ..deploy.onnx_file import write_onnx
+
+    model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
+    comparison = write_onnx(model, arguments.out, check_images=arguments.check_images, overwrite=arguments.overwrite)
+    segmentation = f"SEGMENTATION{model.dataset_json['file_ending']}"
+    return (
+        f"{arguments.out}: {model}; pipeline.json says what belongs around the network.\n"
+        f"Compared with PyTorch: {comparison}.\n"
+        "Segment by the reference script (pip install onnxruntime SimpleITK scikit-image):\n"
+        f"  {shell_line('python', arguments.out / 'predict.py', segmentation, 'IMAGE')}"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write a trained model with nnU-Net's whole pipeline into one file, for `lightm segment` of "
-        "lightm-runtime, which needs neither PyTorch nor nnU-Net.",
+        "lightm-runtime, which needs neither PyTorch nor nnU-Net, or as ONNX.",
         epilog="Nothing in a checkpoint is executed. For research use only.",
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION below nnUNet_results"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write, e.g. liver.lightm")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write, e.g. liver.lightm; with --onnx a folder")
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help=FOLD_HELP)
     parser.add_argument(
         "-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s"
     )
-    parser.add_argument("--float32", action="store_true", help="store the weights in float32 instead of float16")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--float32", action="store_true", help="store the weights in float32 instead of float16")
+    form.add_argument(
+        "--onnx", action="store_true", help="ONNX, pipeline and script instead; any trainer; needs '.[onnx]'"
+    )
     parser.add_argument(
         "--check-images",
         type=Path,

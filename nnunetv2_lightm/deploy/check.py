@@ -50,12 +50,19 @@ def compare(
     trained: Callable[[Tensor], Tensor],
     exported: Callable[[Tensor], Tensor],
 ) -> Comparison:
-    """Run both networks on patches (1, channels, *patch) -> (1, classes, *patch)."""
+    """Run both networks on patches (1, channels, *patch) -> (1, classes, *patch).
+
+    Raises:
+        ExportError: if a logit is NaN or infinite.
+    """
     difference = largest = 0.0
     equal = voxels = 0
     with torch.inference_mode():
-        for patch in patches.values():
+        for case, patch in patches.items():
             expected, given = trained(patch)[0], exported(patch)[0]
+            for which, logits in (("trained", expected), ("exported", given)):
+                if not torch.isfinite(logits).all():
+                    raise ExportError(f"{model.folder}: the {which} network gives NaN or infinite logits on {case}")
             difference = max(difference, (expected - given).abs().max().item())
             largest = max(largest, expected.abs().max().item())
             labels = [_labels(model, logits) for logits in (expected, given)]

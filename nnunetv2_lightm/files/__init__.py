@@ -17,7 +17,7 @@ from .atomic import partial_path, remove_partial, whole_file, write_text
 from .guard import NotOursError, check_output, keep_apart, set_aside
 from .locks import FileLock, LockHeldError
 from .patience import patiently
-from .record import RECORD_FILE, Record
+from .record import RECORD_FILE, Record, check_replaceable
 from .scratch import scratch_folder
 from .text import some_of
 from .transaction import FolderTransaction, work_folder
@@ -31,6 +31,7 @@ __all__ = [
     "NotOursError",
     "Record",
     "check_output",
+    "check_replaceable",
     "is_being_written",
     "keep_apart",
     "partial_path",

@@ -129,6 +129,22 @@ class Record:
         return Path(os.path.relpath(file, self.folder)).as_posix()
 
 
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse to write a folder where something is, or with ``overwrite`` where that is not all ours.
+
+    Raises: NotOursError: saying what is in the way.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise NotOursError(
+            f"{folder}: is there already; give another folder, or --overwrite to replace what this command made"
+        )
+    if not folder.is_dir():
+        raise NotOursError(f"{folder}: is not a folder and is not replaced; move it away, or give another name")
+    (Record.read(folder) or Record(folder)).check_only_ours()
+
+
 def _entry(file: Path) -> tuple[int, int]:
     status = file.lstat()  # of a link itself
     return status.st_size, status.st_mtime_ns

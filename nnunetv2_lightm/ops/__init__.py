@@ -1,6 +1,6 @@
 """Operators: the selective scan and its backends, and the fused RVM layer. The only place that knows a kernel."""
 
-from .backends import BackendStatus, backend_table, select_backend
+from .backends import BackendStatus, backend_table, portable_operators, select_backend
 from .depthwise import (
     depthwise_conv,
     depthwise_head,
@@ -24,6 +24,7 @@ __all__ = [
     "fused_depthwise_usable",
     "fused_rvm_layer_usable",
     "gathered_upsample_usable",
+    "portable_operators",
     "rvm_layer",
     "rvm_layer_op",
     "select_backend",

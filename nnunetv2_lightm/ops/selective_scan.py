@@ -22,7 +22,8 @@ from torch import Tensor
 from ._derivatives import composite_needed
 from ._operands import require_tensors
 from ._operator import check_scan, compute_dtype, scan_op
-from .backends import REFERENCE, is_short, select_backend
+from .backends import REFERENCE, is_short, portable_asked_for, select_backend
+from .portable import selective_scan_portable
 from .reference import selective_scan_reference
 
 
@@ -81,6 +82,10 @@ def selective_scan(
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     require_tensors("selective_scan", tensors)
+    if portable_asked_for():  # before anything looks at the batch, which an export leaves free
+        check_scan(tensors, out_dtype, None, stored=False)
+        y, last = selective_scan_portable(*tensors, delta_softplus, out_dtype)
+        return (y, last) if return_last_state else y
     short = False
     # A branch, because torch.compile may have the length as a symbol; other shapes are refused below.
     if u.ndim == 3 and is_short(*u.shape):

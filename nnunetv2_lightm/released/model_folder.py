@@ -9,7 +9,16 @@ from pathlib import Path
 
 import torch
 
-from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder, write_text
+from ..files import (
+    FolderTransaction,
+    LockHeldError,
+    NotOursError,
+    Record,
+    check_replaceable,
+    keep_apart,
+    work_folder,
+    write_text,
+)
 from .checkpoint import ReleasedCheckpoint, read_released_checkpoint
 from .safe_checkpoint import CheckpointError
 
@@ -34,10 +43,10 @@ def import_released(
     out = Path(os.path.realpath(out))
     try:
         keep_apart(sources, [out, work_folder(out)])
-        _check_free(out, overwrite)
+        check_replaceable(out, overwrite)
         checkpoints = [read_released_checkpoint(path) for path in sources]
         _check_together(checkpoints)
-        with FolderTransaction([out], check=lambda: _check_free(out, overwrite), warn=warn) as transaction:
+        with FolderTransaction([out], check=lambda: check_replaceable(out, overwrite), warn=warn) as transaction:
             _write(checkpoints, transaction.new[0])
             transaction.commit()
     except LockHeldError as error:
@@ -45,18 +54,6 @@ def import_released(
     except NotOursError as error:
         raise CheckpointError(str(error)) from error
     return checkpoints
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if not os.path.lexists(out):
-        return
-    if not overwrite:
-        raise CheckpointError(
-            f"{out}: is there already; give another folder, or --overwrite to replace what an import made"
-        )
-    if not out.is_dir():
-        raise CheckpointError(f"{out}: is not a model folder and is not replaced")
-    (Record.read(out) or Record(out)).check_only_ours()
 
 
 def _check_together(checkpoints: Sequence[ReleasedCheckpoint]) -> None:

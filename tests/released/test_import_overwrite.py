@@ -39,7 +39,7 @@ def test_overwrite_replaces_nothing_else(tmp_path, source, make):
     make(tmp_path / "model")
     path = source()
     before = files(tmp_path)
-    with pytest.raises(CheckpointError, match="is not a model folder and is not replaced|not made by this command"):
+    with pytest.raises(CheckpointError, match="is not a folder and is not replaced|not made by this command"):
         import_released([path], tmp_path / "model", overwrite=True)
     assert files(tmp_path) == before
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -35,6 +36,24 @@ REGISTRY: tuple[str, ...] = ("cpu_native", "mamba_ssm_cuda", "triton_gpu", "torc
 TRITON = "triton_gpu"
 # The specification is not a backend to train with, but may be asked for by name.
 REFERENCE = "reference"
+# Nor is the scan in operators that every runtime has: see portable_operators().
+PORTABLE = "portable"
+_portable = ContextVar("portable", default=False)
+
+
+@contextmanager
+def portable_operators() -> Iterator[None]:
+    """Within it no registered operator and no compiled code is used: for the export to runtimes that have neither."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def portable_asked_for() -> bool:
+    """Whether :func:`portable_operators` is in effect."""
+    return _portable.get()
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class BackendStatus:
 
 def starts_from_a_state(name: str) -> bool:
     """Whether the backend can scan a long sequence piece by piece."""
-    return name != REFERENCE and hasattr(load_backend(name), "replay")
+    return name not in (REFERENCE, PORTABLE) and hasattr(load_backend(name), "replay")
 
 
 @cache
@@ -86,6 +105,8 @@ def select_backend(
         ValueError: if the requested name does not exist.
         RuntimeError: if the requested backend cannot run on the device or in the dtype; never falls back in silence.
     """
+    if portable_asked_for():
+        return PORTABLE
     if device_type == "meta":
         # Nothing is computed there: the operator gives shapes, whichever backend is asked for.
         return LAST_RESORT

@@ -1,0 +1,78 @@
+"""The selective scan in operators that every runtime has, for export: ONNX knows no custom operator.
+
+All chunks of the sequence run next to one another, token by token, in ``torch.ops.higher_order.scan``, which becomes
+ONNX's Scan; memory holds one state of each chunk at a time. Slow compared with the backends: it is not one of them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The operator behind ONNX's Scan has no public name yet. It is taken as it is: its wrapper has torch.compile trace each
+# step, which takes as long as all the rest of an export.
+from torch._higher_order_ops.scan import scan_op
+
+CHUNK = 64
+
+
+def selective_scan_portable(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    out_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`.reference.selective_scan_reference`; the batch may be a free dimension, the length is fixed.
+
+    Three passes: the state that each chunk ends with if it starts from 0, the states that the chunks really start from,
+    which follow from one another, and the outputs.
+    """
+    out_dtype = out_dtype or u.dtype
+    u, delta, A, B, C = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = F.softplus(delta)
+    length = u.shape[1]
+    chunk = min(CHUNK, length)
+    # Padding tokens have step 0: they leave the state as it is.
+    dt, x, B, C = (_in_chunks(t, chunk) for t in (delta, delta * u, B, C))
+    zeros = x.new_zeros(*x.shape[1:], A.shape[1])
+    (ends,) = scan_op(lambda *token: [_next_state(*token)], [zeros], [dt, x, B], (A,))
+    decays = torch.exp(dt.sum(0)[..., None] * A)
+    last, starts = scan_op(_next_start, [zeros[0].clone()], [decays, ends], ())
+    _, y = scan_op(_output, [starts], [dt, x, B, C], (A,))
+    y = y.permute(2, 1, 0, 3).flatten(1, 2)[:, :length]
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * F.silu(z.to(y.dtype))
+    return y.to(out_dtype), last
+
+
+def _in_chunks(x: Tensor, chunk: int) -> Tensor:
+    """(batch, length, k) -> (chunk, chunks, batch, k), zeros after the last token."""
+    padded = F.pad(x, (0, 0, 0, -x.shape[1] % chunk))
+    return padded.unflatten(1, (padded.shape[1] // chunk, chunk)).permute(2, 1, 0, 3).contiguous()
+
+
+def _next_state(h: Tensor, dt: Tensor, x: Tensor, B: Tensor, A: Tensor) -> Tensor:
+    """One token of all chunks; h: (chunks, batch, channels, states)."""
+    return torch.exp(dt[..., None] * A) * h + x[..., None] * B[..., None, :]
+
+
+def _output(h: Tensor, dt: Tensor, x: Tensor, B: Tensor, C: Tensor, A: Tensor) -> list[Tensor]:
+    h = _next_state(h, dt, x, B, A)
+    return [h, torch.matmul(h, C[..., None])[..., 0]]
+
+
+def _next_start(h: Tensor, decay: Tensor, end: Tensor) -> list[Tensor]:
+    """One chunk; the state that it starts from is kept."""
+    return [decay * h + end, h.clone()]
