@@ -2,15 +2,15 @@
 
 python -m benchmarks.speed.deploy --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
 
-Both models share a data set and plans; IMAGES holds one or more cases, as for nnUNetv2_predict. Each command runs in a
-process of its own, in turns, `--repeats` times; the smallest time counts. Memory is the peak of the summed resident
-memory of the command and its children, sampled every 20 ms. Needs lightm-runtime: pip install ./runtime
+Both models share a data set and plans (deploy_models.py makes such); IMAGES holds one or more cases, as for
+nnUNetv2_predict. Each command runs in a process of its own, in turns, `--repeats` times; the smallest time counts.
+Memory is the peak of the summed resident memory of the command and its children, what they share counted once, sampled
+every 20 ms. Needs lightm-runtime: pip install ./runtime
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from nnunetv2_lightm.measure.machine import machine
 
 PERIOD_S = 0.02
-PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+SHOWN = 3000  # characters of what a command said that failed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as work:
         bundle = Path(work, "model.lightm")
         export = [scripts / "nnUNetv2_lightm", "export", arguments.ours, bundle, "-f", "0"]
-        subprocess.run([*export, "--check-images", arguments.images], check=True, stdout=subprocess.DEVNULL)
+        export += ["--check-images", arguments.images, *(["--float32"] if arguments.float32 else [])]
+        measure([*map(str, export)])
         predict = [scripts / "nnUNetv2_predict_from_modelfolder", "-device", "cpu", "-f", "0", "-i", arguments.images]
         commands = {
             "`lightm segment`": [scripts / "lightm", "segment", bundle, arguments.images],
@@ -53,16 +54,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command with all its children."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, sum(map(resident_mib, family(process.pid))))
-        time.sleep(PERIOD_S)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - begin, peak
+    """Seconds and peak MiB of a command with all its children.
+
+    Raises: SystemExit: with the end of what it said, if it fails.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, sum(map(resident_mib, family(process.pid))))
+            time.sleep(PERIOD_S)
+        seconds = time.perf_counter() - begin
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{said.read()[-SHOWN:]}")
+    return seconds, peak
 
 
 def family(pid: int) -> list[int]:
@@ -78,10 +85,12 @@ def family(pid: int) -> list[int]:
 
 
 def resident_mib(pid: int) -> float:
+    """Resident memory; what several processes share, such as a library, counts once among them."""
     try:
-        return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * PAGE_MIB
-    except (OSError, IndexError):  # it has ended meanwhile
+        text = Path("/proc", str(pid), "smaps_rollup").read_text()
+    except OSError:  # it has ended meanwhile
         return 0.0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def share_of_equal_voxels(first: Path, second: Path) -> float:
@@ -115,6 +124,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ours", type=Path, required=True, help="model folder of nnUNetTrainerLightMUNet")
     parser.add_argument("--stock", type=Path, required=True, help="model folder of nnUNetTrainer, of the same plans")
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--float32", action="store_true", help="weights of the bundle, for networks not trained")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("-o", "--out", type=Path, required=True)
     return parser.parse_args(argv)

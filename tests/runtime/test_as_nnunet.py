@@ -31,7 +31,7 @@ MODELS = {
     "CT": ({"schemes": ("CTNormalization",)}, {}),
     "two channels": ({"schemes": ("ZScoreNormalization", "RescaleTo01Normalization")}, {}),
     "regions": ({"labels": REGIONS, "regions_class_order": (1, 2, 3)}, {}),
-    "two folds": ({"folds": (0, 1)}, {}),
+    "five folds": ({"folds": (0, 1, 2, 3, 4)}, {}),
     "no mirroring": ({"mirroring_axes": ()}, {}),
     "odd patch": ({"patch_size": (9, 15, 13), "mirroring_axes": (1,)}, {}),
     "2D, of slices": (SLICES, {"shape": (4, 50, 40), "spacing": (3.5, 0.8, 1.0)}),

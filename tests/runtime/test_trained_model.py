@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightm_runtime import cli
-from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
-
-from nnunetv2_lightm import cli as package_cli
 
 from ..nnunet_in_process import Nnunet, nnunet_in_process
 from ..prediction import assert_same_segmentation
+from .nnunets_commands import predict_both
 
 pytestmark = pytest.mark.slow
 
@@ -27,18 +23,6 @@ TRAINER = "nnUNetTrainerLightMUNet_1epochs_80iters"
 def nnunet(tmp_path_factory) -> Iterator[Nnunet]:
     with nnunet_in_process(tmp_path_factory.mktemp("nnunet")) as nnunet:
         yield nnunet
-
-
-def predict_both(nnunet: Nnunet, fold: Path, images: Path, out: Path) -> list[tuple[Path, Path]]:
-    """The files of the engine and of nnU-Net."""
-    model = fold.parent
-    bundle = out / "model.lightm"
-    assert package_cli.main(["export", str(model), str(bundle), "-f", "0"]) == 0
-    options = ("-i", images, "-m", model, "-f", 0, "-device", "cpu", "-npp", 1, "-nps", 1)
-    nnunet.run(predict_entry_point_modelfolder, "-o", out / "nnunet", *options)
-    assert cli.main(["segment", str(bundle), str(images), "-o", str(out / "engine"), "--threads", "1"]) == 0
-    names = sorted(path.name for path in (out / "engine").iterdir())
-    return [(out / "engine" / name, out / "nnunet" / name) for name in names]
 
 
 FLAT = {"shape": (8, 40, 40)}
