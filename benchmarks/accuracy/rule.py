@@ -56,6 +56,10 @@ class Difference:
     def worse(self) -> bool:
         return self.counts and self.interval[1] < 0
 
+    def __str__(self) -> str:
+        (low, high), (stock, new) = self.interval, self.seeds
+        return f"{self.mean:+.2f} ({low:+.2f} to {high:+.2f}), {new} seeds against {stock} of stock"
+
 
 def difference(results: BenchmarkResults) -> Difference | None:
     """None if one of the two has no complete run."""
@@ -79,12 +83,14 @@ def difference(results: BenchmarkResults) -> Difference | None:
     return Difference(float(mean), (float(low), float(high)), (len(stock), len(new)))
 
 
-def verdict(found: dict[str, Difference | None]) -> str:
+def verdict(differences: dict[str, Difference | None]) -> str:
     """The verdict from the differences of all comparisons, by name."""
     needed = [name for names in COMPARISONS.values() for name in names]
-    if not all(found.get(name) and found[name].counts for name in needed):
+    if not all(differences.get(name) and differences[name].counts for name in needed):
         return f"no verdict yet: {SEEDS} seeds of both are needed in all of {', '.join(needed)}"
-    wins = all(found[time].better and not found[iterations].worse for time, iterations in COMPARISONS.values())
+    wins = all(
+        differences[time].better and not differences[iterations].worse for time, iterations in COMPARISONS.values()
+    )
     return f"{RULE[1]} becomes the default" if wins else "the default stays as it is"
 
 
@@ -95,18 +101,13 @@ def _mean_dsc(classes: dict[str, dict[str, float | None]]) -> float:
 
 
 def main() -> int:
-    found = {}
+    differences = {}
     for names in COMPARISONS.values():
         for name in names:
             file = PUBLISHED / f"{name}.json"
-            found[name] = difference(load_results(file)) if file.exists() else None
-            if found[name] is None:
-                print(f"{name}: not run yet")
-                continue
-            low, high = found[name].interval
-            stock, new = found[name].seeds
-            print(f"{name}: {found[name].mean:+.2f} ({low:+.2f} to {high:+.2f}), {new} seeds against {stock} of stock")
-    print(verdict(found))
+            differences[name] = difference(load_results(file)) if file.exists() else None
+            print(f"{name}: {differences[name] or 'not run yet'}")
+    print(verdict(differences))
     return 0
 
 

@@ -47,8 +47,8 @@ def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> Bench
             runs[key] = run
     costs = {}
     for name in ("calibration", "complexity"):
-        found = {key: value for part in reversed(parts) for key, value in getattr(part, name).items()}
-        costs[name] = {trainer: found[trainer] for trainer in trainers if trainer in found}
+        known = {key: value for part in reversed(parts) for key, value in getattr(part, name).items()}
+        costs[name] = {trainer: known[trainer] for trainer in trainers if trainer in known}
     return replace(first, **costs, runs=tuple(runs[key] for key in sorted(runs)))
 
 

@@ -1,6 +1,6 @@
 """The recipe of nnUNetTrainerLightMUNetMuon on other networks, and ResEnc M: is it the network or the optimiser?
 
-Not part of the package, but for nnUNetTrainerPlainMuon, which is; found as lightm_unet_variants.py is.
+Not part of the package, except for nnUNetTrainerPlainMuon; nnU-Net finds them like lightm_unet_variants.py.
 """
 
 from __future__ import annotations

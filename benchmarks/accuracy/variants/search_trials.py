@@ -1,6 +1,6 @@
 """The trials of search.py: LightMUNet with Muon, each with one change; each also validates averaged weights.
 
-Found as lightm_unet_variants.py is.
+nnU-Net finds them like lightm_unet_variants.py.
 """
 
 from __future__ import annotations
