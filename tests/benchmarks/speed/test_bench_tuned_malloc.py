@@ -30,8 +30,8 @@ def test_settings_page_has_the_measured_figures(published):
     ours, our_default = tuned.ours.median, default.ours.median
     theirs, their_default = tuned.baseline.median, default.baseline.median
     said = (
-        f"A training step of LightMUNet at 64x64x64 takes {ours / our_default:.2f} of its time then, one of nnU-Net's "
-        f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms after {1000 * our_default:.0f}, "
-        f"{theirs:.2f} s after {their_default:.2f};"
+        f"A training step of LightMUNet at 64x64x64 then takes {ours / our_default:.2f} of the time, one of nnU-Net's "
+        f"network {theirs / their_default:.2f} ({1000 * ours:.0f} ms instead of {1000 * our_default:.0f}, "
+        f"{theirs:.2f} s instead of {their_default:.2f};"
     )
     assert said in re.sub(r"\s+", " ", SETTINGS)
