@@ -117,7 +117,7 @@ class FileLock:
             with contextlib.suppress(PermissionError):  # another process has taken the lock in between
                 patiently(self.path.unlink, missing_ok=True)
         else:
-            self.path.unlink(missing_ok=True)
+            patiently(self.path.unlink, missing_ok=True)
             self.release()
 
 
