@@ -83,3 +83,15 @@ def test_export_for_any_batch(network, image, training):
     for size in (1, 2, 5):
         other = torch.randn(size, 1, 6, 5, dtype=torch.float64)
         torch.testing.assert_close(exported.module()(other), network(other))
+
+
+@torch.no_grad()
+def test_export_for_any_image(network):
+    """Batch and spatial sizes, from an image that no stage shrinks to one voxel. Where gradients are recorded spatial
+    sizes stay fixed: what is kept for them depends on these."""
+    free = {0: torch.export.Dim("batch", min=1, max=64), 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    image = torch.randn(2, 1, 32, 48, dtype=torch.float64)
+    exported = torch.export.export(network.eval(), (image,), dynamic_shapes=(free,))
+    for shape in ((1, 1, 32, 32), (5, 1, 40, 57)):
+        other = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(exported.module()(other), network(other))
