@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("tutorial.md")
+PAGE = Path(__file__).resolve().with_name("tutorial.md")
+CHECKOUT = PAGE.parents[1]
 BLOCK = re.compile(
     r"```bash\n(?P<commands>.*?)```\n\n"
     r"(?P<marker><!-- output(?:: last (?P<last>\d+) lines)? -->)\n(?:```text\n.*?```\n)?",
@@ -36,9 +37,11 @@ def main() -> int:
         f"{match['commands']}echo\necho '{END}'\n" for match in BLOCK.finditer(page)
     )
     done = subprocess.run(
-        ["bash"], input=script, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        ["bash"], input=script.encode(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
-    outputs = done.stdout.replace(str(folder), "$PWD").split(f"{END}\n")
+    # Bytes: text mode would make a line of every state of a progress bar.
+    output = done.stdout.decode("utf-8").replace(str(folder), "$PWD").replace(str(CHECKOUT), "$HOME/nnunetv2-lightm")
+    outputs = output.split(f"{END}\n")
     if done.returncode:
         print(outputs[-1], file=sys.stderr)
         return 1

@@ -87,7 +87,7 @@ def scan_backward_op(
     _check_scan_backward((*inputs, grad_y, grad_last, checkpoints), backend)
     dtype = compute_dtype(*inputs)
     with torch.autocast(u.device.type, enabled=False):
-        given = (_to(grad_last, dtype), checkpoints, *_as_taken(inputs, backend, dtype))
+        given = (_to(grad_last, dtype), checkpoints.contiguous(), *_as_taken(inputs, backend, dtype))
         grads = load_backend(backend).backward(_to(grad_y, dtype), *given, delta_softplus)
     return tuple(
         u.new_empty(0) if t is None else g.to(t.dtype).contiguous() for g, t in zip(grads, inputs, strict=True)

@@ -136,11 +136,11 @@ def rvm_layer_backward_op(
     refuse_forward_mode("rvm_layer_backward")
     _check_layer_backward((x, *parameters, grad_out, checkpoints, argmax), tuple(pool), scan)
     dtype = compute_dtype(x, *parameters)
+    kept = (checkpoints.contiguous(), argmax.contiguous())
     if scan == cpu_native.NAME:
         grad_x, grads = native_rvm.backward(
             to_contiguous(grad_out, dtype),
-            checkpoints,
-            argmax,
+            *kept,
             to_contiguous(x, dtype),
             [to_contiguous(p, dtype) for p in parameters],
             pool,
@@ -148,7 +148,7 @@ def rvm_layer_backward_op(
     else:
         with torch.autocast(x.device.type, enabled=False):
             grad_x, grads = recomputing_rvm.backward(
-                *(grad_out, checkpoints, argmax, x.contiguous(), parameters, pool),
+                *(grad_out.contiguous(), *kept, x.contiguous(), parameters, pool),
                 *(load_backend(scan), dtype, product_dtype or dtype),
             )
     return grad_x.to(x.dtype), [grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)]

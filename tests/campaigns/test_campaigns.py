@@ -9,6 +9,7 @@ import pytest
 from . import mutated_files
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads Linux's account of memory")
 def test_mutated_files():
     outcomes, failures = mutated_files.run(24, seed=1)

@@ -41,6 +41,7 @@ def probed(**steps: object) -> dict[str, object]:
     return healthy | {"devices": ["cpu"]} | steps
 
 
+@pytest.mark.slow
 class TestWholeScreen:
     def test_healthy_machine(self, capsys):
         assert doctor.main([]) == 0
@@ -66,6 +67,7 @@ class TestWholeScreen:
         assert "broken_module.py, line 1)" in failed["trainers"]["message"]
 
 
+@pytest.mark.slow
 class TestDiscovery:
     def test_rival_before_ours_wins(self, monkeypatch, tmp_path):
         rival = user_directory(tmp_path / "rival", RIVAL)
@@ -127,6 +129,7 @@ class TestDiscovery:
         assert (finding.status, finding.message) == (Status.FAIL, error["error"])
 
 
+@pytest.mark.slow
 class TestLibraries:
     def test_installed_versions_agree(self):
         assert the_only(libraries.check_torch(probed())).status is Status.OK

@@ -14,6 +14,7 @@ import torch
 from nnunetv2_lightm.layers import RVMLayer
 from nnunetv2_lightm.ops import rvm_layer, rvm_layer_op
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, cpu_native, native_library
+from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op
 
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native: {REASON}")
@@ -247,3 +248,16 @@ def test_buffers_need_not_be_zero():
 
     assert "nan" not in (clean := sums(MALLOC_PERTURB_="0"))
     assert sums(MALLOC_PERTURB_="128") == clean
+
+
+@pytest.mark.parametrize("scan", [cpu_native.NAME, "torch_chunked"])
+@pytest.mark.parametrize("name", ["checkpoints", "argmax", "grad_out"])
+def test_what_the_backward_operator_is_given_may_lie_anywhere(name, scan):
+    layer = RVMLayer(16, 32, 3)
+    parameters = [p.detach() for p in layer._parameters_of_operator()]
+    x, pool = torch.randn(2, 2, 5, 5, 16), [1, 2, 2]
+    out, checkpoints, argmax = rvm_layer_op(x, parameters, pool, True, scan)
+    given = {"grad_out": torch.randn_like(out), "checkpoints": checkpoints, "argmax": argmax}
+    expected, _ = rvm_layer_backward_op(*given.values(), x, parameters, pool, scan)
+    given[name] = torch.stack((given[name], torch.full_like(given[name], 3)), -1)[..., 0]
+    assert torch.equal(rvm_layer_backward_op(*given.values(), x, parameters, pool, scan)[0], expected)

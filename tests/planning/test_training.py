@@ -52,6 +52,7 @@ def batch_for(trainer):
     return {"data": data, "target": [torch.nn.functional.interpolate(target, size) for size in sizes]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "configuration"),
     [

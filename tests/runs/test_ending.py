@@ -124,6 +124,7 @@ def test_kill_9_leaves_no_command_behind(start):
     assert wait_for(lambda: not any(map(alive, pids)), 8)
 
 
+@pytest.mark.slow
 def test_kill_9_ends_stubborn_ones_too(start, tmp_path):
     process, pids = start("stubborn")
     process.kill()

@@ -51,6 +51,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_labels_are_nnunets(name, tmp_path):
     options, image = MODELS[name]
