@@ -153,7 +153,9 @@ def spoil(call: Call, rng: random.Random) -> None:
 def assert_as_specified(got: list[torch.Tensor], expected: list[torch.Tensor], coarsest: float) -> None:
     assert len(got) == len(expected)
     # A gradient's sum may cancel to a fraction of what it adds up, and of the other gradients.
-    largest = max((float(t.detach().abs().nan_to_num(0, 0, 0).max()) for t in expected if t.numel()), default=0.0)
+    largest = max(
+        (float(t.detach().double().abs().nan_to_num(0, 0, 0).max()) for t in expected if t.numel()), default=0.0
+    )
     for one, other in zip(got, expected, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype, (one.shape, other.shape, one.dtype, other.dtype)
         tolerance = max(coarsest, TOLERANCES.get(one.dtype, 0.15))
