@@ -11,9 +11,9 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 from torch import Tensor
 
+from ..images.cases import check_cases, find_cases, listed
 from .errors import ExportError
 from .model_folder import TrainedModel
 
@@ -83,7 +83,7 @@ def real_patches(model: TrainedModel, images: Path | None) -> dict[str, Tensor]:
         images: Folder of images as nnUNetv2_predict takes them; None: preprocessed cases of the model's data set.
 
     Raises:
-        ExportError: if there are none.
+        ExportError: if there are none, or if the images are damaged or lack a channel.
     """
     cases = _preprocessed(model) if images is None else _from_images(model, images)
     return {name: _middle(model, data) for name, data in cases.items()}
@@ -91,15 +91,17 @@ def real_patches(model: TrainedModel, images: Path | None) -> dict[str, Tensor]:
 
 def _from_images(model: TrainedModel, images: Path) -> dict[str, np.ndarray]:
     ending = model.dataset_json["file_ending"]
-    files = create_lists_from_splitted_dataset_folder(str(images), ending) if images.is_dir() else []
-    if not files:
+    cases, faults = find_cases(images, ending)
+    if not (cases or faults):
         raise ExportError(f"{images}: holds no images as nnUNetv2_predict takes them, CASE_0000{ending}")
+    used = {case: cases[case] for case in sorted(cases)[:MOST_CASES]}
+    faults += check_cases(used, model.dataset_json["channel_names"], ending).faults
+    if faults:
+        raise ExportError(f"{images}: the export cannot be checked on these images:\n{listed(faults)}")
     preprocessor = model.settings.preprocessor_class(verbose=False)
     return {
-        Path(paths[0]).name[: -len(ending) - 5]: preprocessor.run_case(
-            list(paths), None, model.plans, model.settings, model.dataset_json
-        )[0]
-        for paths in files[:MOST_CASES]
+        case: preprocessor.run_case(list(map(str, paths)), None, model.plans, model.settings, model.dataset_json)[0]
+        for case, paths in used.items()
     }
 
 

@@ -186,6 +186,16 @@ def test_no_images_to_check_on(tmp_path, monkeypatch, capsys):
     assert "holds no images" in capsys.readouterr().err
 
 
+def test_images_to_check_on_that_lack_a_channel(tmp_path, images, capsys):
+    folder = write_model_folder(tmp_path / "model", **FLAT)
+    (first, *_) = sorted(images.glob("*_0000*"))
+    first.rename(first.with_name(first.name.replace("_0000", "_0001")))
+    assert export(folder, tmp_path / "a.lightm", "--check-images", images) == 1
+    said = capsys.readouterr().err
+    assert "cannot be checked on these images" in said and first.name.partition("_0000")[0] in said
+    assert not (tmp_path / "a.lightm").exists()
+
+
 def test_a_file_that_is_there_stays_unless_asked(tmp_path, images, capsys):
     folder = write_model_folder(tmp_path / "model", **FLAT)
     out = tmp_path / "a.lightm"
