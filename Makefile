@@ -27,7 +27,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
-	@echo "make test-fast  run those that take seconds: at most five minutes on two cores"
+	@echo "make test-fast  run those that take seconds each: some minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make wheels  build the source distribution and wheels for Linux, macOS and Windows into dist/, with Zig from PyPI"
