@@ -13,7 +13,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from torch import Tensor
 
-from ..images.cases import check_cases, find_cases, listed
+from ..images.cases import channel_names_of, check_cases, find_cases, listed
 from .errors import ExportError
 from .model_folder import TrainedModel
 
@@ -95,9 +95,9 @@ def _from_images(model: TrainedModel, images: Path) -> dict[str, np.ndarray]:
     if not (cases or faults):
         raise ExportError(f"{images}: holds no images as nnUNetv2_predict takes them, CASE_0000{ending}")
     used = {case: cases[case] for case in sorted(cases)[:MOST_CASES]}
-    faults += check_cases(used, model.dataset_json["channel_names"], ending).faults
+    faults += check_cases(used, channel_names_of(model.dataset_json), ending).faults
     if faults:
-        raise ExportError(f"{images}: the export cannot be checked on these images:\n{listed(faults)}")
+        raise ExportError(f"{images}: the export cannot be checked on these images:{listed(faults)}")
     preprocessor = model.settings.preprocessor_class(verbose=False)
     return {
         case: preprocessor.run_case(list(map(str, paths)), None, model.plans, model.settings, model.dataset_json)[0]

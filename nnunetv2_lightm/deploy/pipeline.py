@@ -11,6 +11,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from ..images.cases import channel_names_of
 from .errors import ExportError
 from .model_folder import TrainedModel
 
@@ -100,7 +101,7 @@ def _reader(model: TrainedModel) -> str:
 
 
 def _channels(model: TrainedModel) -> list[dict[str, Any]]:
-    names = model.dataset_json.get("channel_names", model.dataset_json.get("modality", {}))
+    names = channel_names_of(model.dataset_json)
     settings = model.settings
     channels = []
     for i, (scheme, use_mask) in enumerate(

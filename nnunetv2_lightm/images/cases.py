@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class CheckedCases:
     def all_facts(self) -> Iterator[ImageFacts]:
         """The facts of all files that were not refused."""
         return (facts for of_case in self.facts.values() for facts in of_case)
+
+
+def channel_names_of(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
+    """Number to name; older dataset.json files call it `modality`, and nnU-Net still takes them."""
+    return dataset_json.get("channel_names", dataset_json.get("modality", {}))
 
 
 def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:

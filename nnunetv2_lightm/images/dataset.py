@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 
 from ..escaping import escape_name
-from .cases import THREADS, CheckedCases, check_cases, find_cases
+from .cases import THREADS, CheckedCases, channel_names_of, check_cases, find_cases
 from .check import ImageFacts, check_label
 from .faults import ImageFault
 from .pairs import match
@@ -54,7 +54,7 @@ def check_dataset_files(
         thorough: As of `check_image`; labels are read to the end if so.
     """
     ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
-    channel_names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    channel_names = channel_names_of(dataset_json)
     images, label_of, faults = _files(folder, dataset_json)
     if cases is not None:
         images = {case: files for case, files in images.items() if case in set(cases)}

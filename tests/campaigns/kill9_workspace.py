@@ -85,9 +85,9 @@ class Workspace:
         return time.monotonic() - begin
 
     def kill(self, seconds: float, *command: str) -> bool:
-        """Start a command and kill it, itself alone, after that time. Returns: whether it was still at work.
+        """Start a command and kill only its own process after that time. Returns: whether it was still running.
 
-        Processes that it leaves behind live on beside the next command, as on a user's machine, and end after it.
+        Processes that it leaves behind run on during the next command, as on a user's machine, and end after it.
         """
         process = subprocess.Popen(
             command,

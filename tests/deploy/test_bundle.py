@@ -186,6 +186,14 @@ def test_no_images_to_check_on(tmp_path, monkeypatch, capsys):
     assert "holds no images" in capsys.readouterr().err
 
 
+def test_channels_by_their_older_name(tmp_path, images):
+    folder = write_model_folder(tmp_path / "model", **FLAT)
+    content = json.loads((folder / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert export(folder, tmp_path / "a.lightm", "--float32", "--check-images", images) == 0
+
+
 def test_images_to_check_on_that_lack_a_channel(tmp_path, images, capsys):
     folder = write_model_folder(tmp_path / "model", **FLAT)
     (first, *_) = sorted(images.glob("*_0000*"))

@@ -16,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 
 from ...escaping import escape_name
-from ...images.cases import check_cases, find_cases, listed
+from ...images.cases import channel_names_of, check_cases, find_cases, listed
 from ...images.check import check_label
 from ...images.dataset import check_dataset_files, grouped
 from ...images.faults import ImageFault
@@ -90,7 +90,7 @@ def _check_folder(folder: Path, dataset_json: Mapping[str, Any]) -> None:
         raise ImagesRefusedError(
             f"{escape_name(folder)} holds no image CASE_0000{dataset_json['file_ending']}, the ending of the training"
         )
-    ours, theirs = list(_channel_names(dataset_json).values()), _channel_names_nearby(folder)
+    ours, theirs = list(channel_names_of(dataset_json).values()), _channel_names_nearby(folder)
     if theirs != ours and sorted(theirs) == sorted(ours):
         faults.append(
             f"the channels are {', '.join(theirs)} by the dataset.json of {escape_name(folder)}, and {', '.join(ours)} "
@@ -108,7 +108,7 @@ def _check_inputs(
         name = Path(files[0]).name.removesuffix(ending)
         name = name[:-5] if name[-5:-4] == "_" else name
         cases[name if name not in cases else f"{name} ({number})"] = [Path(file) for file in files]
-    checked = check_cases(cases, _channel_names(dataset_json), ending)
+    checked = check_cases(cases, channel_names_of(dataset_json), ending)
     for text in grouped((facts.path, note) for facts in checked.all_facts() for note in facts.notes):
         print(f"note: {text}")
     faults = checked.faults
@@ -128,15 +128,11 @@ def _refuse(faults: Sequence[str]) -> None:
         )
 
 
-def _channel_names(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
-    return dataset_json.get("channel_names", dataset_json.get("modality", {}))
-
-
 def _channel_names_nearby(folder: Path) -> list[str]:
     """Channel names from a dataset.json in the folder or next to it, as in a raw data set; empty without one."""
     for path in (folder / "dataset.json", folder.absolute().parent / "dataset.json"):
         try:
-            return [str(name) for name in _channel_names(json.loads(path.read_text(encoding="utf-8"))).values()]
+            return [str(name) for name in channel_names_of(json.loads(path.read_text(encoding="utf-8"))).values()]
         except (OSError, ValueError, AttributeError):
             continue  # not a dataset.json of nnU-Net's, and not needed
     return []
