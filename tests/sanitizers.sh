@@ -135,7 +135,7 @@ on_threads() (
     export PYTHONPATH=$scratch/thread/package OMP_NUM_THREADS=1
     LD_PRELOAD=$tsan exec "$python" "$repository/tests/ops/layers_on_threads.py" "$@"
 )
-if said=$(on_threads race 2>&1); then fail "a deliberate race went unnoticed"; fi
+if said=$(TSAN_OPTIONS=halt_on_error=1 on_threads race 2>&1); then fail "a deliberate race went unnoticed"; fi
 [[ $said == *"ThreadSanitizer: data race"* ]] || fail "a deliberate race gave no \`data race\` but: $said"
 echo "sanitizers: a race is noticed in the library"
 on_threads

@@ -25,11 +25,12 @@ LAYERS = (
 
 
 def race() -> None:
-    # Calls long enough to overlap on a busy machine, too: one after the other, Python's lock would put them in order.
-    values, count = (ctypes.c_float * (1 << 16))(), ctypes.c_int64(1 << 16)
+    # Calls longer than a time slice, so that they overlap on a busy machine, too: one after the other, Python's lock
+    # would put them in order.
+    values, count = (ctypes.c_float * (1 << 20))(), ctypes.c_int64(1 << 20)
 
     def work() -> None:
-        for _ in range(5):
+        for _ in range(20):
             native_library.library().nnunetv2_lightm_apply(0, ctypes.c_int64(0), values, values, count)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
