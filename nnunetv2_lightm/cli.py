@@ -21,21 +21,21 @@ COMMANDS = {
         "commands.doctor.command",
         "check whether training can start, and print the fix if not",
     ),
-    "backends": ("commands.backends", "list the scan backends and why one is not usable"),
-    "complexity": ("commands.complexity", "count parameters and MACs as the paper did, and truly"),
+    "backends": ("commands.backends", "list the scan backends, with the reason if one cannot run"),
+    "complexity": ("commands.complexity", "count parameters and MACs, as the paper did and in full"),
     "convert": ("commands.convert", "convert a public data set into nnU-Net's raw format"),
     "plan": ("commands.plan", "write a plans file that names LightMUNet, for the stock trainer too"),
     "demo": (
         "commands.demo.command",
-        "train and evaluate on generated phantoms, from convert to a table",
+        "train and evaluate on generated phantoms, from conversion to a table of scores",
     ),
     "evaluate": (
         "commands.evaluate",
-        "DSC, mIoU, HD95 and NSD per class, of one method or two compared",
+        "compute DSC, mIoU, HD95 and NSD per class, for one method or two compared",
     ),
     "benchmark": (
         "commands.benchmark",
-        "train, predict and evaluate several trainers alike, and report",
+        "train, predict and evaluate several trainers under equal conditions, and report",
     ),
     "benchmark-report": (
         "commands.benchmark_report",
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     name = f"{PROGRAM} {arguments.command}"
     try:
         return import_module(f"nnunetv2_lightm.{COMMANDS[arguments.command][0]}").main(arguments.arguments)
-    except (ImportError, SyntaxError) as error:  # a file that is cut off is no Python any more
+    except (ImportError, SyntaxError) as error:  # a truncated file is not valid Python
         return _fail(f"{name}: a library is missing or broken: {error}. {_advice(arguments.command)}.")
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
                 "commands:",
                 *(f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()),
                 "",
-                f"`{PROGRAM} COMMAND --help` says more. Training and prediction are nnU-Net's own commands:",
+                f"`{PROGRAM} COMMAND --help` lists a command's options. nnU-Net's own commands train and predict:",
                 "  nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerLightMUNet",
             ]
         ),

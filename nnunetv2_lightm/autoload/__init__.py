@@ -1,4 +1,4 @@
-"""How stock nnU-Net comes to see our trainers, with nothing but an install.
+"""How stock nnU-Net finds our trainers after nothing but an install.
 
 nnU-Net looks trainers up by name, in its own tree and then in the directories listed in ``nnUNet_extTrainer``. At
 every start of Python ``nnunetv2_lightm.pth`` (``nnunetv2_lightm.start`` from Python 3.15 on) calls

@@ -18,12 +18,12 @@ announced = False
 def announce() -> None:
     """Append the shim directory to ``nnUNet_extTrainer``.
 
-    What the variable holds already stays as it is and comes first. It may be there already: a virtual environment's
-    start-up files are read twice, and child processes inherit it. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches this off. A
-    directory that nnU-Net would take apart, at the ``:`` in its path, is of no use to it and is left out.
+    Directories that the variable already holds stay and come first. Ours may be one of them: a virtual environment's
+    start-up files are read twice, and child processes inherit the variable. ``NNUNETV2_LIGHTM_AUTOLOAD=0`` switches
+    this off. A directory with a ``:`` in its path is left out, because nnU-Net would split it there.
 
-    A script that sets ``os.environ["nnUNet_extTrainer"]`` later takes the directory out again. It is put back whenever
-    a module of nnunetv2 is imported, as most are by nnU-Net's first look-up, before it reads the variable.
+    A script that sets ``os.environ["nnUNet_extTrainer"]`` later drops the directory again. It is put back whenever a
+    module of nnunetv2 is imported; nnU-Net's first look-up imports most of them before it reads the variable.
     """
     global announced
     if switched_off():
@@ -33,7 +33,7 @@ def announce() -> None:
         return
     value = os.environ.get(EXT_TRAINER_VARIABLE, "")
     is_there = _same(directory) in map(_same, value.split(os.pathsep))
-    # Not before it has worked once: where this file is cut off, it must not fail at each import of nnunetv2.
+    # Only after it has worked once: a truncated copy of this file must not fail at every import of nnunetv2.
     if AnnounceAgain not in sys.meta_path:
         sys.meta_path.insert(0, AnnounceAgain)
     if is_there:
@@ -43,7 +43,7 @@ def announce() -> None:
 
 
 class AnnounceAgain:
-    """A finder of modules that finds none."""
+    """A module finder that finds nothing; being asked is its use."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):

@@ -1,4 +1,4 @@
-"""Trainers compared under equal conditions, and the report of it.
+"""Comparisons of trainers under equal conditions, and their reports.
 
-:mod:`.results` is the file that a comparison leaves, :mod:`.report` makes pages of one or several such files.
+:mod:`.results` is the file that a comparison leaves; :mod:`.report` turns one or several such files into pages.
 """

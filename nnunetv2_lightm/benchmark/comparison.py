@@ -33,7 +33,7 @@ class Comparison:
         Returns: whether everything is complete.
         Raises: an error of the settings, results, budget, pipeline or evaluation that stops the whole comparison.
         """
-        from .report.document import write_report  # it draws: not before there is something to draw
+        from .report.document import write_report  # loads matplotlib: not before there is something to draw
 
         taken = costs_to_reuse(self.settings)
         self.settings.folder.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ class _CostsContent(Content):
 
 
 def load_costs(path: Path) -> MeasuredCosts:
-    """Raises: ResultsError: if the file cannot be read or holds something else; it names the file and the key."""
+    """Raises: ResultsError: naming the file and the key, if it cannot be read or holds something else."""
     try:
         content = check(read_json(path), _CostsContent, path)
     except JsonInputError as error:
@@ -149,7 +149,7 @@ def largest_budget(cost: Turn, seconds: float) -> tuple[int, int]:
 def _iterations_that_fit(cost: Turn, seconds: float) -> int:
     """Training iterations that fit into an epoch of this many seconds."""
     rest = seconds - cost.epoch_seconds
-    # So many fit if validation cost nothing; from there down to what fits with it.
+    # This many would fit if validation cost nothing; count down to what fits together with it.
     iterations = max(0, int(rest / cost.train_seconds))
     while iterations and training_seconds(cost, 1, iterations) > seconds:
         group = TRAINING_PER_VALIDATION * cost.train_seconds + cost.validation_seconds

@@ -86,8 +86,8 @@ class SlurmLauncher:
             folder: Folder for submitit's files.
             options: For `sbatch`, in submitit's names: partition, time, gpus_per_node, cpus_per_task, mem, ...
         Raises:
-            ImportError: if submitit is not installed; it says how to install it.
-            SettingsError: if there is no Slurm, or an option is not known.
+            ImportError: with the command that installs submitit, if it is missing.
+            SettingsError: if there is no Slurm, or an option is unknown.
         """
         submitit = import_extra("submitit", "--launcher slurm")
         if "time" not in options:

@@ -47,12 +47,12 @@ def measure_costs(
 ) -> None:
     """Run the turns that are still missing, and save each one.
 
-    Raises: ResultsError: if the file there is of another device.
+    Raises: ResultsError: if the existing file was measured on another device.
     """
     costs = load_costs(output) if output.exists() else MeasuredCosts(device, machine())
     if costs.device != device:
         raise ResultsError(f"{output} was measured on {costs.device}, not on {device}; remove it to measure again")
-    # What the trainers write must not come among the user's results.
+    # What the trainers write must not end up among the user's results.
     with scratch_folder(output.with_suffix(".nnUNet_results")) as results, _nnunet_results(results):
         for name in missing_turns(costs, trainers, rounds):
             print(f"{name}: turn {len(costs.trainers[name].turns) + 1 if name in costs.trainers else 1} of {rounds}")

@@ -111,9 +111,9 @@ class BenchmarkResults:
 
 
 def load_results(path: Path) -> BenchmarkResults:
-    """Read a results file of any origin. Relative folders in it are relative to the folder of the file.
+    """Read a results file of any origin. Relative folders in it are relative to the file's folder.
 
-    Raises: ResultsError: if it cannot be read, is of another format, or does not hold what it should; naming the key.
+    Raises: ResultsError: naming the key, if the file cannot be read, is in another format, or lacks what it needs.
     """
     try:
         content = read_json(path)
@@ -135,7 +135,7 @@ def _from_content(content: dict, path: Path) -> BenchmarkResults:
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
-    """Write a results file atomically. Its folders are stored relative to it, so that all can be moved together."""
+    """Write a results file atomically. Folders are stored relative to it, so that everything can be moved together."""
     runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
     content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
     write_text(path, to_json(_plain(content)))

@@ -142,7 +142,7 @@ def check_trainers(names: Sequence[str]) -> None:
         if name in known:
             continue
         if budget := split_budget(name):
-            raise SettingsError(f"{name!r} has a budget, which is an option of its own; give {budget[0]!r}")
+            raise SettingsError(f"{name!r} has a budget, which has its own option; give {budget[0]!r}")
         try:
             find_trainer(name)
         except PlansError as error:
@@ -219,7 +219,7 @@ def check_folder(settings: Settings) -> None:
     """
     folder, file = settings.folder, settings.results_file
     if not file.exists():
-        # The lock may have been left by a call that was ended at once.
+        # A call that was ended at once may have left the lock.
         if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
             raise SettingsError(f"{folder} holds other things (no {file.name}); give a new or empty folder")
         return
@@ -231,14 +231,15 @@ def check_folder(settings: Settings) -> None:
         old, new = getattr(before, name), getattr(settings, name)
         if old != new:
             raise SettingsError(
-                f"{file} is of another comparison, with {name} {old!r} instead of {new!r}; give another folder with -o"
+                f"{file} belongs to another comparison, with {name} {old!r} instead of {new!r}; give another folder "
+                "with -o"
             )
 
 
 def costs_to_reuse(settings: Settings) -> MeasuredCosts | None:
     """The costs measured by the comparison that `calibration_of` names, if any.
 
-    Raises: SettingsError: if it is of other plans or another device; ResultsError: if it cannot be read.
+    Raises: SettingsError: if they belong to other plans or another device; ResultsError: if they cannot be read.
     """
     if settings.calibration_of is None:
         return None
@@ -247,8 +248,8 @@ def costs_to_reuse(settings: Settings) -> MeasuredCosts | None:
     for name in ("dataset", "configuration", "plans"):
         if getattr(other, name) != getattr(settings, name):
             raise SettingsError(
-                f"{file} is of {name} {getattr(other, name)!r}, not {getattr(settings, name)!r}: an iteration costs "
-                "something else there; leave out --calibration-of"
+                f"{file} was measured with {name} {getattr(other, name)!r}, not {getattr(settings, name)!r}, where an "
+                "iteration has another cost; leave out --calibration-of"
             )
     file = settings.calibration_of / CALIBRATION_FILE
     costs = load_costs(file)

@@ -11,7 +11,7 @@ from ..escaping import escape_shell
 
 _USER = r"[^/\\\s'\":,;)]+"
 _HOMES = rf"/(?:home|Users)/{_USER}|/root|[A-Za-z]:\\Users\\{_USER}"
-# A study of this repository, as it is started now and as earlier versions started it.
+# This repository's study, as it is started now and as earlier versions started it.
 _STUDY = re.compile(r"python (?:-m benchmarks(?:\.\w+)+|benchmarks/(?:\w+/)*\w+\.py)(?: |$)")
 
 

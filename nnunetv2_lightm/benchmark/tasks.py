@@ -91,7 +91,7 @@ class PlannedRun:
 def plan_runs(settings: Settings, costs: MeasuredCosts | None) -> list[PlannedRun]:
     """All trainers with the first seed and fold, then with the next; a budget of iterations needs no calibration.
 
-    Raises: BudgetTooSmall: naming the trainer of which not one iteration fits.
+    Raises: BudgetTooSmall: naming the trainer for which not even one iteration fits.
     """
     budgets = {}
     for trainer in settings.trainers:
@@ -163,7 +163,7 @@ def complexity_file(settings: Settings, trainer: str) -> Path:
 def _complexity(settings: Settings, trainer: str) -> Step:
     output = complexity_file(settings, trainer)
     model = ("-tr", trainer, "-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans)
-    # Memory of a patch can be measured on these two.
+    # The memory of a patch can be measured on these two.
     measurable = settings.timings and settings.device in ("cpu", "cuda")
     measured = ("-device", settings.device) if measurable else ("--count-only",)
     command = ("nnUNetv2_lightm", "complexity", *model, *measured, "--format", "json", "-o", str(output))
@@ -177,7 +177,7 @@ def _calibration(settings: Settings) -> Step:
         *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),
         *("-f", str(settings.folds[0]), "-device", settings.device, "-o", str(output)),
     )
-    # It resumes by itself from the turns in its file, also with further trainers.
+    # It resumes from the turns in its file, also when trainers were added.
     return Step("calibration", command, outputs=(output,))
 
 

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm backends``: which scan backends can run, which one is used, and why the others cannot."""
+"""``nnUNetv2_lightm backends``: which scan backends can run, which one is used, and why others cannot run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         prog="nnUNetv2_lightm backends",
         description="List the backends of the selective scan, on each device in the order in which they are tried. "
         "An asterisk marks the one that runs by default.",
-        epilog="The environment variable NNUNETV2_LIGHTM_BACKEND forces one by its name.",
+        epilog="The environment variable NNUNETV2_LIGHTM_BACKEND forces one by name.",
     ).parse_args(argv)
     # After the arguments: `--help` loads no torch.
     from ..ops import backend_table

@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_lightm benchmark",
         description="Compare trainers on a data set that is planned and preprocessed: train each with nnUNetv2_train, "
         "predict the test split (imagesTs and labelsTs of the raw data set; without them the validation cases of the "
-        "fold count) with nnUNetv2_predict, evaluate, and write results.json, report.md and report.html.",
+        "fold are scored) with nnUNetv2_predict, evaluate, and write results.json, report.md and report.html.",
         epilog="First the cost of an iteration is measured, with the trainers taking turns. With --wall-clock, each "
         "trainer gets as many iterations as fit into that time at these costs: its learning-rate schedule is complete, "
         "and noise on the machine has no influence. Trainings appear as TRAINER_BUDGET_seedN in nnUNet_results; "
@@ -116,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         "However it ends, repeat the command to continue. A failing run does not stop the others; the same command "
         "retries it.",
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="data set, its number or name")
+    parser.add_argument("-d", required=True, metavar="DATASET", help="number or name of the data set")
     parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="e.g. 3d_fullres")
     parser.add_argument(
-        "-tr", required=True, nargs="+", metavar="TRAINER", help="without budget: nnUNetTrainer, or one of this package"
+        "-tr", required=True, nargs="+", metavar="TRAINER", help="any trainers that nnU-Net finds, without a budget"
     )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder")
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--launcher",
         choices=("local", "slurm"),
         default="local",
-        help="one after the other (default), or a job per task",
+        help="run tasks one after the other (default), or each as a Slurm job",
     )
     parser.add_argument(
         "--slurm",

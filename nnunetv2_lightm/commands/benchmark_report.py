@@ -11,7 +11,7 @@ from ..escaping import escape_terminal
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command. Returns its exit code: 0 done, 1 the results cannot be read."""
+    """Run the command. Returns its exit code: 0 done, 1 if the results cannot be read."""
     arguments = _parser().parse_args(argv)
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..benchmark.report.document import pictured_folders, write_report

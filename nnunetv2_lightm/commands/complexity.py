@@ -47,7 +47,7 @@ def is_report(text: bytes) -> bool:
     return text.startswith(BEGINS) or LEGEND in text
 
 
-# Each report is imported on use, so --help does not load torch, and neither report loads what the other needs.
+# Each report is imported on use, so --help loads no torch, and neither report loads what only the other one needs.
 def _paper(arguments: argparse.Namespace) -> str:
     from ..complexity.paper_report import paper_report
 
@@ -80,18 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm complexity",
         usage="%(prog)s [-h] (--paper | -tr NAME [NAME ...] -d DATASET -c CONFIGURATION [-p PLANS]) [options]",
-        description="Parameters and multiply-adds (MACs). With --paper: Tables 1, 2 and 3 of the LightM-UNet paper, as "
-        "it counted and truly, and what its claims are worth; needs thop and MONAI (extras `paper` and "
-        "`baselines`). Otherwise: what trainers build for a configuration, with seconds and memory of a forward pass "
-        "and a training step measured here.",
+        description="Count parameters and multiply-adds (MACs). With --paper: Tables 1, 2 and 3 of the LightM-UNet "
+        "paper, counted as the paper did and in full, and its claims checked against both; needs thop and MONAI "
+        "(extras `paper` and `baselines`). Otherwise: the networks that trainers build for a configuration, with the "
+        "seconds and memory of a forward pass and a training step, measured on this machine.",
     )
-    parser.add_argument("--paper", action="store_true", help="the tables of the paper")
+    parser.add_argument("--paper", action="store_true", help="report the paper's tables")
     parser.add_argument("-tr", nargs="+", metavar="NAME", help="trainers, any that nnU-Net finds")
-    parser.add_argument("-d", metavar="DATASET", help="data set, its number or name; it must have been planned")
+    parser.add_argument("-d", metavar="DATASET", help="number or name of a data set that has been planned")
     parser.add_argument("-c", metavar="CONFIGURATION", help="e.g. 3d_fullres")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="measure there (default: %(default)s)")
-    parser.add_argument("--count-only", action="store_true", help="do not measure")
+    parser.add_argument(
+        "-device", choices=("cpu", "cuda"), default="cpu", help="device to measure on (default: %(default)s)"
+    )
+    parser.add_argument("--count-only", action="store_true", help="count, do not measure")
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
-    parser.add_argument("-o", type=Path, metavar="FILE", help="write the report there instead of printing it")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="write the report to this file instead of printing it")
     return parser

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for folder, evaluation in zip((arguments.predictions, arguments.against), evaluations):
         print(escape_terminal(f"{folder}\n\n{markdown_table(evaluation)}\n"))
-    what = escape_terminal(f"{arguments.predictions} less {arguments.against}, paired")
+    what = escape_terminal(f"{arguments.predictions} minus {arguments.against}, paired")
     print(f"{what}\n\n{comparison_table(comparisons, evaluations[0])}")
     return 0
 
@@ -118,9 +118,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--dataset-json",
         type=Path,
         metavar="FILE",
-        help="names the labels (default: the one in the prediction folder or next to the references)",
+        help="dataset.json with the labels (default: the one in the prediction folder or next to the references)",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of every case (of predictions)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of every case in `predictions`")
     parser.add_argument(
         "--json",
         type=Path,
@@ -129,7 +129,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
     parser.add_argument(
-        "--workers", type=whole_number(at_least=1), metavar="N", help="cases read at once (default: cores, at most 4)"
+        "--workers", type=whole_number(at_least=1), metavar="N", help="cases read at a time (default: cores, at most 4)"
     )
     arguments = parser.parse_args(argv)
     if not arguments.surface and arguments.nsd_tolerance_mm is not None:

@@ -70,8 +70,8 @@ def _report(plans, plans_name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm plan",
-        description="Write a plans file that names LightMUNet as the network, so that any trainer of nnU-Net trains it "
-        "with -p, the stock one too. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
+        description="Write a plans file that names LightMUNet as the network, so that any nnU-Net trainer, the stock "
+        "one too, trains it with -p. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
         "planned for LightMUNet's memory. The data set's fingerprint is extracted if it is missing.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=whole_number(at_least=1),
         metavar="N",
-        help="for every configuration (default: at least 2, more where the patch need not shrink for it)",
+        help="for every configuration (default: at least 2, more if the patch need not shrink)",
     )
     parser.add_argument(
         "--gpu-memory-gb",
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="also if plans of that name were edited or made by another planner; they are renamed to kept_NAME.json",
+        help="replace plans of that name even if they were edited or made by another planner; the old ones are renamed "
+        "to kept_NAME.json",
     )
     return parser
 

@@ -130,7 +130,7 @@ def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
     file = nnunet / "study" / "results.json"
     file.write_text(file.read_text().replace('"configuration": "2d"', '"configuration": "3d_fullres"'))
     assert main(arguments(nnunet, "-o", str(nnunet / "third"), "--calibration-of", str(nnunet / "study"))) == 1
-    assert f"{file} is of configuration '3d_fullres'" in capsys.readouterr().err
+    assert f"{file} was measured with configuration '3d_fullres'" in capsys.readouterr().err
     assert not (nnunet / "third").exists()
 
 
@@ -301,7 +301,7 @@ def test_folder_of_another_comparison_is_refused(commands, nnunet, capsys):
     assert main(arguments(nnunet)) == 0
     assert main(arguments(nnunet, budget=("--budget", "3epochs"))) == 1
     error = capsys.readouterr().err
-    assert "results.json is of another comparison, with budget '2epochs_3iters' instead of '3epochs'" in error
+    assert "results.json belongs to another comparison, with budget '2epochs_3iters' instead of '3epochs'" in error
     (nnunet / "study" / "results.json").write_text(json.dumps({"format": 7}))
     assert main(arguments(nnunet)) == 1
     assert "results.json: format 7" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_trainers():
     check_trainers(["nnUNetTrainer", "nnUNetTrainerLightMUNet", "nnUNetTrainerUMambaBot"])
     with pytest.raises(SettingsError, match="did you mean 'nnUNetTrainerLightMUNet'"):
         check_trainers(["nnUNetTrainerLightMUnet"])
-    with pytest.raises(SettingsError, match="budget, which is an option of its own; give 'nnUNetTrainerLightMUNet'"):
+    with pytest.raises(SettingsError, match="budget, which has its own option; give 'nnUNetTrainerLightMUNet'"):
         check_trainers(["nnUNetTrainerLightMUNet_20epochs"])
     with pytest.raises(SettingsError, match="There are: nnUNetTrainer, nnUNetTrainerLightMUNet, "):
         check_trainers(["xyz"])

@@ -98,7 +98,7 @@ class TestDiscovery:
         found = {"lookup": {"error": "not found"}, "own tree": None, "directories": []}
         finding = the_only(discovery.check_discovery(found))
         assert finding.status is Status.FAIL
-        assert f"apart at each {os.pathsep!r}" in finding.message and "ln -s" in finding.remedy[1]
+        assert f"at each {os.pathsep!r}" in finding.message and "ln -s" in finding.remedy[1]
 
     def test_kill_switch(self, monkeypatch):
         monkeypatch.setenv(boot.SWITCH_VARIABLE, "0")

@@ -97,12 +97,12 @@ def test_a_sound_data_set(made, name_or_id):
 
 @pytest.mark.parametrize("name_or_id", ["802", "Dataset801_Other"])
 def test_a_data_set_that_is_nowhere(made, name_or_id):
-    assert failure(name_or_id).message.startswith("is nowhere: nnUNet_raw=")
+    assert failure(name_or_id).message.startswith("not found: nnUNet_raw=")
 
 
 def test_one_id_with_two_names(made):
     (made.results.parent / "Dataset801_Other").mkdir()
-    assert "several names, and nnU-Net accepts none: Dataset801_LiTS, Dataset801_Other" in failure().message
+    assert "have this id, and nnU-Net then accepts none of them: Dataset801_LiTS, Dataset801_Other" in failure().message
 
 
 @pytest.mark.parametrize("name", ["nnUNetPlans.json", "dataset.json", "dataset_fingerprint.json"])

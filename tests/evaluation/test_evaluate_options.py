@@ -99,8 +99,8 @@ def test_against_a_second_method(folders, tmp_path, capsys):
     arguments = [str(a), str(references), "--against", str(b), "--surface", "--json", str(output)]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"{a} less {b}, paired" in lines
-    rows = [cells(line) for line in lines[lines.index(f"{a} less {b}, paired") + 2 :]]
+    assert f"{a} minus {b}, paired" in lines
+    rows = [cells(line) for line in lines[lines.index(f"{a} minus {b}, paired") + 2 :]]
     assert rows[0] == ["difference", "class", "mean", "95 % interval", "p", "cases"]
     # liver: 1 - 2/3 in each of four cases; tumor: one of three is missed, which is one difference that is not zero
     assert rows[2] == ["DSC", "liver", "+0.3333", "[+0.3333, +0.3333]", "0.12", "4"]

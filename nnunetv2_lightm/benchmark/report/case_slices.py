@@ -81,7 +81,7 @@ def _slice_of_predictions(
     classes: Mapping[str, tuple[int, ...]],
     reference: Volume,
 ) -> int:
-    """For a case without foreground; its predictions are read twice."""
+    """For a case without foreground: reads its predictions twice."""
     together = np.zeros_like(reference.voxels)
     for image_file, _, file in files.values():
         prediction = case_reader.labels(file)

@@ -17,7 +17,7 @@ from ...escaping import escape_mathtext
 from ...evaluation.scores import class_mask, foreground_classes, score_case
 from .figures import OverlayCase, best_slice, class_color, draw_classes, intensity_window, save_figure, take_slice
 
-# Okabe and Ito's blue, vermilion and yellow: the last that the classes take.
+# Okabe and Ito's blue, vermilion and yellow: the colours that classes get last.
 MISSED, SURPLUS, CONFUSED = "#0072B2", "#D55E00", "#F0E442"
 _MEANINGS = {MISSED: "missed (false negative)", SURPLUS: "surplus (false positive)", CONFUSED: "wrong class"}
 _OUTLINE = "#FFFFFF"
@@ -30,8 +30,8 @@ def disagreement_figure(
 ) -> None:
     """Draw one slice: the image, the ground truth, and each method's disagreements with it.
 
-    The slice is that with the most foreground of the ground truth, or of the predictions where that is empty. The DSC
-    in the titles is the mean over the classes of the whole case.
+    It is the slice with the most foreground in the ground truth or, if that is empty, in the predictions. The DSC in
+    the titles is the mean over the classes of the whole case.
 
     Args:
         predictions: Method name to the case with its prediction; image and reference are the same in all.
@@ -79,7 +79,7 @@ def disagreement_figure(
 def mean_dsc(
     prediction: np.ndarray, reference: np.ndarray, classes: Mapping[str, tuple[int, ...]], ignored: int | None
 ) -> float:
-    """The mean over the classes of a whole case that count; NaN without any."""
+    """Mean DSC over the classes that count in the whole case; NaN if none does."""
     scores = score_case(prediction, reference, classes, ignored)[0]
     counted = scores[~np.isnan(scores)]
     return float(counted.mean()) if counted.size else float("nan")

@@ -56,7 +56,7 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     earlier = _earlier(folder)
     parts += [_section(i, result, styles, pictures, earlier) for i, result in enumerate(results, start=1)]
     parts += [
-        "## This report again",
+        "## To repeat this report",
         "From the results.json of each comparison:",
         code_block(AGAIN),
     ]
@@ -117,7 +117,7 @@ def _command(command: str) -> list[str]:
     again = command_again(command)
     if again is None:
         return [f"The results name a command that is not `nnUNetv2_lightm benchmark`: {escape_markdown(command)}"]
-    return ["The comparison again:", code_block(again)]
+    return ["To repeat the comparison:", code_block(again)]
 
 
 def _cost_figure(
@@ -180,8 +180,8 @@ def _training(
 def _overlays(
     results: BenchmarkResults, contenders: Sequence[Contender], pictures: Pictures, prefix: str, earlier: str
 ) -> list[str]:
-    """Pictures of the chosen cases. If the images are gone, an earlier report's picture of the same case and scores is
-    kept."""
+    """Pictures of the chosen cases. If the images are gone, keeps an earlier report's picture of the same case and
+    scores."""
     if results.not_pictured:
         return [f"Not pictured: {escape_markdown(results.not_pictured)}."]
     parts, missing = [], {}

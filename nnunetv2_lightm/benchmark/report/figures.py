@@ -80,9 +80,9 @@ def overlay_figure(
 ) -> None:
     """Draw a row for each case: the image, the ground truth on it, the prediction on it.
 
-    Of a volume, the slice with the most foreground is shown, each class measured by its own largest area so that
-    small ones are seen too; the ground truth decides, or the prediction if that is empty. The DSC in the titles is
-    that of the whole case.
+    A volume is shown by its slice with the most foreground in the ground truth or, if that is empty, in the
+    prediction; each class is measured by its own largest area, so that small ones are seen too. The DSC in the titles
+    is that of the whole case.
 
     Args:
         cases: What to draw, from top to bottom.
@@ -166,7 +166,7 @@ def training_curve(training_log: Path, output_png: Path, *, class_names: Sequenc
 
 
 def best_slice(case: OverlayCase, classes: Mapping[str, tuple[int, ...]]) -> int:
-    """Index of the slice that shows the most; 0 of an image.
+    """Index of the slice that shows the most; 0 for an image.
 
     Raises: ValueError: if the arrays have different shapes.
     """
@@ -190,7 +190,7 @@ def slice_with_most(segmentation: np.ndarray, classes: Mapping[str, tuple[int, .
 
 
 def take_slice(case: OverlayCase, index: int) -> OverlayCase:
-    """A volume reduced to one slice, which its name then tells; an image as it is."""
+    """Reduce a volume to one slice, and say which in its name; an image stays as it is."""
     if case.image.ndim == 2:
         return case
     name = slice_name(case.case, index, case.image.shape[0])

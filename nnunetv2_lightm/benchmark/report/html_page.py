@@ -57,9 +57,9 @@ summary { cursor: pointer; padding: .5rem 0; font-weight: bold; }
 """
 
 
-# A second wall behind the escaping of names: the browser runs no script and loads nothing.
+# A second line of defence after the escaping of names: the browser runs no script and loads nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
-# The tags and links that a report has; whatever else looks like one is text.
+# The tags and links that a report contains; anything else that looks like a tag is text.
 _OWN_TAG = re.compile(
     r'<a id="comparison-\d+">|</a>|</details>\n|<details>\n<summary>Each of the \d+ classes</summary>\n'
 )

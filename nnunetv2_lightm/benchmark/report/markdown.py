@@ -1,4 +1,4 @@
-"""Pieces of a Markdown document; whatever is a name goes through :func:`...escaping.escape_markdown` first."""
+"""Pieces of a Markdown document; names must pass through :func:`...escaping.escape_markdown` first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def figure(path: str, description: str, caption: str) -> str:
 
 
 def collapsed(summary: str, content: str) -> str:
-    """Content that opens on demand, on GitHub and in a browser; printed and read aloud it is there."""
+    """Content that opens on demand, on GitHub and in a browser; printers and screen readers show it."""
     return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"
 
 
@@ -49,7 +49,7 @@ def bold_best(
     show: Callable[[float], str] = percent,
     best: Callable = max,
 ) -> list[str]:
-    """A cell for each mean, with its interval in brackets where there is one; the best, as it is shown, is bold."""
+    """A cell for each mean, with its interval in brackets if it has one; what shows the best mean is bold."""
     top = best((show(mean) for mean in means if mean == mean), key=float, default=None)
     cells = []
     for mean, (low, high) in zip(means, intervals, strict=True):

@@ -45,9 +45,9 @@ class LoadedOverlays:
 
 
 def choose_cases(contenders: Sequence[Contender]) -> list[PicturedCase]:
-    """The worst, the median and the best case by mean DSC over all scored methods, of the cases that all of them have.
+    """The worst, the median and the best case by mean DSC over all scored methods, among the cases that all have.
 
-    Fewer than three cases are shown once each; a case without any class is not chosen.
+    Fewer than three cases are shown once each; a case without any class is never chosen.
     """
     evaluations = [contender.evaluation for contender in contenders if contender.evaluation]
     if not evaluations:
@@ -65,8 +65,8 @@ def choose_cases(contenders: Sequence[Contender]) -> list[PicturedCase]:
 
 
 def load_case(results: BenchmarkResults, contenders: Sequence[Contender], case: str) -> LoadedOverlays:
-    """Read a case with the prediction of each method, of its first run (by seed, then fold) that scored it and is
-    there.
+    """Read a case with each method's prediction: that of its first run, by seed and then fold, which scored the case
+    and still has the files.
 
     Raises: EvaluationError: if a file is there but cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Several comparisons at one glance: the average DSC of each method in each of them."""
+"""Several comparisons at a glance: the average DSC of each method in each of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def overview(comparisons: Sequence[BenchmarkResults]) -> str | None:
         [escape_markdown(short_name(name)), *(column.get(name, MISSING) for column in columns)] for name in trainers
     ]
     return (
-        "Average DSC in %, in brackets its 95 % interval, of the methods that are scored in several comparisons; bold "
-        f"is the best of all methods of a comparison:\n\n{format_markdown(rows)}"
+        "Average DSC in % with its 95 % interval in brackets, for the methods that are scored in several comparisons; "
+        f"the best of all methods in a comparison is bold:\n\n{format_markdown(rows)}"
     )
 
 

@@ -18,17 +18,17 @@ from .contenders import Contender, short_name
 from .curves import Curve
 from .figures import save_figure
 
-# Okabe and Ito's palette with the black and without the yellow, which a line on white does not show.
+# Okabe and Ito's palette with black and without yellow, which is hard to see as a line on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Numbers of colours, dashes and markers without a common factor: all of them differ for the first 28 methods.
+# The numbers of colours, dashes and markers have no common factor: the first 28 methods all look different.
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-# One column, so that a phone's width shows the letters.
+# One column, so that the text stays legible on a phone.
 _WIDTH_INCHES, _PANEL_INCHES, _DPI = 6.0, 3.1, 150
 _NUM_MARKERS = 8
 # Candidate ticks of the score axis, in per cent.
 _SCORE_TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)
-# A little above 100 %, which a logarithmic axis cannot show; and the factor from which one is used.
+# Just above 100 %, because a logarithmic axis cannot show a distance of 0; the factor from which such an axis is used.
 _TOP, _SEVERAL = 100.1, 4
 
 
@@ -58,9 +58,9 @@ class _Axis:
 def score_against_cost(
     results: BenchmarkResults, contenders: Sequence[Contender], styles: Mapping[str, Style], output_png: Path
 ) -> list[str]:
-    """Draw average DSC against parameters, seconds of a training iteration and of a forward pass, as far as known.
+    """Draw average DSC against whichever are known of parameters, seconds per training iteration and per forward pass.
 
-    The area of a marker is the seconds of a training iteration where the axis is parameters, elsewhere the parameters.
+    A marker's area shows the seconds per training iteration if the axis is parameters, otherwise the parameters.
 
     Returns: Labels of the axes that were drawn; nothing is written if there is none.
     """
@@ -136,8 +136,8 @@ def _costs(results: BenchmarkResults, scored: Sequence[Contender]) -> tuple[_Axi
 
 
 def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
-    """Make the axis of scores logarithmic in the distance to 100 % if some score is several times farther from it than
-    another: a method that fails would otherwise squeeze all others into one line."""
+    """Make the axis of scores logarithmic in the distance to 100 % if that differs several times between methods: one
+    that fails would otherwise squeeze all others into one line."""
     lacking = [_TOP - score for score in scores if score == score]
     if not lacking or max(lacking) <= _SEVERAL * min(lacking):
         return

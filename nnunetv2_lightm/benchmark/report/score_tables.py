@@ -100,18 +100,18 @@ def _class_table(
 
 def _legend(results: BenchmarkResults, scored: Sequence[Contender]) -> str:
     seeds = (
-        " Where a method has several seeds, the score of a case is the mean over them; *DSC of the seeds* is the range "
-        "of the average DSC of each seed alone."
+        " If a method has several seeds, the score of a case is the mean over them; *DSC of the seeds* is the range of "
+        "the average DSC over the seeds."
         if any(len(contender.seeds) > 1 for contender in scored)
         else ""
     )
     patch = "x".join(map(str, results.patch_size))
     return (
-        "Scores in %, distances in their unit, means over the cases, in brackets the 95 % interval by bootstrap over "
-        f"the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): what other cases would change, not "
-        f"what another training would.{seeds} The average is that of the classes; the best of a column is bold. "
+        "Scores in %, distances in their unit: means over the cases, with the 95 % interval in brackets, by bootstrap "
+        f"over the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): what other cases would change, not "
+        f"what another training would.{seeds} The average is over the classes; the best of a column is bold. "
         f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and the MACs of convolutions, "
-        "matrix products and scans (two FLOPs of a scan are worth one), not the paper's convention, which leaves out "
+        "matrix products and scans (two FLOPs of a scan count as one), not the paper's convention, which leaves out "
         "Mamba (`nnUNetv2_lightm complexity --paper` prints both)."
     )
 

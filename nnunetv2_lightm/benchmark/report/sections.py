@@ -21,9 +21,9 @@ def conditions(results: BenchmarkResults, contenders: Sequence[Contender]) -> st
         equal = f"Equal **iterations**: every trainer had the budget {budget}, whatever time it takes."
     else:
         equal = (
-            f"Equal **seconds**: every trainer had as many iterations as fit into {float(results.budget):,.0f} s by "
-            "its calibrated seconds per iteration: its learning-rate schedule is complete, and other work on the "
-            "machine does not decide."
+            f"Equal **seconds**: every trainer had as many iterations as fit into {float(results.budget):,.0f} s at "
+            "its calibrated seconds per iteration, so its learning-rate schedule is complete, and other work on the "
+            "machine has no influence."
         )
     facts = {
         "data set": results.dataset,
@@ -89,10 +89,10 @@ def cost_table(results: BenchmarkResults, contenders: Sequence[Contender]) -> st
         )
     return (
         format_markdown(rows)
-        + "\n\nIterations: calibrated before the runs, on real batches, medians; those that one call measured took "
-        "turns, others may come from another hour. Forward and step: one trainer after the other, one patch of random "
-        "numbers; memory is the peak on top of what network and optimizer hold. "
-        "Recorded: all epochs as they ran, the mean of the complete runs, with whatever else the machine did."
+        + "\n\nIterations: medians, calibrated on real batches before the runs; trainers measured by the same call "
+        "took turns, others may have been measured at another time. Forward and step: one trainer after the other, on "
+        "one patch of random numbers; memory is the peak on top of what network and optimizer hold. Recorded: all "
+        "epochs as they ran, including whatever else the machine did; mean of the complete runs."
     )
 
 

@@ -1,4 +1,4 @@
-"""Every method against one of them, paired by case, corrected for their number."""
+"""Tests of every method against one of them, paired by case and corrected for their number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .contenders import Contender
 
 @dataclass(frozen=True)
 class AgainstReference:
-    """A method's average DSC less the reference's.
+    """A method's average DSC minus the reference's.
 
     Attributes:
         method: Compared.
-        difference: Over the cases that both have; None if there is none.
+        difference: Over the cases that both have; None if they share none.
         p_holm: Its p value, corrected for the number of methods; NaN without one.
     """
 

@@ -21,9 +21,9 @@ class Volume:
     """The voxels of one file.
 
     Attributes:
-        voxels: (z, y, x), or of an image one slice.
+        voxels: (z, y, x); an image has one slice.
         spacing_mm: (z, y, x).
-        stored_shape: The shape in the file, before it is turned.
+        stored_shape: The shape in the file, before axes are reordered.
     """
 
     voxels: np.ndarray

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm demo``: the whole path once, on phantoms, with the commands you would use on real data."""
+"""``nnUNetv2_lightm demo``: every step once, on phantoms, with the commands you would use on real data."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm demo",
         description="Generate CT-like phantoms, then convert, plan, preprocess, train, predict and evaluate with the "
-        "commands you would use on real data. Ends with a table, pictures, and the commands. Everything is in one "
-        "folder; nnU-Net's own folders are left alone.",
+        "commands you would use on real data. Ends with a table, pictures, and the list of commands. Everything stays "
+        "in one folder; your nnU-Net folders are not touched.",
     )
     parser.add_argument(
-        "--folder", type=Path, default=Path("nnunetv2_lightm_demo"), help="receives everything (default: %(default)s)"
+        "--folder", type=Path, default=Path("nnunetv2_lightm_demo"), help="folder for everything (default: %(default)s)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--trainer", default=TRAINER, help="any nnU-Net trainer (default: %(default)s)")
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-cases",
         type=whole_number(at_least=1),
         default=DemoSettings.num_cases,
-        help="phantoms, a fifth held out (default: %(default)s)",
+        help="number of phantoms, a fifth of them held out (default: %(default)s)",
     )
     parser.add_argument(
         "--shape",
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=3,
         metavar=("Z", "Y", "X"),
         default=DemoSettings.shape,
-        help="voxels of a phantom (default: %(default)s)",
+        help="size of a phantom in voxels (default: %(default)s)",
     )
     return parser
 

@@ -32,9 +32,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--dataset",
         metavar="DATASET",
-        help="also check this data set, by its name or id; its raw images and labels are read to their ends",
+        help="also check this data set, given by name or id; reads all of its raw images and labels",
     )
-    parser.add_argument("--plans", default="nnUNetPlans", metavar="NAME", help="its plans (default: %(default)s)")
+    parser.add_argument(
+        "--plans", default="nnUNetPlans", metavar="NAME", help="name of its plans (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--print-trainer-path",

@@ -25,7 +25,7 @@ from .images import check_images
 
 
 class _Unreadable(Exception):
-    """A JSON file is missing or no JSON; the message names it."""
+    """A JSON file is missing or not JSON; the message names it."""
 
 
 def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
@@ -53,9 +53,10 @@ def check_dataset(name_or_id: str, plans_name: str) -> list[Finding]:
 def _not_one(name_or_id: str, names: list[str], folders: dict[str, Path]) -> Finding:
     subject = f"data set {name_or_id}"
     if names:
-        return fail(subject, f"its id has several names, and nnU-Net accepts none: {', '.join(names)}", "rename one")
+        message = f"several data sets have this id, and nnU-Net then accepts none of them: {', '.join(names)}"
+        return fail(subject, message, "rename one")
     places = ", ".join(f"{variable}={folder}" for variable, folder in folders.items()) or "no folder is set"
-    return fail(subject, f"is nowhere: {places}", "nnUNetv2_lightm convert --help   # or put it into nnUNet_raw")
+    return fail(subject, f"not found: {places}", "nnUNetv2_lightm convert --help   # or put it into nnUNet_raw")
 
 
 def _raw(folder: Path) -> list[Finding]:
@@ -64,7 +65,7 @@ def _raw(folder: Path) -> list[Finding]:
     try:
         content = _read(folder / "dataset.json")
     except _Unreadable as error:
-        return [fail(subject, str(error), "write it: nnU-Net's documentation/dataset_format.md tells how")]
+        return [fail(subject, str(error), "write it as nnU-Net's documentation/dataset_format.md describes")]
     if faults := faults_of_dataset_json(content):
         return [fail(subject, f"dataset.json: {'; '.join(faults)}")]
     if "dataset" in content:

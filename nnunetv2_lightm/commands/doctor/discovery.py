@@ -61,9 +61,9 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
     if os.pathsep in shim_directory():
         return fail(
             SUBJECT,
-            f"{TRAINER} is not found: nnU-Net takes {boot.EXT_TRAINER_VARIABLE} apart at each {os.pathsep!r}, and the "
-            f"path of our directory has one: {shim_directory()}",
-            "install into an environment whose path has none",
+            f"{TRAINER} is not found: nnU-Net splits {boot.EXT_TRAINER_VARIABLE} at each {os.pathsep!r}, and the path "
+            f"of our directory contains one: {shim_directory()}",
+            "install into an environment whose path contains none",
             f"ln -s {shlex.quote(shim_directory())} ~/lightm_trainers   # or this, and",
             f"export {boot.EXT_TRAINER_VARIABLE}=~/lightm_trainers",
         )

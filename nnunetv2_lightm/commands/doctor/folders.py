@@ -39,10 +39,10 @@ def _check(variable: str, purpose: str) -> Finding:
         refusal = _refusal_to_write(parent)
         if refusal is not None:
             return fail(variable, f"{value} does not exist and cannot be made: {refusal}", *_suggestion(variable))
-        return note(variable, f"{value} does not exist yet; it is made when it is first written to")
+        return note(variable, f"{value} does not exist yet; it is created when it is first written to")
     refusal = _refusal_to_write(folder)
     if refusal is not None:
-        # What is there already can be trained on; only the results have to be written.
+        # Existing data can be trained on; only the results have to be written.
         if variable == "nnUNet_results":
             return fail(variable, f"{value} cannot be written to: {refusal}", *_suggestion(variable))
         return note(variable, f"{value} can be read but not written to ({refusal}): nothing new can be put there")

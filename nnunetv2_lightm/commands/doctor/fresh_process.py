@@ -62,7 +62,7 @@ def examine() -> dict[str, object]:
 
 
 def _environment_before_autoload() -> dict[str, str]:
-    """The environment this process was started with: the new process has to find the shim directory by itself."""
+    """The environment this process was started with, so that the new process has to find the shim directory too."""
     environment = dict(os.environ)
     if boot.announced:
         entries = environment[boot.EXT_TRAINER_VARIABLE].split(os.pathsep)

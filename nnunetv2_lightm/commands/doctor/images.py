@@ -25,7 +25,7 @@ def check_images(folder: Path, dataset_json: dict[str, Any]) -> list[Finding]:
     try:
         from ...images.dataset import check_dataset_files
     except ImportError as error:
-        return [note(subject, f"not looked at, for a library is missing or broken: {error}")]
+        return [note(subject, f"not checked, because a library is missing or broken: {error}")]
     checked = check_dataset_files(folder, dataset_json)
     findings = []
     if checked.faults:
@@ -40,7 +40,7 @@ def check_images(folder: Path, dataset_json: dict[str, Any]) -> list[Finding]:
 
 
 def _labels(subject: str, checked: CheckedDataset) -> list[Finding]:
-    """Labels that no case has: the stock planner dies of an IndexError if these are all."""
+    """Labels that no case has; if no label occurs at all, nnU-Net's planner fails with an IndexError."""
     if not checked.never or not checked.num_labels:
         return []
     names = ", ".join(checked.never)

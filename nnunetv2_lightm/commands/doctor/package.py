@@ -9,7 +9,7 @@ SUBJECT = installation.DISTRIBUTION
 
 
 def check_package(found: dict[str, object]) -> list[Finding]:
-    """One line; that there is no compiled library is a note, with its reason."""
+    """One line; a missing compiled library is a note, with the reason."""
     library = found["library"]
     if "error" in library:
         return [note(SUBJECT, f"{installation.describe()}; its compiled library cannot be asked: {library['error']}")]

@@ -11,7 +11,7 @@ FORCING_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 
 
 def check_backends(found: dict[str, object]) -> list[Finding]:
-    """One line for each device that torch sees: the backend taken, then those that would be tried and cannot run."""
+    """One line for each device that torch sees: the backend in use, then those that come first but cannot run."""
     table = found["backends"]
     if isinstance(table, dict):
         return [fail(SUBJECT, f"cannot be listed: {table['error']}")]
@@ -40,7 +40,7 @@ def _device(device: str, rows: list[dict[str, object]]) -> Finding:
 
 
 def _forced(name: str, device: str, rows: list[dict[str, object]], runs_somewhere: bool) -> Finding:
-    """What to say of a device on which the backend that the environment asks for is not among those that run."""
+    """The finding for a device on which the backend that the environment asks for does not run."""
     if name == "reference":
         return note(SUBJECT, f"{device}: {FORCING_VARIABLE} asks for {name}, a loop to test against, which is slow")
     reason = next(row["reason"] for row in rows if row["name"] == name)

@@ -228,7 +228,7 @@ def test_the_page_forbids_scripts_and_the_network(hostile):
 def test_a_command_that_is_none_of_ours_is_not_to_be_pasted(hostile):
     folder, _ = hostile
     text = (folder / "report.md").read_text()
-    assert "The comparison again:" not in text and "a command that is not `nnUNetv2_lightm benchmark`" in text
+    assert "To repeat the comparison:" not in text and "a command that is not `nnUNetv2_lightm benchmark`" in text
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
