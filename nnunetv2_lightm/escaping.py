@@ -1,7 +1,8 @@
 """Text of unknown origin, made harmless for the form in which it is printed.
 
-Names of cases, classes, trainers and folders come from files that others write. Whatever prints one uses the function
-for its form: a name is then read as it is, and never acts as markup, a formula, a command or an escape sequence.
+Names of cases, classes, trainers and folders come from files that others wrote. Code that prints one uses the function
+for its output form, so that the name is shown as it is and never acts as markup, a formula, a command or an escape
+sequence.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ def escape_name(name: object) -> str:
 
 
 def escape_markdown(text: object, *, inner_underscores: bool = True) -> str:
-    """Text as it is read, on one line, whatever it holds; also in a cell of a table, and inside HTML.
+    """Text that reads as itself, on one line, whatever it holds; also in a table cell, and inside HTML.
 
     Args:
         text: Text of unknown origin.
-        inner_underscores: Escape those within words too. They are no markup (CommonMark), and what is printed to a
-            terminal as well is easier to read without.
+        inner_underscores: Escape underscores within words too. They are not markup (CommonMark), and text that is also
+            printed to a terminal is easier to read without.
     """
     line = _MARKDOWN.sub(r"\\\g<0>", escape_terminal(" ".join(str(text).split())))
     line = _MARKDOWN_NUMBER.sub(r"\1\\", _MARKDOWN_ITEM.sub(r"\\\1", line))
@@ -57,7 +58,7 @@ def escape_html(text: object) -> str:
 
 
 def escape_csv(cell: object) -> object:
-    """A cell of a CSV file. A text that a spreadsheet would take for a formula gets a ``'`` in front (OWASP)."""
+    """A cell of a CSV file. Text that a spreadsheet would take for a formula gets a leading ``'`` (OWASP)."""
     if not isinstance(cell, str):
         return cell
     text = escape_terminal(cell)
@@ -87,7 +88,7 @@ def shell_line(*words: object) -> str:
 
 
 def to_json(content: object) -> str:
-    r"""JSON, indented; characters that a terminal acts on, or that no file takes, stand there as ``\u001b``.
+    r"""Indented JSON; characters that a terminal acts on, or that files cannot hold, are written as ``\u001b``.
 
     Raises: ValueError: for NaN and infinities, which JSON does not have.
     """

@@ -1,6 +1,6 @@
 """JSON files that others may have written: bounded in size, every value checked for type and range on reading.
 
-What a file may hold is a model of pydantic's, on the base :class:`Content`; an error names the file and the key.
+A pydantic model on the base :class:`Content` declares what a file may hold; an error names the file and the key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SEPARATORS = frozenset("/\\")
 
 
 class JsonInputError(ValueError):
-    """A file that is no JSON, or does not hold what it should; the message names the file and the key."""
+    """A file that is not JSON, or does not hold what it should; the message names the file and the key."""
 
 
 class Content(BaseModel):
@@ -88,7 +88,7 @@ Model = TypeVar("Model", bound=Content)
 def read_json(path: Path) -> Any:
     """The content of a file, unchecked.
 
-    Raises: JsonInputError: if it cannot be read, is larger than ``MAX_BYTES``, or is no JSON.
+    Raises: JsonInputError: if it cannot be read, is larger than ``MAX_BYTES``, or is not JSON.
     """
     try:
         size = path.stat().st_size
@@ -109,7 +109,7 @@ def check(content: object, model: type[Model], place: object) -> Model:
     Args:
         content: As :func:`read_json` returns it.
         model: What it should be.
-        place: Where it is from, for the message: a path, or more than that.
+        place: Where it comes from, for the message: a path, or a place in a file.
     Raises: JsonInputError: naming the place and the key.
     """
     try:

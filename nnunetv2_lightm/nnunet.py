@@ -1,6 +1,6 @@
 """nnU-Net's three folders and the data sets in them, found by the rules of nnU-Net's own commands.
 
-Standard library only: the doctor asks also where torch or nnunetv2 is broken.
+Standard library only: the doctor uses it even where torch or nnunetv2 is broken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def folder(variable: str) -> Path:
     """
     value = os.environ.get(variable)
     if not value:
-        raise NotFound(f"{variable} is not set: export {variable}=FOLDER; `nnUNetv2_lightm doctor` says more")
+        raise NotFound(f"{variable} is not set: export {variable}=FOLDER; `nnUNetv2_lightm doctor` checks all three")
     return Path(value).absolute()
 
 

@@ -1,6 +1,6 @@
 """What is wrong with nnU-Net's files: plans and dataset.json, the files of each case, checkpoints.
 
-Standard library only: the trainers ask before they begin, and the doctor also where torch or nnunetv2 is broken.
+Standard library only: trainers check before they begin, and the doctor even where torch or nnunetv2 is broken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from .escaping import shell_line
 from .nnunet import dataset_id
 
-# What a training reads of a plans file.
+# What a training reads from a plans file.
 PLANS_KEYS = ("dataset_name", "plans_name", "configurations")
 CONFIGURATION_KEYS = ("data_identifier", "patch_size", "batch_size", "batch_dice")
 # Older versions of nnU-Net 2 described their network by these; nnU-Net translates them into "architecture".
@@ -136,7 +136,7 @@ def faults_of_splits(splits: Any) -> list[str]:
 
 
 def resolved_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
-    """A configuration together with what it inherits; nnU-Net itself reports parents that go round in a circle."""
+    """A configuration together with what it inherits; nnU-Net itself reports circular inheritance."""
     configurations = plans["configurations"]
     resolved, seen = dict(configurations[name]), {name}
     while (name := configurations.get(name, {}).get("inherits_from")) is not None and name not in seen:
@@ -159,8 +159,8 @@ def missing_files(
 
     Args:
         folder: Folder of the configuration, with images, labels and properties.
-        cases: To be trained on or validated with.
-        ground_truth: Folder of the labels as they were given, and their file ending: the validation compares with them.
+        cases: Cases to train on or validate with.
+        ground_truth: Folder of the original labels, and their file ending: the validation compares with them.
         previous_stage: Folder of the segmentations that a cascade starts from.
     """
     present = _names(folder)
@@ -182,7 +182,7 @@ def missing_files(
 def is_whole_checkpoint(path: Path) -> bool:
     """Whether a file that torch.save wrote is complete and undamaged, by the checksum of each of its parts.
 
-    torch.load notices a file that is cut off, but loads one with damage in the middle.
+    torch.load notices a truncated file, but loads one that is damaged in the middle.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -199,7 +199,7 @@ def is_torn_checkpoint(path: Path) -> bool:
     """
     with path.open("rb") as file:
         begin = file.read(len(ZIP_BEGIN))
-    # This is true for an empty file, too.
+    # This is true for an empty file too.
     begins_as_zip = begin == ZIP_BEGIN[: len(begin)]
     return (begins_as_zip or zipfile.is_zipfile(path)) and not is_whole_checkpoint(path)
 

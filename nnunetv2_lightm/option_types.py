@@ -1,6 +1,6 @@
-"""Numbers on the command line: what every parser of this package takes for its numeric options.
+"""Argument types for numeric options, shared by every parser of this package.
 
-Python's own int and float let through what no option means: infinity, NaN, negative sizes, ``1_000``.
+Python's own int and float accept what no option means: infinity, NaN, negative sizes, ``1_000``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def whole_number(*, at_least: int, at_most: int | None = None) -> Callable[[str]
 
 
 def finite_number(unit: str, *, above: float | None = None, at_least: float | None = None) -> Callable[[str], float]:
-    """A type for ``add_argument``: a finite number with a lower bound, which belongs to it or not.
+    """A type for ``add_argument``: a finite number with an open or closed lower bound.
 
     Args:
         unit: Unit in the message, e.g. "mm".

@@ -221,7 +221,7 @@ def check_folder(settings: Settings) -> None:
     if not file.exists():
         # A call that was ended at once may have left the lock.
         if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
-            raise SettingsError(f"{folder} holds other things (no {file.name}); give a new or empty folder")
+            raise SettingsError(f"{folder} is not empty and has no {file.name}; give a new or empty folder")
         return
     try:
         before = load_results(file)

@@ -22,8 +22,8 @@ def mean_intervals(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the classes' means and of these means' average.
 
     Args:
-        scores: (cases, classes); NaN where not counted. A resample in which no case counts for a class says nothing of
-            this class, and its average is over the others.
+        scores: (cases, classes); NaN where not counted. A resample in which no case counts for a class says nothing
+            about that class, and its average is over the others.
     Returns: Lower and upper ends, (classes, 2) and (2,); NaN for fewer than three cases that count.
 
     Examples:

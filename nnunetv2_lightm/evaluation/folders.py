@@ -47,10 +47,11 @@ def evaluate_folder(
         allow_missing: Leave out references without a prediction instead of refusing them.
         nsd_tolerance_mm: Also compute HD95, and NSD at this tolerance, with the spacing of the reference; for files
             without a spacing, such as PNG, all is in pixels. Needs MONAI.
-        workers: Cases that are read at the same time; default: the number of cores, at most 4. HD95 and NSD take 15
-            bytes (with MONAI 1.5: 200) for each voxel of a class's bounding box.
+        workers: Cases to read at a time; default: the number of cores, at most 4. HD95 and NSD take 15 bytes (with
+            MONAI 1.5: 200) for each voxel of a class's bounding box.
     Raises: EvaluationError: if a file is missing, surplus, damaged, on another grid than its partner, or holds
-        values that no label names; or if the labels are no dataset.json's. ImportError: if MONAI is needed and missing.
+        values that no label names; or if the labels are not those of a dataset.json. ImportError: if MONAI is needed
+        and missing.
     """
     if nsd_tolerance_mm is not None:
         require_monai()
@@ -105,9 +106,9 @@ def evaluate_folder(
 
 
 def _spacing(reference: Segmentation) -> tuple[float, ...]:
-    """The reader's, unless the header has another one too.
+    """The reader's spacing, if the header agrees with itself.
 
-    Raises: EvaluationError: if it has; distances in mm would depend on the reader.
+    Raises: EvaluationError: if it states two spacings; distances in mm would depend on the reader.
     """
     grid = reference.facts.grid
     if grid is not None:

@@ -25,7 +25,7 @@ RULES = {
     "ci95": f"percentile bootstrap interval of the mean, {RESAMPLES} resamples of cases; null below {MIN_CASES} cases",
 }
 COMPARISON_RULES = {
-    "mean": "this evaluation's score less the other's, over the cases that count in both; average: over the classes",
+    "mean": "this evaluation's score minus the other's, over the cases that count in both; average: over the classes",
     "p_value": "two-sided Wilcoxon signed-rank test, zeros dropped, 1 if all are; average: of the cases' means; not "
     "corrected for the number of classes and metrics",
 }
@@ -70,13 +70,13 @@ def evaluation_from_json(content: object, place: object = "evaluation") -> Evalu
 
     Args:
         content: As JSON gives it.
-        place: Where it is from, for messages: a file, or a place in one.
+        place: Where it comes from, for messages: a file, or a place in one.
     Raises: EvaluationError: if it is not an evaluation; names the place and the key.
     """
     try:
         checked = check(content, _EvaluationContent, place)
     except JsonInputError as error:
-        raise EvaluationError(f"no evaluation as `nnUNetv2_lightm evaluate --json` writes it: {error}") from error
+        raise EvaluationError(f"not an evaluation as `nnUNetv2_lightm evaluate --json` writes it: {error}") from error
     classes = tuple(checked.classes)
     metrics = list(next(iter(next(iter(checked.cases.values())).values()), {}))
     for case, of_classes in checked.cases.items():
@@ -108,7 +108,7 @@ def evaluation_from_json(content: object, place: object = "evaluation") -> Evalu
 def read_evaluation(path: Path) -> Evaluation:
     """Read what `nnUNetv2_lightm evaluate --json` wrote.
 
-    Raises: EvaluationError: if the file is missing, no JSON, or no evaluation.
+    Raises: EvaluationError: if the file is missing, not JSON, or not an evaluation.
     """
     try:
         content = read_json(path)

@@ -17,7 +17,7 @@ DECIMALS = 6
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The first method's score less the second's.
+    """The first method's score minus the second's.
 
     Attributes:
         mean: NaN if there is no pair.
@@ -42,10 +42,10 @@ class Comparison:
 
 
 def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> Comparison:
-    """Compare two evaluations of the same cases, a less b.
+    """Compare two evaluations of the same cases, a minus b.
 
-    A case counts for a class if it does in both evaluations. The average's difference is the mean of the classes'; its
-    test is over each case's mean difference.
+    A case counts for a class if it counts in both evaluations. The difference of the averages is the mean over the
+    classes' differences; its test takes each case's mean difference.
 
     Raises: EvaluationError: if the cases or classes differ, or one of the two has no such metric.
 
@@ -64,7 +64,7 @@ def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> 
         names_a, names_b = getattr(evaluation_a, kind), getattr(evaluation_b, kind)
         if set(names_a) != set(names_b):
             odd = ", ".join(sorted(set(names_a) ^ set(names_b))[:5])
-            raise EvaluationError(f"two methods are compared on the same {kind}; only one of them has: {odd}")
+            raise EvaluationError(f"two methods can only be compared on the same {kind}; only one of them has: {odd}")
     for evaluation in (evaluation_a, evaluation_b):
         if metric not in evaluation.scores:
             raise EvaluationError(
@@ -101,7 +101,7 @@ def signed_rank_p(differences: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p values corrected for their number by Holm 1979, in the given order; NaN is no test and stays NaN."""
+    """p values in the given order, corrected for their number (Holm 1979); NaN is not a test and stays NaN."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
     corrected = np.full(p.shape, np.nan)

@@ -93,8 +93,8 @@ class Segmentation:
         voxels: Label values, float32, (z, y, x); an image has one slice.
         spacing: Voxel spacing, (z, y, x), in mm if `has_spacing`, as nnU-Net's reader gives it; for
             a single slice the reader invents the one in z.
-        facts: What is known of the file.
-        properties: What nnU-Net's reader says of it.
+        facts: What is known about the file.
+        properties: What nnU-Net's reader says about it.
     """
 
     voxels: np.ndarray
@@ -104,7 +104,7 @@ class Segmentation:
 
 
 def check_segmentation(path: Path) -> ImageFacts:
-    """Check the file's own bytes: nnU-Net's readers pad a truncated file, and SimpleITK replaces NaN by 0.
+    """Check the file's own bytes: nnU-Net's readers pad a truncated file, and SimpleITK reads NaN as 0.
 
     Raises: EvaluationError: if the file is damaged, or holds anything but whole numbers in one channel.
     """
@@ -140,7 +140,7 @@ def _require_known(path: Path, unknown: Sequence[float], known_values: Sequence[
 
 
 def has_spacing(reader: BaseReaderWriter) -> bool:
-    """Whether the reader's files say how large a voxel is; natural images, as PNG, do not: their unit is the pixel.
+    """Whether the reader's files say how large a voxel is; natural images, such as PNG, do not: their unit is pixels.
 
     A TIFF without nnU-Net's spacing file counts as one with 1 mm, as nnU-Net's reader assumes (and remarks).
     """

@@ -12,8 +12,9 @@ baselines anyway. HD95 is its function. Its function for NSD takes 140 bytes per
 made slab by slab, with the same result.
 
 Empty masks: where neither the reference nor the prediction has a voxel of the class, neither score counts (NaN). Where
-only one has, NSD is 0 and HD95 the diagonal of the image, the longest distance in it, as in the BraTS challenge: left
-out, such cases would reward a method that finds nothing where it is unsure; an infinity would leave no mean to compare.
+only one has, NSD is 0 and HD95 the diagonal of the image, the longest distance in it, as in the BraTS challenge.
+Leaving such cases out would reward a method that finds nothing where it is unsure; an infinity would leave no mean to
+compare.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _USER = "evaluating surfaces (HD95, NSD)"
 
 
 def require_monai() -> None:
-    """Check for MONAI before hours are spent. Raises: ImportError: with the command that installs it."""
+    """Check for MONAI before hours of work. Raises: ImportError: with the command that installs it."""
     import_extra("monai.metrics", _USER)
 
 

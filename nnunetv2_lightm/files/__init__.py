@@ -3,11 +3,11 @@
 Standard library only: every other part of the package may use it, the converters too.
 
 - :mod:`.atomic`: a file appears whole or not at all.
-- :mod:`.guard`: no source in reach of a target; whether a file may be replaced; out of the way without deleting.
+- :mod:`.guard`: keeps sources out of reach of targets; whether a file may be replaced; sets files aside unharmed.
 - :mod:`.record`: which files of a folder this package made; only these are ever removed.
-- :mod:`.scratch`: a folder for the time of some work.
+- :mod:`.scratch`: a temporary folder for a piece of work.
 - :mod:`.transaction`: folders appear together and whole, or not at all.
-- :mod:`.patience`: what Windows refuses while another program has a file open.
+- :mod:`.patience`: retries what Windows refuses while another program has a file open.
 - :mod:`.locks`: one process at a time.
 - :mod:`.writers`: whether another process is writing a file.
 - :mod:`.text`: a few names for a message, "and 4 more".

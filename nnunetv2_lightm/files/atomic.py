@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: under a hidden name first, which then takes its place in one step."""
+"""A file appears whole or not at all: it is written under a hidden name, then renamed in one step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PREFIX = ".partial-"
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it takes its place: hidden, with the same ending, as some libraries go by it."""
+    """Where a file is written before it takes its place: hidden, with the same ending, which some libraries go by."""
     return path.with_name(PREFIX + path.name)
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; what is written there takes the place of ``path`` in one step at the end.
+    """Yield a path to write to; the result takes the place of ``path`` in one step at the end.
 
-    After an error or a kill the old file is there, or none. A symbolic link stays one: the file it names is replaced.
-    Permissions stay. What is no file, as ``/dev/stdout`` or a pipe, is written to directly.
+    After an error or a kill the old file is still there, if there was one. A symbolic link stays one: the file it
+    names is replaced. Permissions stay. Devices and pipes, such as ``/dev/stdout``, are written to directly.
 
     Raises: IsADirectoryError: if ``path`` is a folder.
     """
@@ -49,7 +49,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, UTF-8, whole or not at all.
 
-    Raises: OSError: naming the file, which that of a full disk does not.
+    Raises: OSError: naming the file, unlike the system's own error on a full disk.
     """
     try:
         with whole_file(path) as partial:
@@ -61,7 +61,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what a killed process has left of ``path``, unless another one is at it."""
+    """Remove what a killed process left of ``path``, unless another one is writing it."""
     partial = partial_path(path)
     if partial.is_file() and not is_being_written(partial):
         patiently(partial.unlink, missing_ok=True)

@@ -14,18 +14,18 @@ LARGEST_TEXT = 1 << 28  # bytes; reports have fewer
 
 
 class NotOursError(OSError):
-    """Going on would overwrite or remove what is not this package's to replace; nothing was changed."""
+    """Continuing would overwrite or remove what this package must not replace; nothing was changed."""
 
 
 def keep_apart(sources: Iterable[Path], targets: Iterable[Path]) -> None:
     """Refuse a target whose writing or removal would hit a source.
 
-    Real places are compared: links are followed, each link on the way counts too, and folders are told by the file
-    system's own numbers, so that neither another spelling nor a bind mount hides one.
+    Real places are compared: links are followed, each link on the way counts too, and folders are identified by the
+    file system's own numbers, so that neither another spelling nor a bind mount hides one.
 
     Args:
         sources: Files and folders that are read.
-        targets: Files and folders that are written, or replaced with all that is in them.
+        targets: Files and folders that are written, or replaced with everything in them.
     Raises:
         NotOursError: if a source is a target, or lies in one.
     """
@@ -42,12 +42,12 @@ def keep_apart(sources: Iterable[Path], targets: Iterable[Path]) -> None:
 
 
 def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[bytes], bool]) -> None:
-    """Refuse to write a file where one is that must stay: an input, or one that this package did not write.
+    """Refuse to overwrite a file that must stay: an input, or one that this package did not write.
 
     Args:
-        path: To be written.
+        path: The file to write.
         inputs: Files that are read.
-        ours: Whether the content of a file that is there already is what the same command writes.
+        ours: Whether the content of an existing file is what the same command writes.
     Raises:
         NotOursError: if the file must stay.
         IsADirectoryError: if it is a folder.
@@ -66,12 +66,12 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
 
 
 def set_aside(path: Path, wanted: Path | None = None) -> Path:
-    """Rename what is in the way instead of removing it.
+    """Rename whatever is in the way instead of removing it.
 
     Args:
         path: File, folder or link.
-        wanted: Its new name, ``kept_NAME`` unless given, so that what goes by beginnings and endings of names, as
-            nnU-Net does, takes no notice of it; with ``-2``, ``-3``... where that is taken.
+        wanted: Its new name; default: ``kept_NAME``, which nnU-Net, which goes by how names begin and end, ignores.
+            If the name is taken, ``-2``, ``-3``... is added.
     Returns: Its new name.
     """
     wanted = wanted or path.with_name(f"kept_{path.name}")

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that the operating system gives back when its holder ends, however that ends."""
+"""One process at a time: a lock that the operating system releases when its holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 
 from .patience import patiently
 
-# How systems say that another process has the lock, and that the file system has none to give.
+# Errors that mean: another process has the lock; the file system does not support locks.
 HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
@@ -23,7 +23,7 @@ class LockHeldError(OSError):
     """Another process has the lock.
 
     Attributes:
-        holder: What it wrote of itself into the file, such as ``process 4711 on host since 2026-11-27 12:00:00``.
+        holder: What it wrote about itself into the file: ``process 4711 on host since 2026-11-27 12:00:00``.
     """
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -32,18 +32,18 @@ class LockHeldError(OSError):
 
 
 class FileLock:
-    """The lock of a file. The file stays behind and locks nothing by being there.
+    """A lock on a file. The file stays behind; its existence alone locks nothing.
 
-    Between hosts it holds where the network file system passes locks on: NFS does unless it is mounted with `nolock` or
-    `local_lock`.
+    It also holds between hosts if the network file system forwards locks: NFS does unless it is mounted with `nolock`
+    or `local_lock`.
     """
 
     def __init__(self, path: Path, *, inherited: bool) -> None:
         """
         Args:
-            path: The file; made if it is not there.
-            inherited: Whether processes that get the open file hold the lock too, and so tell of a command that has
-                outlived the one that started it. If not, it belongs to this process alone, and not to those it forks.
+            path: The file; created if necessary.
+            inherited: Whether processes that inherit the open file hold the lock too, which reveals a command that has
+                outlived the one that started it. If not, it belongs to this process alone, not to its forks.
         """
         self.path = path
         self._inherited = inherited
@@ -53,13 +53,13 @@ class FileLock:
         """Take the lock and write this process's name into the file.
 
         Args:
-            warn: Told where the file system knows no locks; everything goes on unguarded then.
+            warn: Called with a message if the file system does not support locks; work then continues unguarded.
         Raises:
-            LockHeldError: at once, if another process has it.
+            LockHeldError: at once, if another process holds it.
             OSError: if the file cannot be opened.
         """
         while True:
-            # Not truncated on opening: the name of another holder is in it.
+            # Do not truncate on opening: another holder's name may be in it.
             stream = self.path.open("a+", encoding="utf-8")
             try:
                 self._lock(stream, warn)
@@ -68,7 +68,7 @@ class FileLock:
                 raise
             if _is_at(stream, self.path):
                 break
-            stream.close()  # it was removed by its last holder meanwhile
+            stream.close()  # its last holder has removed it meanwhile
         self._stream = stream
         self.name_holder(f"process {os.getpid()}")
 
@@ -79,22 +79,22 @@ class FileLock:
             (_lock_open_file if self._inherited else _lock_for_process)(stream)
         except OSError as error:
             if error.errno in HELD:
-                raise LockHeldError(self.path, holder or "a process that has not said its name") from error
+                raise LockHeldError(self.path, holder or "a process that has not written its name") from error
             if error.errno not in UNSUPPORTED:
                 raise
             if _is_alive(holder):
                 raise LockHeldError(
                     self.path,
-                    f"{holder} (by its name alone, as the file system knows no locks: if that process is "
-                    f"another one by now, remove {self.path})",
+                    f"{holder} (judged by its name alone, as the file system does not support locks: if that is a "
+                    f"different process by now, remove {self.path})",
                 ) from error
             warn(
-                f"{self.path} cannot be locked: the file system knows no locks ({error.strerror}). Going on without: "
-                f"see to it yourself that nothing else works in {self.path.parent}"
+                f"{self.path} cannot be locked: the file system does not support locks ({error.strerror}). Continuing "
+                f"without a lock: make sure that nothing else works in {self.path.parent}"
             )
 
     def name_holder(self, who: str) -> None:
-        """Write into the file who is at work."""
+        """Write the holder's name into the file."""
         self._stream.truncate(0)
         self._stream.write(f"{who} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         self._stream.flush()
@@ -104,15 +104,15 @@ class FileLock:
         return self._stream.fileno()
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if it is held."""
         if self._stream is not None:
             with self._stream:
                 self._stream.truncate(0)
             self._stream = None
 
     def remove(self) -> None:
-        """Give the lock back and remove its file."""
-        if os.name == "nt":  # where an open file cannot be removed
+        """Release the lock and remove its file."""
+        if os.name == "nt":  # which cannot remove an open file
             self.release()
             with contextlib.suppress(PermissionError):  # another process has taken the lock in between
                 patiently(self.path.unlink, missing_ok=True)
@@ -130,9 +130,9 @@ def _is_at(stream: IO[str], path: Path) -> bool:
 
 
 def _is_alive(holder: str) -> bool:
-    """Whether a holder's name is that of another process of this machine that lives."""
+    """Whether a holder's name is that of another living process on this machine."""
     match = re.match(r"process (\d+) on (\S+) since", holder)
-    # On Windows there is no harmless signal, and every file system knows locks.
+    # Windows has no harmless signal, and there every file system supports locks.
     if os.name == "nt" or match is None or match[2] != socket.gethostname() or int(match[1]) == os.getpid():
         return False
     try:

@@ -1,6 +1,6 @@
 """Windows refuses to move or remove a file that any program has open, as virus scanners and indexers have new ones.
 
-They let go of it in a moment: what was refused is tried again until then.
+They let go after a moment: what was refused is retried until then.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Result = TypeVar("Result")
 
 
 def patiently(action: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-    """Call a function that moves or removes files, on Windows again and again while it is refused.
+    """Call a function that moves or removes files; on Windows, retry while it is refused.
 
-    Raises: OSError: the last refusal, after three seconds; any other error, and on other systems each, at once.
+    Raises: OSError: the last refusal, after three seconds; any other error, or any error on another system, at once.
     """
     end, pause = time.monotonic() + PATIENCE_SECONDS, 0.01
     while True:
         try:
             return action(*arguments, **named)
         except OSError as error:
-            # Other systems know no such number.
+            # Other systems have no such number.
             if getattr(error, "winerror", None) not in MAY_PASS or time.monotonic() > end:
                 raise
         time.sleep(pause)

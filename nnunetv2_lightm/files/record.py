@@ -17,7 +17,7 @@ from .text import some_of
 RECORD_FILE = ".nnunetv2_lightm.json"
 # Network file systems round times; an edit is later than this.
 SAME_TIME_NS = 2_000_000_000
-# Nobody's work: the record itself, and what operating systems strew about. It goes with the last file of its folder.
+# Nobody's work: the record itself, and what operating systems leave around. It goes with the last file of its folder.
 INCIDENTAL = {RECORD_FILE, ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -37,7 +37,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """The record in a folder; None if there is none, or it is damaged: then nothing in the folder is ours."""
+        """The record in a folder; None if it is missing or damaged: then nothing in the folder counts as ours."""
         try:
             content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
             return cls(folder, content["files"])
@@ -50,7 +50,7 @@ class Record:
         write_text(self.folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
 
     def add(self, path: Path, *, but: Collection[Path] = ()) -> None:
-        """Record a file, or all that are in a folder now, but for some that are not ours."""
+        """Record a file, or all files now in a folder, except for those in ``but``, which are not ours."""
         self.files.update({name: _entry(file) for name, file in self._files_in(path) if file not in but})
 
     def include(self, other: Record) -> None:
@@ -59,7 +59,7 @@ class Record:
 
     @contextmanager
     def writing(self, file: Path, made_by: str) -> Iterator[Path]:
-        """Give a path to write to; the file then takes its place in one step, and is recorded whenever it is there.
+        """Yield a path to write to; the file takes its place in one step, and is recorded from the moment it exists.
 
         Raises: NotOursError: if a file is there that is not ours.
         """
@@ -80,7 +80,7 @@ class Record:
 
     def check_only_ours(self, path: Path | None = None) -> None:
         """
-        Raises: NotOursError: naming the files that are not ours, or were changed.
+        Raises: NotOursError: naming the files that are not ours or were changed.
         """
         if others := self.not_ours(path):
             raise NotOursError(
@@ -130,7 +130,7 @@ class Record:
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:
-    """Refuse to write a folder where something is, or with ``overwrite`` where that is not all ours.
+    """Refuse to write a folder that exists, or with ``overwrite`` one that is not entirely ours.
 
     Raises: NotOursError: saying what is in the way.
     """

@@ -1,4 +1,4 @@
-"""A folder for the time of some work."""
+"""A temporary folder for a piece of work."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SIGNATURE_FILE = ".nnunetv2_lightm_scratch"
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder, signed as one of passing work, and remove it at the end, also one that a killed process has left.
+    """Make a folder, signed as temporary, and remove it at the end; one that a killed process left is removed first.
 
-    Raises: NotOursError: if another folder is there.
+    Raises: NotOursError: if another folder has that name.
     """
     _remove(folder)
     folder.mkdir(parents=True)

@@ -2,9 +2,9 @@
 
 Work happens in a folder next to each target, WORK_PREFIX + its name, with `new` in it and, while they are exchanged,
 `old`. The order of the renames makes every state that a kill can leave behind readable to the next run: as long as
-`new` of the first target is there the exchange is not finished and is undone, and afterwards only rubbish is left. A
-lock that dies with its process tells a killed run from a running one. Where the other targets are is written down next
-to the lock: the next run may have other folders.
+`new` of the first target exists, the exchange is unfinished and is undone; afterwards only rubbish is left. A lock
+that dies with its process tells a killed run from a running one. The places of the other targets are written down
+next to the lock, because the next run may have other folders.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FolderTransaction:
     """Context in which folders are built; without `commit` nothing of them stays.
 
     Attributes:
-        new: For each target the folder that becomes it; one that stays empty does not, but for the first.
-        kept: After `commit`, where things now are that were in the old folders and were not recorded as made by this
+        new: For each target, the folder that becomes it; an empty one does not, except for the first.
+        kept: After `commit`, the new places of things in the old folders that were not recorded as made by this
             package: those are never removed.
     """
 
@@ -51,8 +51,8 @@ class FolderTransaction:
         """
         Args:
             targets: The first decides.
-            check: Called when what killed runs have left is settled; raises if the targets must not be replaced.
-            warn: Told what the user should know.
+            check: Called once the remains of killed runs are settled; raises if the targets must not be replaced.
+            warn: Called with messages for the user.
             also_settle: Further first targets of killed runs to settle.
         """
         self._work = _Work(targets)
@@ -65,7 +65,7 @@ class FolderTransaction:
     def __enter__(self) -> FolderTransaction:
         """
         Raises:
-            LockHeldError: if another process makes the same folders.
+            LockHeldError: if another process is making the same folders.
             OSError: if a folder cannot be made.
         """
         try:
@@ -90,7 +90,7 @@ class FolderTransaction:
     def commit(self) -> None:
         """Put the new folders in the places of the old ones.
 
-        Raises: OSError: if one cannot be moved; the old ones are brought back then.
+        Raises: OSError: if one cannot be moved; the old ones are then put back.
         """
         try:
             self._work.exchange()
@@ -98,14 +98,14 @@ class FolderTransaction:
             raise OSError(f"cannot put {self._work.targets[0]} in its place: {error.strerror}") from error
 
     def _settle_killed_runs(self) -> None:
-        """Undo or finish what killed runs have left behind."""
+        """Undo or finish what killed runs left behind."""
         for target in dict.fromkeys([self._work.targets[0], *self._also_settle()]):
             if work_folder(target).is_dir():
                 _settle(target, self._warn)
         for target in self._work.targets[1:]:
             work = work_folder(target)
             if work.is_dir():
-                # Of a run with another first target, or one whose first target has been removed.
+                # From a run with another first target, or one whose first target has been removed.
                 owner = _owner(work)
                 if owner is not None and (work_folder(owner) / TARGETS_FILE).exists():
                     _settle(owner, self._warn)
@@ -130,7 +130,7 @@ class _Work:
         self.folders = [work_folder(target) for target in targets]
 
     def begin(self) -> None:
-        """Make the working folders; the order is that which `undo` relies on."""
+        """Make the working folders, in the order that `undo` relies on."""
         first, *others = self.folders
         write_text(first / TARGETS_FILE, json.dumps([str(target) for target in self.targets]))
         for folder in others:
@@ -150,7 +150,7 @@ class _Work:
                 patiently((folder / "new").rename, target)
 
     def undo(self) -> None:
-        """Take back an exchange that was not finished; nothing if it was finished or never begun.
+        """Take back an unfinished exchange; do nothing if it was finished or never begun.
 
         `new` of the other folders is made before that of the first one and leaves only by the exchange: while the first
         one's is there, the absence of another's means that its target is the new one.
@@ -164,7 +164,7 @@ class _Work:
         for target, folder in zip(self.targets, self.folders):
             if os.path.lexists(folder / "old"):
                 patiently((folder / "old").rename, target)
-        # From here on the next run finds nothing to undo, however far the removal comes.
+        # From here on the next run finds nothing to undo, however far the removal gets.
         patiently((first / "new").rename, first / "rubbish")
 
     def clean(self, lock: FileLock) -> list[Path]:
@@ -184,9 +184,9 @@ class _Work:
 
 
 def _settle(first_target: Path, warn: Callable[[str], None]) -> None:
-    """What a killed run has left in the working folder of its first target, and in those of the others.
+    """Settle what a killed run left in the working folder of its first target, and in those of the others.
 
-    Raises: LockHeldError: if that run is at work.
+    Raises: LockHeldError: if that run is still at work.
     """
     folder = work_folder(first_target)
     lock = FileLock(folder / LOCK_FILE, inherited=True)
@@ -209,7 +209,7 @@ def _settle(first_target: Path, warn: Callable[[str], None]) -> None:
 
 
 def _restore_alone(target: Path) -> None:
-    """What is left in a working folder whose first target nobody knows any more."""
+    """Settle what is left in a working folder whose first target is no longer known."""
     folder = work_folder(target)
     if os.path.lexists(folder / "old"):
         if os.path.lexists(target):
@@ -221,7 +221,7 @@ def _restore_alone(target: Path) -> None:
 
 
 def _owner(work: Path) -> Path | None:
-    """The first target of the run that a working folder is of; None if it was killed before it wrote that down."""
+    """The first target of the run that made a working folder; None if it was killed before it wrote that down."""
     try:
         return Path((work / OWNER_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -241,7 +241,7 @@ def _dispose(old: Path, target: Path) -> list[Path]:
 
 
 def _remove_made(folder: Path) -> None:
-    """Remove a folder that was made in a working folder and never seen outside of it."""
+    """Remove a folder that was made in a working folder and never appeared outside it."""
     if folder.is_dir():
         patiently(shutil.rmtree, folder)
 

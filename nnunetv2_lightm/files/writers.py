@@ -1,4 +1,4 @@
-"""Whether another process is writing a file just now."""
+"""Whether another process is writing a file right now."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PROCESSES = Path("/proc")
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a process has the file open for writing, as far as the system tells, or it changes while it is watched.
+    """Whether a process has the file open for writing, as far as the system tells, or the file changes while watched.
 
-    Only a file that was changed lately is watched, which takes two seconds: who has it open is told by Linux alone, and
-    not of another machine.
+    Only a file that was changed recently is watched, for two seconds: only Linux tells who has a file open, and only
+    for processes on this machine.
     """
     if _is_open_for_writing(path):
         return True

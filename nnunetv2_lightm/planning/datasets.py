@@ -126,7 +126,7 @@ def check_dataset_json(path: Path) -> None:
 
 def _check_cases(cases: Mapping[str, Mapping], folder: Path) -> None:
     if not cases:
-        raise PlanningError(f"{folder}: no training images; they belong into imagesTr, their labels into labelsTr")
+        raise PlanningError(f"{folder}: no training images; put them into imagesTr and their labels into labelsTr")
     missing = [file for case in cases.values() for file in (*case["images"], case["label"]) if not Path(file).is_file()]
     if missing:
         raise PlanningError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")

@@ -19,15 +19,15 @@ Strides = Sequence[Sequence[int]]
 class StepMemory:
     """Coefficients of a training step of the network with its default widths, with deep supervision.
 
-    The peak is in the loss, when all is saved, or in the backward pass of one of the resolutions: what autograd has
-    saved up to there, the gradients of that stage's maps, and the slab that it works on. Both of the latter grow with
+    The peak is in the loss, when everything is saved, or in the backward pass of one of the resolutions: what autograd
+    has saved up to there, the gradients of that stage's maps, and the slab being processed. The latter two grow with
     the stage's channels, the slab only until it is full.
 
     Attributes:
         saved: Bytes that autograd saves for the backward pass, per voxel of each resolution: full, then after each
             pooling.
         backward: Bytes of a stage's backward pass, per voxel of its resolution and for the channels at full resolution.
-        slab: The same for the slab in work.
+        slab: The same for the slab being processed.
         slab_voxels: Voxels at full resolution that a slab holds.
         per_class: Bytes of logits and loss, per class and voxel of the resolutions with logits: all but the lowest.
         fixed_mib: Weights, gradients, the optimizer's state and work space, whatever the patch, in MiB.

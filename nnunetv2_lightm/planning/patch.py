@@ -29,7 +29,7 @@ class Patch:
 
     @property
     def divisors(self) -> tuple[int, ...]:
-        """What each axis is divisible by."""
+        """The divisor of each axis."""
         return tuple(math.prod(steps) for steps in zip(*self.strides))
 
 

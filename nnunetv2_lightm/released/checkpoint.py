@@ -77,7 +77,7 @@ def read_released_checkpoint(path: Path) -> ReleasedCheckpoint:
     """Load and check one file.
 
     Raises:
-        CheckpointError: if it is no checkpoint, one of another trainer or network, or does not fit its own plans.
+        CheckpointError: if it is not a checkpoint, belongs to another trainer or network, or does not fit its plans.
     """
     content = load_safely(path)
     if not isinstance(content, dict):

@@ -23,12 +23,12 @@ ALLOWED = [
     np.dtype,
     *{type(np.dtype(scalar)) for scalar in NUMPY_SCALARS},
 ]
-# What an unpickler may raise on damaged data: the list of Python's documentation of pickle, and torch's own.
+# What an unpickler may raise on damaged data: as Python's documentation of pickle lists it, and torch's own errors.
 UNPICKLING_ERRORS = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError),
     *(RuntimeError, TypeError, UnicodeDecodeError, ValueError),
 )
-# Further ones that torch allows take memory from a number alone, as bytearray(10**9) and Tensor(10**9) do.
+# torch allows more, but those can allocate memory from a number alone, like bytearray(10**9) and Tensor(10**9).
 BOUNDED = re.compile(
     r"torch\.(cuda\.)?\w+Storage|torch\.(device|Size|[a-z]+\d+\w*|bool)|torch\.serialization\._get_layout"
     r"|torch\._utils\._rebuild_(tensor|tensor_v2|parameter|sparse_tensor|meta_tensor_no_storage)"
@@ -39,16 +39,16 @@ MAX_CONTENT = 8 * 2**20  # of plans and the like, which JSON writes out wherever
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be used; the message names the file, what is the matter with it, and what is needed."""
+    """A checkpoint cannot be used; the message names the file, what is wrong with it, and what is needed."""
 
 
 def load_safely(path: Path) -> object:
     """Load a file of ``torch.save`` onto the CPU: tensors, plain Python objects and numpy scalars, nothing else.
 
-    The tensors are mapped from the file: what their storages say of their size allocates nothing.
+    The tensors are mapped from the file: the sizes that their storages claim allocate nothing.
 
     Raises:
-        CheckpointError: if it is no such file, is cut off or damaged, or holds anything else.
+        CheckpointError: if it is not such a file, is truncated or damaged, or holds anything else.
     """
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "no such file"

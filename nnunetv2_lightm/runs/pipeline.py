@@ -22,7 +22,7 @@ _SAVE_SECONDS = 5.0
 
 
 class PipelineError(RuntimeError):
-    """The folder cannot be worked in; the message says why and what to do."""
+    """The folder cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Step:
     Attributes:
         name: Its name, and its log's.
         command: As a user would type it.
-        outputs: Files and folders that are there when the step is complete.
-        leftovers: Removed before the step starts over, as far as this pipeline made it.
+        outputs: Files and folders that exist when the step is complete.
+        leftovers: Removed before the step starts over, as far as this pipeline made them.
         continuation: Arguments with which the command resumes after an interruption, or None if it cannot.
         inputs: Files that the step reads; when one has changed since, the step runs again.
         found: Whether the step's result exists, whoever made it. Such a step is not repeated for another command or
-            version, and resumes what others have started. None: only the state file decides.
+            version, and resumes what was started elsewhere. None: only the state file decides.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Pipeline:
             on_skip: Called with a step that is complete already.
             on_end: Called with a step that is complete now, and its seconds.
         Raises:
-            PipelineError: if another run is at work in the folder.
+            PipelineError: if another run is working in the folder.
             CommandFailed: if a step fails, or leaves no outputs.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Pipeline:
 
     @contextmanager
     def writing(self, *files: Path) -> Iterator[None]:
-        """Write further files into the folder: what is there and not ours is renamed first."""
+        """Write further files into the folder; existing ones that are not ours are renamed first."""
         for file in files:
             self._clear(file)
         yield
@@ -210,16 +210,18 @@ class Pipeline:
             self._made.include(own)  # a conversion knows best what it made, also where this process was killed
         rest = self._made.remove(path)
         if rest is not None:
-            print(f"{path} held what was not made here, or was changed since; it is now {rest}", file=sys.stderr)
+            print(
+                f"{path} held files that were not made here or were changed since; they are now {rest}", file=sys.stderr
+            )
 
     def _load_state(self) -> None:
         path = self.folder / STATE_FILE
         if not path.exists():
-            begun = {partial_path(path).name, LOCK_FILE}  # by a run that was ended at once
+            begun = {partial_path(path).name, LOCK_FILE}  # left by a run that was ended at once
             if self.folder.exists() and (
                 not self.folder.is_dir() or any(file.name not in begun for file in self.folder.iterdir())
             ):
-                raise PipelineError(f"{self.folder} holds other things (no {STATE_FILE}); give a new or empty folder")
+                raise PipelineError(f"{self.folder} is not empty and has no {STATE_FILE}; give a new or empty folder")
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -228,7 +230,7 @@ class Pipeline:
                 f"{path} is damaged ({error}); give a new folder, or move that file's folder away"
             ) from error
         if not isinstance(content, dict) or content.get("made_by") != SIGNATURE:
-            raise PipelineError(f"{path} is of something else; give a new or empty folder")
+            raise PipelineError(f"{path} belongs to something else; give a new or empty folder")
         self._state, self._made = content["steps"], Record(self.folder, content["files"])
 
     def _save_state(self) -> None:
@@ -257,7 +259,7 @@ def folder_lock(folder: Path) -> Iterator[FileLock]:
         lock.acquire(lambda message: print(message, file=sys.stderr))
     except LockHeldError as error:
         raise PipelineError(
-            f"another run is at work in {folder} ({error.holder}); wait for it or end it first"
+            f"another run is working in {folder} ({error.holder}); wait for it or end it first"
         ) from error
     try:
         yield lock

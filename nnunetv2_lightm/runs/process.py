@@ -125,7 +125,7 @@ def end_tree(process: subprocess.Popen) -> None:
 
 
 def end_all_by_force() -> None:
-    """For a second signal: kill all running commands at once instead of waiting for them."""
+    """On a second signal: kill all running commands at once instead of waiting for them."""
     for process in list(_running):
         if os.name == "posix":
             _send(process, signal.SIGKILL)

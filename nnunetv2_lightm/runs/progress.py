@@ -46,7 +46,7 @@ class Progress:
             self._printed = time.monotonic()
 
     def skip(self, step: Step) -> None:
-        """Say that the step was complete before."""
+        """Say that the step was complete already."""
         self._print(f"{self._head(step, None)}  complete already")
         self._bar.n += 1
 
@@ -66,7 +66,7 @@ class Progress:
         self._printed = 0.0
 
     def _print(self, text: str) -> None:
-        """A line that stays. The bar is drawn again by the next update, below whatever was printed meanwhile."""
+        """Print a line that stays. The next update draws the bar again, below whatever was printed meanwhile."""
         self._bar.clear()
         print(escape_terminal(text), flush=True)
 

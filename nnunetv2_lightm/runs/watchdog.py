@@ -1,4 +1,4 @@
-"""A small process that ends commands if the process that started them is gone, even after `kill -9`.
+"""A small process that ends commands once the process that started them is gone, even after `kill -9`.
 
 Without it a training could continue unnoticed while the same command is started again.
 """

@@ -307,7 +307,7 @@ def test_folder_of_another_comparison_is_refused(commands, nnunet, capsys):
     assert "results.json: format 7" in capsys.readouterr().err
     (nnunet / "study" / "results.json").unlink()
     assert main(arguments(nnunet)) == 1
-    assert "holds other things" in capsys.readouterr().err
+    assert "is not empty and has no results.json" in capsys.readouterr().err
 
 
 def test_faults_are_said_before_any_work(commands, nnunet, capsys):

@@ -149,5 +149,5 @@ def test_without_locks_it_warns_and_goes_on(disks, monkeypatch, number):
     said = []
     run(disks, "raw", "one", said=said)
     assert state(disks) == {"raw": "newer", "one": "newer"}
-    assert said and all("the file system knows no locks" in message for message in said)
+    assert said and all("the file system does not support locks" in message for message in said)
     assert leftovers(disks) == []

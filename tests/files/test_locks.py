@@ -1,4 +1,4 @@
-"""One process at a time, also where the file system knows no locks."""
+"""One process at a time, also where the file system does not support locks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_file_system_without_locks_is_worked_on(tmp_path, without_locks, inher
     said = []
     lock = FileLock(tmp_path / "lock", inherited=inherited)
     lock.acquire(said.append)
-    assert len(said) == 1 and "the file system knows no locks" in said[0]
+    assert len(said) == 1 and "the file system does not support locks" in said[0]
     lock.release()
     lock.acquire(said.append)
 

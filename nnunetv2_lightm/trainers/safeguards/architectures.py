@@ -69,9 +69,9 @@ def _name(architecture: tuple[str, str] | None, network: nn.Module) -> str:
 def _other(theirs: tuple[str, str] | None, given: Mapping[str, Tensor]) -> str:
     count = sum(weight.numel() for weight in given.values())
     if theirs is None:
-        return f"they are of an unknown architecture with {count:,} values: {some_of(given)}"
+        return f"they belong to an unknown architecture with {count:,} values: {some_of(given)}"
     architecture, trainer = theirs
-    return f"they are of {architecture}, {count:,} values. {_advice(trainer)}"
+    return f"they belong to {architecture}, {count:,} values. {_advice(trainer)}"
 
 
 def _advice(trainer: str) -> str:
@@ -86,12 +86,12 @@ def _advice(trainer: str) -> str:
 
 def _same(own: Mapping[str, Tensor], given: Mapping[str, Tensor], missing: list[str], reshaped: list[str]) -> str:
     if missing:
-        message = f"they are of another version of it, without {some_of(missing, SHOWN)}"
+        message = f"they come from another version of it, without {some_of(missing, SHOWN)}"
         return message + "; install the version of nnunetv2-lightm that made the checkpoint, or train again"
     changes = [f"{name} is {_size(given[name])}, needed is {_size(own[name])}" for name in reshaped]
     return (
         "they are for another number of channels, classes or dimensions, or for other plans: "
-        f"{some_of(changes, SHOWN, separator='; ')}. dataset.json and plans.json have to be those of the training"
+        f"{some_of(changes, SHOWN, separator='; ')}. Use the dataset.json and plans.json of that training"
     )
 
 

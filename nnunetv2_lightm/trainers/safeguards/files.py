@@ -31,7 +31,7 @@ def check_raw_files(
 ) -> None:
     """Check the raw images and labels of a training, if they are in nnUNet_raw.
 
-    Of files with integers only the length is checked, which keeps this within seconds.
+    Files that hold integers are only checked for their length, which keeps this within seconds.
 
     Args:
         dataset: Name in nnUNet_raw.

@@ -11,7 +11,7 @@ TELLING = ("betas", "momentum", "muon")
 
 
 class OtherRecipeError(RuntimeError):
-    """The checkpoint was made with another recipe; the message says how to go on."""
+    """The checkpoint was made with another recipe; the message says how to continue."""
 
 
 def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:
@@ -27,7 +27,7 @@ def _compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
     given, own = _groups(state["param_groups"]), _groups(optimizer.param_groups)
     if given != own:
         raise OtherRecipeError(
-            f"the checkpoint is of another recipe: its optimiser had {_said(given)}; this trainer's, "
+            f"the checkpoint was made with another recipe: its optimiser had {_said(given)}; this trainer's, "
             f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr), "
             "or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
         )

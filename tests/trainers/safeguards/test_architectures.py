@@ -110,7 +110,7 @@ def test_own_weights_are_taken():
 def test_weights_of_nnunet():
     count = sum(weight.numel() for weight in stock_network("PlainConvUNet").state_dict().values())
     said = refusal(stock_network("PlainConvUNet").state_dict())
-    assert f"they are of nnU-Net's PlainConvUNet, {count:,} values" in said
+    assert f"they belong to nnU-Net's PlainConvUNet, {count:,} values" in said
     assert "predict with -tr nnUNetTrainer" in said
 
 
@@ -136,7 +136,7 @@ def test_weights_of_an_unknown_network():
 def test_weights_for_other_data(options, needed):
     said = refusal(small(**options).state_dict())
     assert "for another number of channels, classes or dimensions" in said and needed in said
-    assert "dataset.json and plans.json have to be those of the training" in said
+    assert "Use the dataset.json and plans.json of that training" in said
 
 
 def test_weights_of_another_version():

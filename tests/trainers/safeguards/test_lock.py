@@ -157,4 +157,4 @@ def test_a_file_system_without_locks_is_logged(tmp_path, monkeypatch):
     with fold_lock(tmp_path, said.append):
         pass
     (message,) = said
-    assert "the file system knows no locks (No locks available)" in message
+    assert "the file system does not support locks (No locks available)" in message

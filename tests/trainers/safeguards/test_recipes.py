@@ -41,7 +41,7 @@ def test_another_recipe_is_refused(dataset, checkpoint, of, by):
     with pytest.raises(OtherRecipeError) as error:
         dataset.continued(trainer)
     said = str(error.value)
-    assert said.startswith(f"{target}: the checkpoint is of another recipe: its optimiser had ")
+    assert said.startswith(f"{target}: the checkpoint was made with another recipe: its optimiser had ")
     assert "(-tr)" in said and "-pretrained_weights" in said
 
 
