@@ -294,7 +294,7 @@ def test_second_command_in_the_same_folder_is_refused(commands, nnunet):
     assert main(arguments(nnunet)) == 0
     assert codes == [1, 1]
     # The commands' standard error is their log.
-    assert "another run is at work" in (nnunet / "study" / "logs" / f"{RUNS[0]}_fold0.log").read_text()
+    assert "another run is working" in (nnunet / "study" / "logs" / f"{RUNS[0]}_fold0.log").read_text()
 
 
 def test_folder_of_another_comparison_is_refused(commands, nnunet, capsys):

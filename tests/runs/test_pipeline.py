@@ -149,7 +149,7 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path):
         f"p = Pipeline(Path({str(folder)!r}), [], environment={{}}, version='1'); "
         "p.run(lambda *a: None, on_skip=print, on_end=print)"
     )
-    with pytest.raises(CommandFailed, match="another run is at work"):
+    with pytest.raises(CommandFailed, match="another run is working"):
         Run(folder, [Step("a", ("python", "-c", inner), outputs=())])()
 
 
