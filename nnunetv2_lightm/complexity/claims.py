@@ -1,4 +1,4 @@
-"""What the paper claims about its network's size compared with others, and where."""
+"""What the paper claims about the size of its network compared with others, and where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class ClaimKind(Enum):
-    """What a claim's number is: the rival divided by ours, ours as a share of the rival, or the share that is saved."""
+    """What a claim's number means: the rival divided by ours, ours as a share of the rival, or the share saved."""
 
     RATIO = auto()
     SHARE = auto()

@@ -73,7 +73,7 @@ def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str)
 
 
 def _folders(root: Path, planned: PlannedConfiguration) -> dict[str, str]:
-    """nnU-Net's folders with nothing but the plans, so that no result is touched and nothing need be preprocessed."""
+    """nnU-Net's folders with only the plans, so that no results are touched and nothing need be preprocessed."""
     folders = {f"nnUNet_{name}": root / name for name in ("raw", "preprocessed", "results")}
     for folder in folders.values():
         folder.mkdir()

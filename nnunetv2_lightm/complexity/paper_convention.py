@@ -1,4 +1,4 @@
-"""The paper's counts: those of ``thop.profile``, for the whole batch, on Mamba's fused path.
+"""The paper's way of counting: ``thop.profile`` for the whole batch, on Mamba's fused path.
 
 How thop 0.1.1 counts, and so what the paper's columns mean:
 
@@ -80,7 +80,7 @@ def require_thop() -> None:
     except importlib.metadata.PackageNotFoundError:
         raise ThopMissing(f"the paper's counts are those of thop {VERSION}, which is missing: {INSTALL}") from None
     if Version(installed) != Version(VERSION):
-        raise ThopMissing(f"the paper's counts are those of thop {VERSION}; installed is {installed}: {INSTALL}")
+        raise ThopMissing(f"the paper's counts are those of thop {VERSION}, but {installed} is installed: {INSTALL}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What image files must be before anything is computed from them: whole, finite, on one grid, with names that open.
+"""Checks of image files before anything is computed from them: whole, finite, on one grid, with names that open.
 
-Readers hide faults: SimpleITK puts 0 for NaN, fills up a truncated volume, and ignores half of a contradicting header.
-So a file's own bytes are looked at, here and nowhere else; converters, evaluation, doctor and trainers share the rules.
+Readers hide faults: SimpleITK reads NaN as 0, pads a truncated volume, and ignores half of a contradictory header. So
+these checks, and no others, look at a file's own bytes; converters, evaluation, doctor and trainers share the rules.
 No torch, and nothing else of the package.
 """
 

@@ -1,4 +1,4 @@
-"""How much a file may ask for, from its size and its header alone, before anything is allocated."""
+"""How much memory a file may ask for, judged by its size and header before anything is allocated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_plausible_size(path: Path, needed_bytes: int, *, compressed: bool, w
 
 
 def require_memory(path: Path, needed_bytes: int, *, what: str) -> None:
-    """Refuse what does not fit into the memory that is free.
+    """Refuse what does not fit into the free memory.
 
     Raises:
         ImageFault: naming both sizes.
@@ -41,7 +41,7 @@ def require_memory(path: Path, needed_bytes: int, *, what: str) -> None:
 
 
 def free_memory_bytes() -> int | None:
-    """Memory that this process may still take, by Linux's account and its control group; None: unknown."""
+    """Memory that this process may still take, according to Linux and its control group; None: unknown."""
     bounds = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -49,9 +49,9 @@ def free_memory_bytes() -> int | None:
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         if limit != "max":
-            # What the group holds in its file cache is given back when it is wanted.
+            # The group's file cache is released on demand.
             usage = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
             bounds.append(int(limit) - int((group / "memory.current").read_text()) + int(usage["inactive_file"]))
     except (FileNotFoundError, PermissionError):
-        pass  # not Linux, or no such account: the other bounds count
+        pass  # not Linux, or not accounted for: the other bounds apply
     return max(0, min(bounds)) if bounds else None

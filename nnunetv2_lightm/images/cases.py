@@ -1,7 +1,7 @@
 """The files of a case: which channels there are, whether any is missing, and whether they fit each other.
 
-nnU-Net takes whatever lies in a folder, in the order of the names: with `_0000` and `_0002` alone, the third channel is
-given to the network as its second one.
+nnU-Net takes whatever lies in a folder, in the order of the names: with `_0000` and `_0002` alone, the network gets the
+third channel as its second one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CheckedCases:
 
     Attributes:
         faults: Why they must not be used, in whole sentences.
-        facts: Facts about each case's files, in the order of the channels, if none was refused.
+        facts: Facts about each case's files, in channel order, if none was refused.
     """
 
     faults: list[str] = field(default_factory=list)
@@ -41,14 +41,14 @@ class CheckedCases:
 
 
 def channel_names_of(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
-    """Number to name; older dataset.json files call it `modality`, and nnU-Net still takes them."""
+    """Number to name; older dataset.json files call it `modality`, which nnU-Net still accepts."""
     return dataset_json.get("channel_names", dataset_json.get("modality", {}))
 
 
 def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:
     """The cases of a folder with their files, as nnU-Net finds them.
 
-    Returns: Case to files, sorted; and faults of files that nnU-Net would take for something else.
+    Returns: Case to files, sorted; and faults of files that nnU-Net would mistake for something else.
     """
     cases: dict[str, list[Path]] = {}
     faults = []
@@ -76,9 +76,9 @@ def check_cases(
 
     Args:
         cases: Case to its files in the order of the channels.
-        channel_names: dataset.json's: number to name.
+        channel_names: As in dataset.json: number to name.
         ending: dataset.json's `file_ending`.
-        thorough: As of `check_image`.
+        thorough: As in `check_image`.
     """
     checked = CheckedCases()
     sound = []
@@ -103,7 +103,7 @@ def check_cases(
 
 
 def listed(sentences: Sequence[str], at_most: int = 5) -> str:
-    """Sentences, a line each, the first few of them."""
+    """The first few sentences, one per line, and how many more there are."""
     rest = len(sentences) - at_most
     return "".join(f"\n  {text}" for text in sentences[:at_most]) + (f"\n  and {rest} more" if rest > 0 else "")
 
@@ -116,7 +116,7 @@ def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:
 
 
 def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[str, str], ending: str) -> str | None:
-    """Whether the numbers in the files' names are 0, 1, ... without a gap and in this order."""
+    """Why the channel numbers in the file names are not 0, 1, ... without a gap and in order; None: they are."""
     numbers = [_number(path, ending) for path in files]
     if None in numbers or numbers == list(range(len(files))):
         return None
@@ -129,7 +129,7 @@ def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[s
 
 
 def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str) -> list[str]:
-    """Whether the number of channels is that of dataset.json, and all files have one grid."""
+    """Why the channels are not those of dataset.json, or not all on one grid; empty: they are."""
     files = [one.path for one in facts]
     channels, expected = sum(one.channels for one in facts), len(channel_names)
     if channels < expected:

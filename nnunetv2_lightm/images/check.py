@@ -1,4 +1,4 @@
-"""The check of one file, by its ending: what every command asks before it reads an image or a label."""
+"""The check of one file, by its ending: every command runs it before it reads an image or a label."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .names import refusal_of_name
 from .nifti_geometry import read_geometry
 from .values import check_label_values, check_values, exactly
 
-# What SimpleITK alone reads; unlike NIfTI, these keep NaN when it does.
+# Formats that only SimpleITK reads; unlike with NIfTI, it keeps their NaN.
 ITK_ENDINGS = (".nrrd", ".mha", ".gipl")
 DEFAULT_GEOMETRY = (
-    "has a geometry that may be none: voxels of 1 mm along the axes, the first one at 0 mm, as software writes that "
-    "was told no spacing"
+    "may have lost its geometry: voxels of 1 mm along the axes, the first one at 0 mm, as software writes when it was "
+    "given no spacing"
 )
-_CHANNELS = {png.GRAY: 1, png.RGB: 3, png.PALETTE: 3, png.RGB_ALPHA: 4}  # as scikit-image gives them to nnU-Net
+_CHANNELS = {png.GRAY: 1, png.RGB: 3, png.PALETTE: 3, png.RGB_ALPHA: 4}  # as scikit-image passes them to nnU-Net
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of a file that was not refused.
+    """What is known about a file that was not refused.
 
     Attributes:
         path: The file.
-        shape: Voxels, ([z,] y, x); empty where the format is not looked into.
+        shape: Voxels, ([z,] y, x); empty for formats that are not looked into.
         channels: Number of channels that nnU-Net reads from this file.
-        grid: Where the voxels lie; None for files that do not say, as PNG.
-        notes: What is odd; each reads on from the file's name.
+        grid: Where the voxels lie; None for files that do not say, such as PNG.
+        notes: What is odd; each continues a sentence that begins with the file's name.
         values: Whole numbers that occur in a label, ascending.
     """
 
@@ -53,8 +53,8 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     """Check an image: a name that opens, a whole file, finite values and geometry.
 
     Args:
-        path: The file. Of formats that nnU-Net does not read, only its name is checked.
-        thorough: False: of NIfTI files that hold integers, the length alone is compared, without decompressing them.
+        path: The file. In formats that nnU-Net does not read, only its name is checked.
+        thorough: False: NIfTI files that hold integers are only checked for their length, without decompression.
     Raises:
         ImageFault: if it must not be used.
     """
@@ -82,7 +82,7 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
 
 
 def check_label(path: Path) -> ImageFacts:
-    """Check a label: as an image's file, and only whole numbers in it.
+    """Check a label: the file like an image's, and that it holds only whole numbers.
 
     Raises:
         ImageFault: if it must not be used.
@@ -129,7 +129,7 @@ def _nifti_facts(file: nifti.Nifti) -> ImageFacts:
     geometry = read_geometry(file)
     notes = []
     if geometry.contradiction:
-        notes.append(f"{geometry.contradiction}; nnU-Net's readers take the one or the other. Make them agree")
+        notes.append(f"{geometry.contradiction}; nnU-Net's readers take one or the other. Make them agree")
     if geometry.grid.is_default:
         notes.append(DEFAULT_GEOMETRY)
     shape, channels = file.shape[:3], math.prod(file.shape[3:])
@@ -148,8 +148,8 @@ def _png_facts(path: Path) -> ImageFacts:
     notes = []
     if file.orientation != 1:
         notes.append(
-            f"asks to be turned (EXIF orientation {file.orientation}), and nnU-Net does not: viewers show it otherwise "
-            "than the network sees it. Save it upright, without that tag"
+            f"asks to be rotated (EXIF orientation {file.orientation}), which nnU-Net ignores: viewers do not show "
+            "what the network sees. Save it upright, without that tag"
         )
     return ImageFacts(path, file.shape, _CHANNELS[file.kind], notes=notes)
 

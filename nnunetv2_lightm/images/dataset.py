@@ -1,4 +1,4 @@
-"""The files of a raw data set in nnU-Net's format: images, labels, and whether the two belong together."""
+"""The files of a raw data set in nnU-Net's format: images, labels, and whether they belong together."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CheckedDataset:
         num_cases: Number of cases with an image.
         faults: Why files must not be used, in whole sentences.
         notes: What is odd.
-        never: Names of foreground labels that no readable label file holds.
-        num_foreground: Foreground labels in all.
+        never: Names of foreground labels that no readable label file contains.
+        num_foreground: Number of foreground labels.
         num_labels: Label files that were read to the end.
     """
 
@@ -51,7 +51,7 @@ def check_dataset_files(
         folder: Folder of the data set, in nnUNet_raw.
         dataset_json: Its content, with channel_names (or modality), labels and file_ending.
         cases: Only these, and not imagesTs; None: all.
-        thorough: As of `check_image`; labels are read to the end if so.
+        thorough: As in `check_image`; if True, labels are read to the end.
     """
     ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
     channel_names = channel_names_of(dataset_json)
@@ -89,11 +89,11 @@ def check_dataset_files(
 
 
 def grouped(notes: Iterable[tuple[Path, str]]) -> list[str]:
-    """Notes of one kind as one sentence, with the first file that has it."""
+    """Notes of one kind as one sentence, which names the first file."""
     kinds: dict[str, list[str]] = {}
     for path, note in notes:
         kinds.setdefault(note.partition(":")[0], []).append(f"{escape_name(path)} {note}")
-    return [texts[0] + (f" ({len(texts) - 1} more files alike)" if len(texts) > 1 else "") for texts in kinds.values()]
+    return [texts[0] + (f" (and {len(texts) - 1} more like it)" if len(texts) > 1 else "") for texts in kinds.values()]
 
 
 def _files(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[dict[str, list[Path]], dict[str, Path], list[str]]:
@@ -138,7 +138,7 @@ def _add_test_images(
 
 
 def _orientations(checked: CheckedCases) -> list[str]:
-    """Whether axes point to different sides: nnU-Net's usual readers do not turn images alike."""
+    """A note if the images' axes point in different directions: nnU-Net's usual readers do not reorient."""
     codes: Counter[str] = Counter()
     for facts in checked.facts.values():
         grid = facts[0].grid
@@ -148,6 +148,6 @@ def _orientations(checked: CheckedCases) -> list[str]:
         return []
     counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
     return [
-        f"the images' axes point to different sides ({counts}), and nnU-Net does not turn them: give all one "
+        f"the images' axes point in different directions ({counts}), and nnU-Net does not reorient them: give all one "
         'orientation, or set "overwrite_image_reader_writer" to SimpleITKIOWithReorient in dataset.json'
     ]

@@ -12,7 +12,7 @@ class ImageFault(ValueError):
 
     Attributes:
         path: The file.
-        reason: Reads on from the file's name: "is truncated: ...".
+        reason: Continues a sentence that begins with the file's name: "is truncated: ...".
     """
 
     def __init__(self, path: Path, reason: str) -> None:

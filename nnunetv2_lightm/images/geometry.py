@@ -41,15 +41,15 @@ class Grid:
 
     @property
     def is_default(self) -> bool:
-        """Whether this is what software writes that was told no geometry: voxels of 1 mm along the axes, from 0 on."""
+        """Whether software writes this when it has no geometry: voxels of 1 mm along the axes, from 0 on."""
         matrix = self.voxel_to_mm[:-1]
         return bool(np.array_equal(np.abs(matrix), np.eye(len(matrix) + 1)[:-1]))
 
     @property
     def doubt(self) -> int:
-        """If two geometries differ, the one in less doubt is trusted.
+        """If two geometries differ, the one with less doubt is trusted.
 
-        2: a default; 1: along the axes from 0 mm on, as a default whose spacing came from elsewhere; 0: any other.
+        2: a default; 1: along the axes from 0 mm on, like a default with a spacing from elsewhere; 0: any other.
         """
         along_axes = np.array_equal(np.abs(self.direction), np.eye(len(self.direction)))
         return 2 if self.is_default else int(along_axes and not any(self.origin_mm))
@@ -66,8 +66,8 @@ class Difference:
 
     Attributes:
         equal: By nnU-Net's own comparison, np.allclose of spacing, origin and direction.
-        shift_mm: How far a voxel's centre moves, at most, if one is taken for the other.
-        limit_mm: Up to here it is rounding.
+        shift_mm: Largest distance that a voxel's centre moves if one is taken for the other.
+        limit_mm: The largest shift that counts as rounding.
     """
 
     equal: bool
@@ -95,7 +95,7 @@ def compare(first: Grid, second: Grid) -> Difference:
 
 
 def largest_shift_mm(first: np.ndarray, second: np.ndarray, size: Sequence[int]) -> float:
-    """How far a voxel's centre moves, at most, if one geometry is taken for the other; it does so at a corner."""
+    """Largest distance that a voxel's centre moves if one geometry is taken for the other; it occurs at a corner."""
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in size))], dtype=float)
     return float(np.linalg.norm((corners @ (first - second).T)[:, :-1], axis=1).max())
 

@@ -1,6 +1,7 @@
-"""NRRD, MetaImage and GIPL by their own bytes: whether all voxels are there, which their readers do not always say.
+"""Checks of NRRD, MetaImage and GIPL files by their own bytes: whether all voxels are there.
 
-ITK takes a truncated GIPL, and a MetaImage whose compressed voxels are damaged, and fills up what is missing.
+Readers do not always say: ITK accepts a truncated GIPL, and a MetaImage whose compressed voxels are damaged, and fills
+in what is missing.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _check_gipl(path: Path, stream: IO[bytes]) -> None:
 
 
 def _check_length(path: Path, stream: IO[bytes], needed: int, decompressor: Callable | None) -> None:
-    """Whether so many bytes follow, and no more; a compressed stream is read to its checksum."""
+    """Require exactly that many bytes to follow; a compressed stream is read to its checksum."""
     what = f"{needed} bytes of voxels"
     require_plausible_size(path, needed, compressed=decompressor is not None, what=what)
     require_memory(path, 2 * needed, what=what)

@@ -1,4 +1,4 @@
-"""What a file really is, by its first bytes: for the message when its name says otherwise."""
+"""What a file really is, by its first bytes: for messages when its name says otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIGNATURES = (
 
 
 def kind_of(first_bytes: bytes) -> str | None:
-    """What a file that begins so is: "a JPEG image"; None: not known."""
+    """What a file that begins with these bytes is, such as "a JPEG image"; None: unknown."""
     if first_bytes[128:132] == b"DICM":
         return "a DICOM file"
     if first_bytes[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):  # its header's size

@@ -13,7 +13,7 @@ from ..escaping import escape_name
 
 
 def is_utf8(path: str | os.PathLike[str]) -> bool:
-    """Whether libraries in C++ can be given this path."""
+    """Whether C++ libraries can open this path."""
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -39,10 +39,10 @@ def refusal_of_names(paths: Iterable[str | os.PathLike[str]]) -> str | None:
 def refusal_of_command_line(arguments: Iterable[str]) -> str | None:
     """One sentence on an argument, or one of nnU-Net's folders, that cannot be used; None if all can.
 
-    From here on nothing that is printed raises, whatever it holds.
+    Afterwards printing never raises, whatever the text contains.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a test's stream may be none of Python's own
+        if hasattr(stream, "reconfigure"):  # a test's stream may not be one of Python's own
             stream.reconfigure(errors="backslashreplace")
     variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     return refusal_of_names([*arguments, *(value for name in variables if (value := os.environ.get(name)))])

@@ -30,7 +30,7 @@ class Nifti:
     Attributes:
         path: The file.
         header: As nibabel parsed it, NIfTI 1 or 2.
-        shape: Voxels, (x, y, z), without axes of length 1 behind the third; a series has four.
+        shape: Voxels, (x, y, z), without axes of length 1 after the third; a series has four.
         dtype: Dtype of the stored values, in the file's byte order.
         offset: Where the voxels begin, in bytes of the uncompressed file.
         scaling: Slope and intercept; None if the stored values are the values.
@@ -61,11 +61,11 @@ class Nifti:
 
 
 def read_header(path: Path) -> Nifti:
-    """Read and check a header; no more than it is read.
+    """Read and check a header, and nothing beyond it.
 
     Raises:
-        ImageFault: if the file is unreadable, empty, something else than its name says, if the header contradicts
-            itself or is not what NIfTI allows, or if the file is too small for it.
+        ImageFault: if the file is unreadable, empty, or not what its name says; if the header contradicts itself or
+            NIfTI's rules; or if the file is too small for it.
     """
     _check_kind(path)
     try:
@@ -95,7 +95,7 @@ def chunks(nifti: Nifti) -> Iterator[np.ndarray]:
     """All voxels as stored, in pieces; to the end of the file, which also checks a gzip's checksum.
 
     Raises:
-        ImageFault: if the file is truncated or damaged, or goes on behind its voxels: then its header is not its own.
+        ImageFault: if the file is truncated or damaged, or continues after its voxels: then its header is not its own.
     """
     path, expected, found, behind = nifti.path, nifti.num_voxels * nifti.dtype.itemsize, 0, 0
     size = _CHUNK_BYTES // nifti.dtype.itemsize * nifti.dtype.itemsize
@@ -126,9 +126,9 @@ def chunks(nifti: Nifti) -> Iterator[np.ndarray]:
 
 
 def looks_whole(nifti: Nifti) -> bool:
-    """Whether the file is as long as its header says, without decompressing it: by the length at a gzip's end.
+    """Whether the file is as long as its header says, without decompressing it: a gzip ends with its length.
 
-    False also where that is not known, as for a gzip of several members.
+    Also False if that is unknown, as for a gzip of several members.
     """
     with nifti.path.open("rb") as stream:
         size = stream.seek(0, 2)
@@ -142,7 +142,7 @@ def looks_whole(nifti: Nifti) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What the system or a library says, without the path, which stands in front anyway."""
+    """What the system or a library says, without the path, which comes first anyway."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
@@ -237,7 +237,7 @@ def _layout(path: Path, header: nibabel.Nifti1Header) -> tuple[int, tuple[float,
 
 
 def _check_extensions(nifti: Nifti, stream: IO[bytes]) -> None:
-    """Extensions lie between header and voxels, each with its size in front; readers follow these sizes."""
+    """Check the extensions between header and voxels: each begins with its size, which readers follow."""
     order = "little" if nifti.header.endianness == "<" else "big"
     position = int(nifti.header["sizeof_hdr"]) + 4
     if stream.read(4)[:1] in (b"", b"\0"):
@@ -259,6 +259,6 @@ def _skip(stream: IO[bytes], count: int) -> None:
 
 
 def _bytes_that_make_no_slice(nifti: Nifti) -> int:
-    """As many bytes may follow the voxels as cannot come from an axis that the header gives too short."""
+    """How many bytes may follow the voxels: fewer than a slice, which a header with too short an axis would hide."""
     slices = [nifti.num_voxels // length for length in nifti.shape if length > 1]
     return min(slices, default=1) * nifti.dtype.itemsize - 1

@@ -1,9 +1,9 @@
-"""The geometry in a NIfTI header, which tells it up to three times: sform, qform, and the spacing alone (pixdim).
+"""The geometry in a NIfTI header, which states it up to three times: sform, qform, and the spacing alone (pixdim).
 
 Readers choose differently. nnU-Net's NibabelIO takes spacing from pixdim and directions from the sform, then the
 qform; SimpleITKIO takes spacing from pixdim and directions from the qform unless the sform's code is 1 or the qform's
-is 0. The two see one image only where all that the header tells agrees. (NIfTI-1: https://nifti.nimh.nih.gov, "3D
-IMAGE (VOLUME) ORIENTATION AND LOCATION IN SPACE".)
+is 0. Both see the same image only if everything in the header agrees. (NIfTI-1: https://nifti.nimh.nih.gov, "3D IMAGE
+(VOLUME) ORIENTATION AND LOCATION IN SPACE".)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .nifti import Nifti
 
 _MM_OF_UNIT = {1: 1000.0, 3: 0.001}  # metres, micrometres; millimetres are 2, and what 0 (unknown) means
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI's world is RAS, ITK's is LPS
-# Spacings told twice agree up to this share; float32 and rounding to three decimals stay far below.
+# Two statements of a spacing agree up to this share; float32 and rounding to three decimals stay far below.
 _SPACING_SHARE = 0.005
 
 
@@ -29,10 +29,10 @@ class NiftiGeometry:
     """What a header says, once contradictions are resolved.
 
     Attributes:
-        grid: The geometry to take. Its axes may be off right angles.
-        contradiction: What does not agree, reading on from the file's name; None if all does.
-        taken: Where the grid is from: "sform", "qform" or "pixdim".
-        is_ambiguous: Whether the spacing was told twice, and both could be true.
+        grid: The geometry to use. Its axes need not be at right angles.
+        contradiction: What does not agree, continuing a sentence that begins with the file's name; None if all does.
+        taken: Where the grid comes from: "sform", "qform" or "pixdim".
+        is_ambiguous: Whether two spacings are stated, and both could be true.
     """
 
     grid: Grid
@@ -44,8 +44,8 @@ class NiftiGeometry:
 def read_geometry(nifti: Nifti) -> NiftiGeometry:
     """Resolve a header's geometry.
 
-    One of sform and qform that is a default (1 mm, from 0 on) gives way to the other, or to a spacing that is none.
-    Otherwise the sform is taken, as nibabel and FSL do.
+    If one of sform and qform is a default (1 mm, from 0 on), it gives way to the other, or to a spacing that is not a
+    default. Otherwise the sform is taken, as nibabel and FSL do.
 
     Raises:
         ImageFault: if a number in it is NaN or infinite, or an axis has no length.
@@ -55,7 +55,7 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
     size = (*nifti.shape, 1, 1)[:3]
     pixdim_mm = np.abs(np.asarray(header["pixdim"][1:4], float)) * unit_mm
     used = pixdim_mm[: min(3, len(nifti.shape))]
-    pixdim_mm = np.where(pixdim_mm == 0, unit_mm, pixdim_mm)  # as readers do; 0 is "not told"
+    pixdim_mm = np.where(pixdim_mm == 0, unit_mm, pixdim_mm)  # as readers do; 0 is "not given"
     _require_finite(nifti, "pixdim", used)
     forms = {name: Grid(size, matrix) for name, matrix in _forms(nifti, unit_mm).items()}
     if not forms:
@@ -66,7 +66,7 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
     real = {name: grid for name, grid in forms.items() if not grid.is_default}
     name, grid = next(iter((real or forms).items()))
     contradiction, is_ambiguous = _contradiction(told, name, grid, axes=len(used))
-    if not real and contradiction:  # default forms, but a spacing that is none
+    if not real and contradiction:  # default forms, but a spacing that is not a default
         name, grid, is_ambiguous = "pixdim", Grid(size, grid.voxel_to_mm @ np.diag([*pixdim_mm, 1.0])), False
     if contradiction:
         contradiction = f"has a contradicting header: {contradiction}"
@@ -95,7 +95,7 @@ def _forms(nifti: Nifti, unit_mm: float) -> dict[str, np.ndarray]:
 
 
 def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
-    """nibabel's, which refuses a spacing of 0 or less: there 1 and the amount are taken, as ITK does."""
+    """nibabel's qform; where nibabel refuses a spacing of 0 or less, 1 or its absolute value is taken, as ITK does."""
     copy = header.copy()
     pixdim = copy["pixdim"]
     pixdim[1:4] = np.where(pixdim[1:4] == 0, 1, np.abs(pixdim[1:4]))
@@ -110,7 +110,7 @@ def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
 
 
 def _contradiction(told: dict[str, Grid | None], name: str, taken: Grid, *, axes: int) -> tuple[str | None, bool]:
-    """What of all that the header tells does not agree with what is taken; and whether spacings of two do not."""
+    """What the header says that disagrees with the geometry taken; and whether two of its spacings disagree."""
     texts, is_ambiguous = [], False
     for other, grid in told.items():
         if grid is None or other == name:

@@ -11,7 +11,7 @@ from .geometry import compare
 
 @dataclass(frozen=True)
 class Match:
-    """How two files fit each other; both None: nnU-Net's integrity check takes them for equal.
+    """How two files fit each other; both None: nnU-Net's integrity check considers them equal.
 
     Attributes:
         fault: Why their voxels do not correspond, in a sentence.
@@ -23,7 +23,7 @@ class Match:
 
 
 def match(first: ImageFacts, second: ImageFacts) -> Match:
-    """Compare shapes and geometries, by the rule of the converters; files without a geometry have only a shape."""
+    """Compare shapes and geometries by the converters' rule; files without a geometry have only a shape."""
     ours, theirs = escape_name(first.path), escape_name(second.path)
     if first.shape != second.shape:
         return Match(f"{ours} is {_shape(first)} voxels and {theirs} {_shape(second)}")
@@ -41,7 +41,7 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
 
 
 def _advice(first: ImageFacts, second: ImageFacts) -> str:
-    """Which header to copy: not the one that looks like none."""
+    """Which header to copy: not the one that looks like a default."""
     right, wrong = (first, second) if first.grid.doubt < second.grid.doubt else (second, first)
     return (
         f"If their voxels do correspond one to one, copy the header of {escape_name(right.path)} to the other one"

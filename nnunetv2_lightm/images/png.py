@@ -30,9 +30,9 @@ class Png:
     Attributes:
         path: The file.
         shape: (height, width), as stored.
-        bits: A sample.
+        bits: Bits per sample.
         kind: Colour type: GRAY, RGB, PALETTE, GRAY_ALPHA or RGB_ALPHA.
-        orientation: EXIF's: 1 is upright; 2 to 8 ask viewers to turn or flip the image. nnU-Net takes no notice of it.
+        orientation: EXIF's: 1 is upright; 2 to 8 ask viewers to rotate or flip the image. nnU-Net ignores it.
     """
 
     path: Path
@@ -46,8 +46,8 @@ def check_png(path: Path) -> Png:
     """Read the header, and compare each chunk with its checksum, which Pillow does not do for pixels.
 
     Raises:
-        ImageFault: if the file is unreadable, empty, no PNG, cut off, damaged, or has more pixels than Pillow's limit
-            against decompression bombs (PIL.Image.MAX_IMAGE_PIXELS, some 89 million).
+        ImageFault: if the file is unreadable, empty, not a PNG, truncated, damaged, or has more pixels than Pillow's
+            limit against decompression bombs (PIL.Image.MAX_IMAGE_PIXELS, some 89 million).
     """
     try:
         with path.open("rb") as stream:
@@ -61,7 +61,7 @@ def check_png(path: Path) -> Png:
 
 
 def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, int, int | None]:
-    """Shape, bits a sample, colour type, and the bytes of all rows; None for an interlaced image, whose rows differ."""
+    """Shape, bits per sample, colour type, and the bytes of all rows; None if interlaced, because the rows differ."""
     first = stream.read(132)
     if not first:
         raise ImageFault(path, "is empty")
@@ -135,12 +135,12 @@ class _Pixels:
             self._is_damaged = True
 
     def are_whole(self, needed_bytes: int | None) -> bool:
-        """Whether the stream has ended with the right checksum, after this many bytes; None: any number."""
+        """Whether the stream ended with the right checksum after this many bytes; None: any number."""
         return self._inflate.eof and not self._is_damaged and needed_bytes in (None, self._num_bytes)
 
 
 def _orientation(path: Path) -> int:
-    """From the eXIf chunk or what older software writes instead; anything but 1 to 8 asks for nothing."""
+    """The orientation in the eXIf chunk or its older equivalents; any value but 1 to 8 asks for nothing."""
     with Image.open(path, formats=("PNG",)) as image:
         try:
             value = image.getexif().get(_EXIF_ORIENTATION, 1)

@@ -1,4 +1,4 @@
-"""TIFF files, as nnU-Net's readers take them: by tifffile, which logs what it could not read and gives the rest."""
+"""TIFF files, read by tifffile as in nnU-Net's readers; it logs what it could not read and returns the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .bounds import require_memory
 from .faults import ImageFault
 
 ENDINGS = (".tif", ".tiff")
-# What tifffile, and the codecs that it calls, raise of damaged files.
+# What tifffile, and the codecs that it calls, raise on damaged files.
 _DAMAGE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ZeroDivisionError, struct.error)
 
 
@@ -21,7 +21,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
     """All values, ([z,] y, x[, colours]), and the number of colours, 1 where there are none.
 
     Raises:
-        ImageFault: if the file is truncated or damaged, does not fit into memory, or is no single image.
+        ImageFault: if the file is truncated or damaged, does not fit into memory, or is not a single image.
     """
     import tifffile  # nnU-Net brings it, and few data sets need it
 
@@ -48,7 +48,7 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
 
 
 class _Complaints(logging.Handler):
-    """What tifffile logs as an error of the file, instead of raising it."""
+    """Collects the errors of a file that tifffile logs instead of raising them."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

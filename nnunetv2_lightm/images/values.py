@@ -1,4 +1,4 @@
-"""The values of a NIfTI file, looked at as they are stored: SimpleITK puts 0 for NaN and fills up what is missing."""
+"""Checks of a NIfTI file's stored values: SimpleITK reads NaN as 0 and fills in what is missing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MAX_DISTINCT = 1000
 
 @dataclass(frozen=True)
 class LabelValues:
-    """What occurs in a label file: whole numbers, ascending; the first thousand of them."""
+    """The whole numbers that occur in a label file, ascending; the first thousand of them."""
 
     distinct: tuple[int, ...]
 
 
 def check_values(nifti: Nifti) -> None:
-    """Read all voxels and see to it that each is a finite float32, in which nnU-Net computes.
+    """Read all voxels and check that each is a finite float32, in which nnU-Net computes.
 
     Raises:
         ImageFault: if the file is damaged, or has NaN, infinite or larger values.
@@ -35,7 +35,7 @@ def check_values(nifti: Nifti) -> None:
 
 
 def check_label_values(nifti: Nifti) -> LabelValues:
-    """Read all voxels and see to it that each is a whole number.
+    """Read all voxels and check that each is a whole number.
 
     Raises:
         ImageFault: if the file is damaged, or has NaN, infinite or fractional values.
@@ -70,5 +70,5 @@ def _scaled(nifti: Nifti, stored: np.ndarray) -> np.ndarray:
             return stored if stored.dtype.itemsize == 4 else stored.astype(np.float32)
         slope, intercept = nifti.scaling
         values = stored.astype(np.float64) * slope + intercept
-        # A label's 1 that is stored as 2 * 0.5 shall stay a whole number.
+        # A label's 1 that is stored as 2 * 0.5 must stay a whole number.
         return values.astype(np.float32)

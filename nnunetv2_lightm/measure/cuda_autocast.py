@@ -1,4 +1,4 @@
-"""CUDA's autocast on a CPU, to see dtypes, overflows and memory of a GPU without one.
+"""CUDA's autocast on a CPU, to see the dtypes, overflows and memory of a GPU without one.
 
 The CPU's autocast casts other operators than CUDA's. ``cuda_rules`` makes them the same for the operators of our
 networks, of nnU-Net's and of its loss. The tests compare the dtypes with those of fake CUDA tensors.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 ATEN = torch.ops.aten
-# CUDA computes these in float32, a CPU in the dtype that comes in.
+# CUDA computes these in float32, a CPU in the dtype of the input.
 FLOAT32 = (
     ATEN.layer_norm.default,
     ATEN.upsample_bilinear2d.vec,
@@ -21,7 +21,7 @@ FLOAT32 = (
     ATEN.softmax.int,
     ATEN.cross_entropy_loss.default,
 )
-# A CPU computes these in float32, CUDA in the dtype that comes in.
+# A CPU computes these in float32, CUDA in the dtype of the input.
 UNCHANGED = (ATEN.max_pool3d.default,)
 
 

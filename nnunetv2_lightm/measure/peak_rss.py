@@ -1,4 +1,4 @@
-"""Transient memory: what work needs while it runs, on top of what the process already holds."""
+"""Transient memory: what a piece of work needs while it runs, on top of what the process already holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def not_measurable_reason() -> str | None:
 
 
 def _give_back_freed_memory() -> None:
-    """Otherwise memory that the warm-up freed would be reused unseen."""
+    """Return freed memory to the system: what the warm-up freed would be reused unseen."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -20,7 +20,7 @@ class Spread:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
-        """Raises: ValueError: without samples, or with one that is no finite number."""
+        """Raises: ValueError: without samples, or if one is not finite."""
         if not samples or not all(math.isfinite(s) for s in samples):
             raise ValueError(f"no median of {list(samples)}; expected at least one finite sample")
         if len(samples) == 1:
@@ -38,10 +38,10 @@ class Effort:
     """How much to measure.
 
     Attributes:
-        seconds: Time for all rounds of an alternation; the rounds below ``least_rounds`` are made in any case.
+        seconds: Time for all rounds of an alternation; ``least_rounds`` are run in any case.
         least_rounds: At least as many rounds ...
         most_rounds: ... and at most as many.
-        turn_seconds: A candidate is timed once in its turn, a fast one as often as fits into this time.
+        turn_seconds: A candidate runs once per turn, a fast one as often as fits into this time.
         quick: Small problems, only to show that the benchmark works.
     """
 
@@ -63,8 +63,8 @@ def alternate(
 ) -> dict[str, Spread | None]:
     """Seconds of one run of each candidate; None for one that is None.
 
-    Each round gives every candidate its turn. The first run of a turn is not timed: it finds caches and memory as the
-    candidate before has left them, where in its own use each runs after itself.
+    Each round gives every candidate a turn. The first run of a turn is not timed: it finds caches and memory as the
+    previous candidate left them, whereas in real use each candidate runs after itself.
     """
     running = {name: run for name, run in candidates.items() if run is not None}
     samples: dict[str, list[float]] = {name: [] for name in running}

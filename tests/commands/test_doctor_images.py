@@ -116,7 +116,7 @@ def test_default_geometry_is_one_note_for_all_files(raw):
     for file in raw.glob("*/*.nii.gz"):
         save(file, np.asanyarray(nibabel.load(file).dataobj), np.eye(4))
     message = only(check_images(raw, DATASET_JSON), Status.NOTE)
-    assert "imagesTr/a_0000.nii.gz has a geometry that may be none" in message and "3 more files alike" in message
+    assert "imagesTr/a_0000.nii.gz may have lost its geometry" in message and "3 more like it" in message
 
 
 def test_contradicting_headers_are_noted(raw):

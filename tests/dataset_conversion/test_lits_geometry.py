@@ -64,8 +64,8 @@ def test_a_default_geometry_is_noted(source, folders, affine, capsys):
     assert convert(source) == 0
     assert report(folders, "LiTS_001")["notes"] == []
     notes = report(folders, "LiTS_028")["notes"]
-    assert len(notes) == 2 and all("may be none" in note and "--spacings" in note for note in notes)
-    assert "LiTS_028: volume-28.nii has a geometry that may be none" in capsys.readouterr().out
+    assert len(notes) == 2 and all("may have lost its geometry" in note and "--spacings" in note for note in notes)
+    assert "LiTS_028: volume-28.nii may have lost its geometry" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", ["28", "028", "LiTS_028", "volume-28", "volume-28.nii"])

@@ -98,7 +98,7 @@ def test_what_is_odd_is_logged(dataset, raw):
     trainer = dataset.trainer()
     trainer.initialize()
     trainer.get_tr_and_val_datasets()
-    assert "note: " in log_of(trainer) and "may be none" in log_of(trainer)
+    assert "note: " in log_of(trainer) and "may have lost its geometry" in log_of(trainer)
 
 
 def test_a_missing_raw_channel_is_named(dataset, raw):
