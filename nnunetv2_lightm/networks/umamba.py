@@ -1,8 +1,8 @@
 """U-Mamba: nnU-Net's residual U-Net with Mamba over the voxels, at the bottleneck (Bot) or in each encoder stage (Enc).
 
 Ma, Li, Wang: U-Mamba: Enhancing Long-range Dependency for Biomedical Image Segmentation. arXiv:2401.04722, 2024,
-section 2 and figure 1. Where the paper leaves something open, as in the authors' first public code (January 2024),
-whose parameters Table 1 of the LightM-UNet paper counts.
+section 2 and figure 1. Choices that the paper leaves open follow the authors' first public code (January 2024), whose
+parameters Table 1 of the LightM-UNet paper counts.
 
 Encoder, decoder, deep supervision and initialisation are dynamic-network-architectures', as in nnU-Net itself.
 """

@@ -1,4 +1,4 @@
-"""Derivatives that the operators do not compute themselves: from their specification in plain PyTorch, never zeros.
+"""Derivatives that the operators do not compute themselves come from their specification in plain PyTorch, never zeros.
 
 A registered operator has its own reverse-mode formula. Everything else uses the operator's composite, a function of
 plain PyTorch operators, which is slower but supports every derivative:
@@ -95,7 +95,7 @@ def register_vmap_by_loop(operator: CustomOpDef) -> None:
         return stacked, _dims_like(stacked)
 
     def of_batched_gradients(*args: Any) -> Any:
-        # PyTorch tells the level only on entering the next.
+        # PyTorch reveals the level only when the next one is entered.
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
         if level > 1:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-# Names of axes; an operand's shape is what `sizes` says of them.
+# Names of axes; `sizes` gives their lengths, and so an operand's shape.
 Axes = Sequence[str]
-# Signatures remembered for each operator; patches of one training have one or two.
+# Signatures remembered per operator; the patches of a training have one or two.
 MAX_REMEMBERED = 256
 
 
@@ -43,7 +43,7 @@ class Operands:
                 )
 
     def require_shapes(self, axes: Mapping[str, Axes], sizes: Mapping[str, int], source: str) -> None:
-        """Each operand that is present has the shape that its axes say; source: what the sizes were taken from."""
+        """Each operand that is present has the shape of its axes; source: where the sizes come from."""
         for name, names in axes.items():
             if name not in self._tensors:
                 continue

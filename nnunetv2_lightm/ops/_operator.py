@@ -199,7 +199,7 @@ def autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
 
 
 def _as_taken(inputs: tuple[Tensor | None, ...], backend: str, dtype: torch.dtype) -> list[Tensor | None]:
-    """u ... delta_bias in the compute dtype; tokens stay as they are for a backend that casts them in registers."""
+    """u ... delta_bias in the compute dtype; for a backend that casts tokens in registers these stay as they are."""
     as_given = {0, 1, 3, 4, 6} if load_backend(backend).TAKES_HALF and dtype == torch.float32 else set()
     return [t if i in as_given else _to(t, dtype) for i, t in enumerate(inputs)]
 

@@ -1,6 +1,6 @@
-"""Depthwise convolution and what surrounds it, as one registered PyTorch operator that saves only its input: compiled
-on a CPU, otherwise one slab of the image at a time. With the reference scan PyTorch's own operators do the same
-(:mod:`nnunetv2_lightm.layers`)."""
+"""Depthwise convolution and its neighbouring layers, as one registered PyTorch operator that saves only its input:
+compiled on a CPU, otherwise one slab of the image at a time. With the reference scan PyTorch's own operators do the
+same (:mod:`nnunetv2_lightm.layers`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETERS = ("weight", "bias", "point_weight", "point_bias")
 # Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def fused_depthwise_usable(device_type: str, channels: int) -> bool:
-    """Whether these functions run on the device, as :func:`.fused_rvm_layer_usable` has it."""
+    """Whether these functions run on the device, by the rules of :func:`.fused_rvm_layer_usable`."""
     if device_type == "meta":
         return False
     name = select_backend(device_type)
@@ -38,7 +38,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Depthwise convolution, 3 taps on each axis, zeros beyond the image.
 
     The compiled functions compute in float32 whatever autocast says (in float64 if an input is float64) and return x's
-    dtype; the others follow autocast as PyTorch's operators do, but for the stem. They raise ValueError if an operand's
+    dtype; the others follow autocast like PyTorch's operators, except the stem. They raise ValueError if an operand's
     shape, dtype, device or memory is not as described. Second derivatives, forward-mode ones and the transforms of
     ``torch.func`` are computed by the reference.
 

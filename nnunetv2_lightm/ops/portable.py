@@ -1,7 +1,7 @@
-"""The selective scan in operators that every runtime has, for export: ONNX knows no custom operator.
+"""The selective scan in operators that every runtime has, for export: ONNX has no custom operators.
 
-All chunks of the sequence run next to one another, token by token, in ``torch.ops.higher_order.scan``, which becomes
-ONNX's Scan; memory holds one state of each chunk at a time. Slow compared with the backends: it is not one of them.
+All chunks of the sequence advance together, token by token, in ``torch.ops.higher_order.scan``, which becomes ONNX's
+Scan; memory holds one state of each chunk at a time. It is slow compared with the backends, and not one of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The operator behind ONNX's Scan has no public name yet. It is taken as it is: its wrapper has torch.compile trace each
-# step, which takes as long as all the rest of an export.
+# The operator behind ONNX's Scan has no public name yet. It is called directly, because its wrapper makes torch.compile
+# trace each step, which takes as long as the rest of an export.
 from torch._higher_order_ops.scan import scan_op
 
 CHUNK = 64
@@ -31,8 +31,8 @@ def selective_scan_portable(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`.reference.selective_scan_reference`; the batch may be a free dimension, the length is fixed.
 
-    Three passes: the state that each chunk ends with if it starts from 0, the states that the chunks really start from,
-    which follow from one another, and the outputs.
+    Three passes: the state that each chunk ends with if it starts from 0; the states that the chunks really start
+    from, each of which follows from the one before; the outputs.
     """
     out_dtype = out_dtype or u.dtype
     u, delta, A, B, C = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (u, delta, A, B, C))

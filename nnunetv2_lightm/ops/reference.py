@@ -1,7 +1,7 @@
 """The specification: each operator in plain PyTorch, which every backend is tested against.
 
-Differentiable any number of times and in every mode, so that it takes the operators' place where they have no
-derivative of their own. Computes in float64 when an input is float64, otherwise in float32.
+It can be differentiated any number of times and in every mode, and so replaces the operators where they have no
+derivative of their own. It computes in float64 if an input is float64, otherwise in float32.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def rvm_layer_reference(x: Tensor, parameters: Mapping[str, Tensor], pool: Seque
         normed = _layer_norm(m, p["norm_out_weight"], p["norm_out_bias"])
         out = F.linear(normed, p["projection_weight"], p["projection_bias"])  # (2)
         pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
-        if 0 in pooled:  # at which PyTorch's pooling stops
+        if 0 in pooled:  # which PyTorch's pooling refuses
             out = out[(slice(None), *(slice(size) for size in pooled))]
         elif max(pool) > 1:
             max_pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
@@ -121,6 +121,6 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Channels-last, 3 taps an axis, zeros beyond the map."""
+    """Channels-last, 3 taps per axis, zeros beyond the map."""
     conv = F.conv2d if x.ndim == 4 else F.conv3d
     return conv(x.movedim(-1, 1), weight, bias, padding=1, groups=x.shape[-1]).movedim(1, -1)

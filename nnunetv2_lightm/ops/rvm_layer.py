@@ -1,6 +1,6 @@
 """The RVM layer as one registered PyTorch operator, which recomputes in the backward pass instead of saving: compiled
-on a CPU, elsewhere on PyTorch's operators and a backend of the scan. With the reference scan the layer is put together
-from PyTorch's own operators instead (:mod:`nnunetv2_lightm.layers.rvm`)."""
+on a CPU, elsewhere on PyTorch's operators and a backend of the scan. With the reference scan the layer is composed of
+PyTorch's own operators instead (:mod:`nnunetv2_lightm.layers.rvm`)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ AXES = {
     "projection_weight": ("out_channels", "channels"),
     "projection_bias": ("out_channels",),
 }
-# The place of a maximum in its window is kept in a byte.
+# The index of a maximum in its window is kept in a byte.
 MAX_WINDOW = 256
 
 
 # Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def fused_rvm_layer_usable(device_type: str, channels: int, inner: int, out_channels: int) -> bool:
-    """Whether :func:`rvm_layer` runs on the device: with any scan that starts from a given state.
+    """Whether :func:`rvm_layer` runs on the device: with any scan that can start from a given state.
 
-    Not on "meta", where operators are counted.
+    False on "meta", where operators are counted.
     """
     if device_type == "meta":
         return False
@@ -53,17 +53,17 @@ def fused_rvm_layer_usable(device_type: str, channels: int, inner: int, out_chan
 def rvm_layer(x: Tensor, parameters: Sequence[Tensor], pool: Sequence[int]) -> Tensor:
     """Equations (1) to (3) of the paper in one operator, and the max-pooling after it.
 
-    Compiled, it computes in float32 whatever autocast says. Elsewhere autocast has the matrix products and the
-    convolution in its dtype, as it has those of PyTorch's operators; norms, scan, gate and residual stay in float32. In
-    float64 if an input is float64. Second derivatives, forward-mode
-    ones and the transforms of ``torch.func`` are computed by the reference, slowly.
+    The compiled layer computes in float32 whatever autocast says. Elsewhere the matrix products and the convolution
+    follow autocast, like PyTorch's operators; norms, scan, gate and residual stay in float32. If an input is float64,
+    everything is computed in float64. Second derivatives, forward-mode ones and the transforms of ``torch.func`` are
+    computed by the reference, slowly.
 
     Args:
         x: Feature map, (batch, *spatial, channels), 2D or 3D.
         parameters: The layer's, in the order of ``PARAMETERS``; A is (d_inner, d_state) and negative.
         pool: Stride and window of the max-pooling on each axis, together at most 256 voxels; 1 everywhere: none.
 
-    Returns: (batch, *(spatial // pool), out_channels), in x's dtype or, where it has a say, autocast's.
+    Returns: (batch, *(spatial // pool), out_channels), in x's dtype or, where the layer follows autocast, autocast's.
 
     Raises:
         ValueError: if an operand's shape, dtype, device or memory is not as described.
@@ -87,7 +87,7 @@ def rvm_layer_op(
     scan: str = cpu_native.NAME,
     product_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and for the backward pass the scan's checkpoints and the places of the maxima (empty if not kept).
+    """The output, and for the backward pass the scan's checkpoints and the indices of the maxima (empty if not kept).
 
     scan: the backend's name; product_dtype: autocast's, None: without autocast.
     """

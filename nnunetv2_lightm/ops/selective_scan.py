@@ -82,12 +82,12 @@ def selective_scan(
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     require_tensors("selective_scan", tensors)
-    if portable_asked_for():  # before anything looks at the batch, which an export leaves free
+    if portable_asked_for():  # before anything reads the batch size, which an export leaves free
         check_scan(tensors, out_dtype, None, stored=False)
         y, last = selective_scan_portable(*tensors, delta_softplus, out_dtype)
         return (y, last) if return_last_state else y
     short = False
-    # A branch, because torch.compile may have the length as a symbol; other shapes are refused below.
+    # A branch, because the length may be a symbol in torch.compile; other shapes are refused below.
     if u.ndim == 3 and is_short(*u.shape):
         short = True
     name = select_backend(u.device.type, backend, compute_dtype(*tensors), short)

@@ -1,4 +1,4 @@
-"""Linear upsampling as a registered PyTorch operator: in the map's dtype, its gradient the same every time."""
+"""Linear upsampling as a registered PyTorch operator: in the map's dtype, with a deterministic gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reference import compute_dtype
 # Evaluated once, at trace time: torch.compile treats the answer as a constant.
 @torch.compiler.assume_constant_result
 def gathered_upsample_usable(device_type: str) -> bool:
-    """Whether to use :func:`upsample`: where the layers recompute, but not with the compiled ones."""
+    """Whether to use :func:`upsample`: with the recomputing layers, but not with the compiled ones."""
     name = select_backend(device_type)
     return device_type != "meta" and name != cpu_native.NAME and starts_from_a_state(name)
 
@@ -27,7 +27,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Args:
         x: (batch, *spatial, channels), 2D or 3D.
-        size: Spatial, of the output.
+        size: Spatial size of the output.
 
     Returns: (batch, *size, channels).
     """
@@ -70,7 +70,7 @@ def _(grad, spatial):
 
 @checked_once
 def _check(tensors: tuple[Tensor, ...], size: tuple[int, ...], *, stored: bool) -> None:
-    """x, or the gradient of the output; size: of the other one."""
+    """tensors: x, or the gradient of the output; size: spatial size of the other one."""
     operands = Operands("upsample", {"x": tensors[0]}, stored)
     operands.require_floats()
     x = tensors[0]

@@ -61,9 +61,9 @@ __all__ = [
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer class for a name, which may end in a budget (``_20epochs``, ``_20epochs_50iters_seed1``).
 
-    A budget applies to the trainer that nnU-Net finds under the name without it: one of ours, one of nnU-Net's, or one
-    from a directory in ``nnUNet_extTrainer``, even if that shadows one of ours. None: the name is not one of ours, or
-    nnU-Net finds no trainer for the part before the budget.
+    A budget applies to the trainer that nnU-Net finds under the name without the budget: ours, nnU-Net's, or one from a
+    directory in ``nnUNet_extTrainer``, even if that shadows one of ours. None: the name is not one of ours, or nnU-Net
+    finds no trainer for the part before the budget.
     """
     if name in TRAINERS:
         return TRAINERS[name]

@@ -2,8 +2,8 @@
 
 A backend is a module with ``NAME``, ``COMPUTE_DTYPES``, ``TAKES_HALF`` (tokens need not be cast), ``describe()``,
 ``not_supported_reason(device_type)``, ``checkpoint_count(length)``, ``forward`` and ``backward`` (see
-:mod:`.torch_chunked`), imported when it is looked at.
-One that starts from a given state, and so can scan an image slab by slab, has ``replay`` as well.
+:mod:`.torch_chunked`). It is imported on first use. A backend that can start from a given state, and so scan an image
+slab by slab, also has ``replay``.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from types import ModuleType
 import torch
 
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
-# Tried in this order on a device; the first one that can run is taken. Elsewhere (MPS, XPU): the last resort alone. On
-# CUDA by a prediction, nothing is measured: mamba-ssm's kernel has one block for each sequence and channel, which walks
-# through the tokens 2048 at a time, where Triton's chunks run side by side.
+# Tried in this order on a device; the first one that can run is used. Elsewhere (MPS, XPU): only the last resort. The
+# order on CUDA is a prediction, not measured: mamba-ssm's kernel has one block for each sequence and channel, which
+# walks through the tokens 2048 at a time, whereas Triton's chunks run side by side.
 PRIORITIES = {
     "cpu": ("cpu_native", "torch_chunked"),
     "cuda": ("triton_gpu", "mamba_ssm_cuda", "torch_chunked"),
 }
-# Where there are sequences and channels enough to fill a GPU with such blocks, and each has little to walk.
+# If there are enough sequences and channels to fill a GPU with such blocks, and each block has few tokens.
 PRIORITIES_SHORT = PRIORITIES | {"cuda": ("mamba_ssm_cuda", "triton_gpu", "torch_chunked")}
 SHORT_TOKENS, MANY_BLOCKS = 4096, 512
 LAST_RESORT = "torch_chunked"
 REGISTRY: tuple[str, ...] = ("cpu_native", "mamba_ssm_cuda", "triton_gpu", "torch_chunked")
-# Its layers take their other kernels in Triton, too.
+# Layers on this backend take their other kernels from Triton too.
 TRITON = "triton_gpu"
-# The specification is not a backend to train with, but may be asked for by name.
+# The specification is not a backend to train with, but can be requested by name.
 REFERENCE = "reference"
-# Nor is the scan in operators that every runtime has: see portable_operators().
+# Neither is the scan in operators that every runtime has: see portable_operators().
 PORTABLE = "portable"
 _portable = ContextVar("portable", default=False)
 
 
 @contextmanager
 def portable_operators() -> Iterator[None]:
-    """Within it no registered operator and no compiled code is used: for the export to runtimes that have neither."""
+    """Within the context no registered operator or compiled code is used: for export to runtimes that have neither."""
     token = _portable.set(True)
     try:
         yield
@@ -61,7 +61,7 @@ class BackendStatus:
     """One line of the backend table: a backend on a device type ("cpu", "cuda", ...).
 
     ``reason`` says why it is not usable or, if it is, what it is; ``considered`` marks those that are tried there
-    unless another one is asked for by name, ``selected`` the one that runs by default.
+    unless one is requested by name, ``selected`` the one that runs by default.
     """
 
     name: str
@@ -99,16 +99,16 @@ def select_backend(
         device_type: "cpu", "cuda", "mps", ...
         requested: A name to force; None: environment variable NNUNETV2_LIGHTM_BACKEND, else the fastest usable one.
         dtype: The dtype to compute in, float32 or float64.
-        short: Whether the sequences are short and many, as :func:`is_short` has it.
+        short: Whether the sequences are short and many; see :func:`is_short`.
 
     Raises:
         ValueError: if the requested name does not exist.
-        RuntimeError: if the requested backend cannot run on the device or in the dtype; never falls back in silence.
+        RuntimeError: if the requested backend cannot run on the device or in the dtype; it never silently falls back.
     """
     if portable_asked_for():
         return PORTABLE
     if device_type == "meta":
-        # Nothing is computed there: the operator gives shapes, whichever backend is asked for.
+        # Nothing is computed there: the operator returns shapes, whichever backend is requested.
         return LAST_RESORT
     requested = requested or os.environ.get(ENVIRONMENT_VARIABLE) or None
     if requested == REFERENCE:
@@ -119,12 +119,12 @@ def select_backend(
         if reason is None:
             return name
         reasons.append(f"{name}: {reason}")
-    wanted = "no scan backend runs" if requested is None else f"the requested scan backend {requested!r} does not run"
-    raise RuntimeError(f"{wanted} on {device_type!r}:\n  " + "\n  ".join(reasons))
+    failed = "no scan backend runs" if requested is None else f"the requested scan backend {requested!r} does not run"
+    raise RuntimeError(f"{failed} on {device_type!r}:\n  " + "\n  ".join(reasons))
 
 
 def backend_table(device_types: tuple[str, ...] = ("cpu", "cuda", "mps")) -> Iterator[BackendStatus]:
-    """The status of each backend on each device type, with reasons; on each device in the order they are tried.
+    """The status of each backend on each device type, with reasons, in the order in which they are tried there.
 
     None is selected on a device that is absent or that the requested backend cannot run on.
 
@@ -144,7 +144,7 @@ def backend_table(device_types: tuple[str, ...] = ("cpu", "cuda", "mps")) -> Ite
 
 
 def is_short(batch: int, tokens: int, channels: int) -> bool:
-    """Whether sequences are so short, and so many with their channels, that nothing is gained by cutting them."""
+    """Whether sequences are so short, and so many with their channels, that cutting them gains nothing."""
     return tokens <= SHORT_TOKENS and batch * channels >= MANY_BLOCKS
 
 

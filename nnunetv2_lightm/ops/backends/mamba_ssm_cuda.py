@@ -2,8 +2,8 @@
 
 The kernel (``selective_scan_cuda`` of state-spaces/mamba, csrc/selective_scan/selective_scan.cpp) takes channels before
 tokens, (batch, channels, length), and B and C in groups, (batch, 1, d_state, length); tensors are copied to that layout
-and back. It computes in float32, has at most 256 states, adds up the gradients of B and C in no fixed order, so that
-they differ in the last bits from run to run, and has no gradient of the last state, which takes a detour here.
+and back. It computes in float32, allows at most 256 states, sums the gradients of B and C in no fixed order, so that
+their last bits differ from run to run, and has no gradient of the last state, for which this module takes a detour.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs in float32, on the GPU.
 
-    Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, what the kernel wants back
-        for the backward pass, (batch, rows, d_state, d_inner), or empty if they are not kept.
+    Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, what the kernel needs for
+        the backward pass, (batch, rows, d_state, d_inner), or empty if they are not kept.
 
     Raises: ValueError: if there are more states than the kernel has room for.
     """
@@ -111,7 +111,7 @@ def backward(
     if z is None and grad_last is None:
         x, y = checkpoints.unflatten(1, (-1, 2)).permute(0, 4, 1, 3, 2).flatten(-2).contiguous(), None
     else:
-        # The kernel wants the outputs before the gate, and its chunks as they are now.
+        # The kernel needs the outputs before the gate, and its chunks as they are now.
         y, x = _loaded().fwd(u, delta, A, B, C, D, None, delta_bias, delta_softplus)
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, *grad_z = _loaded().bwd(
         u, delta, A, B, C, D, z, delta_bias, grad_y, x, y, None, delta_softplus, False
@@ -140,7 +140,7 @@ def _with_readings_of_the_last_state(
     B: Tensor,
     C: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-    """The sequence and d_state tokens more that leave the state as it is and output its elements one by one.
+    """The sequence, followed by d_state tokens that leave the state as it is and output its elements one by one.
 
     The gradient of these outputs is that of the last state.
     """

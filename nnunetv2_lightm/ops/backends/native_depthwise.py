@@ -1,4 +1,4 @@
-"""Depthwise convolutions on the CPU in compiled C++ (``ops/csrc/depthwise*``), fused with what surrounds them."""
+"""Depthwise convolutions on the CPU in compiled C++ (``ops/csrc/depthwise*``), fused with neighbouring layers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PLAIN, STEM, HEAD = range(len(SURROUNDINGS))
 
 
 def not_supported_reason(device_type: str, channels: int) -> str | None:
-    """Why this code cannot run a convolution of so many channels on the device; None: it can."""
+    """Why this code cannot run a convolution with that many channels on the device; None: it can."""
     if channels % CHANNEL_MULTIPLE:
         return f"the channels must be a multiple of {CHANNEL_MULTIPLE}"
     return cpu_native.not_supported_reason(device_type)
 
 
 def out_shape(surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]) -> tuple[int, ...]:
-    """Shape of the output: channels-last, of a HEAD channels-first."""
+    """Shape of the output: channels-last, or channels-first for a HEAD."""
     if surroundings == HEAD:
         return (x.shape[0], parameters[2].shape[0], *size)
     return (x.shape[0], *size, parameters[0].shape[0])
@@ -42,7 +42,7 @@ def forward(surroundings: int, x: Tensor, size: Sequence[int], parameters: Seque
 def backward(
     surroundings: int, grad_out: Tensor, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of x (of a STEM's image: empty, it has none) and of the parameters."""
+    """Gradients of x (empty for a STEM, whose image gets none) and of the parameters."""
     grad_x = torch.empty_like(x) if surroundings != STEM else x.new_empty(0)
     grads = [torch.empty_like(parameter) for parameter in parameters]
     if x.numel() == 0 or grad_out.numel() == 0:

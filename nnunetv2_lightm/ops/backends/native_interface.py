@@ -1,4 +1,4 @@
-"""The C interface of the compiled library as Python declares it, and the fingerprint that tells whether both agree.
+"""The C interface of the compiled library as Python declares it, and a fingerprint that shows whether both agree.
 
 setup.py reads this file, without the rest of the package, for two things: the compiler checks every field below against
 the C++ structures (:func:`layout_assertions`), so that a library with another layout cannot be built; and the library

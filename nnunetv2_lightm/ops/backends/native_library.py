@@ -1,7 +1,7 @@
 """The compiled library (``ops/csrc``): how it is found, checked and called.
 
-It is built when the package is installed, or comes in the wheel, and is loaded with ctypes when it is first needed. It
-contains code for several instruction sets and takes the best one that the processor has. Its threads are those of
+It is built when the package is installed, or comes with the wheel, and is loaded with ctypes when it is first needed.
+It contains code for several instruction sets and uses the best one that the processor has. It runs on the threads of
 PyTorch's own OpenMP runtime, as many as ``torch.get_num_threads()`` says at each call.
 """
 
@@ -36,7 +36,7 @@ def run(problem: ctypes.Structure, backward: bool, what: str) -> None:
 
 
 def insert_height(sizes: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    """Sizes as the library wants them: the rows of a 2D image are the planes of an image that is one row high."""
+    """Sizes as the library expects them: the rows of a 2D image are the planes of an image that is one row high."""
     return tuple(sizes) if len(sizes) == 3 else (sizes[0], 1, sizes[1])
 
 
@@ -57,7 +57,7 @@ def library() -> ctypes.CDLL:
 
 
 def path() -> Path:
-    """The library's file, which need not be there."""
+    """The library's file, which need not exist."""
     given = os.environ.get(VARIABLE)
     return Path(given).expanduser().absolute() if given else LIBRARY
 
@@ -103,7 +103,7 @@ def description() -> dict[str, object]:
 
 
 def _text(found: ctypes.CDLL, function: str) -> str:
-    """What a function of the library without arguments says; "" if it has none of that name."""
+    """The text that a function of the library without arguments returns; "" if there is no such function."""
     try:
         call = getattr(found, function)
     except AttributeError:
@@ -117,7 +117,7 @@ def _remedy(file: Path) -> str:
 
 
 def torch_openmp() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that PyTorch is linked to; None if it has none of that kind."""
+    """Address of GOMP_parallel in the OpenMP runtime that PyTorch is linked to; None if that runtime has none."""
     try:
         # Searches the library and those it depends on, not the whole process.
         function = ctypes.CDLL(torch._C.__file__).GOMP_parallel

@@ -1,5 +1,5 @@
 """The RVM layer on the CPU in compiled C++ (``ops/csrc/rvm*``): between its input and its output nothing leaves the
-cache, and the backward pass keeps the scan's checkpoints alone."""
+cache, and only the scan's checkpoints and the pooling's argmax are kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .native_library import insert_height
 
 
 def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_channels: int) -> str | None:
-    """Why this code cannot run an RVM layer of these numbers of channels on the device; None: it can."""
+    """Why this code cannot run an RVM layer with these numbers of channels on the device; None: it can."""
     if any(count % CHANNEL_MULTIPLE for count in (channels, inner, out_channels)):
         return f"channels, inner channels and output channels must be multiples of {CHANNEL_MULTIPLE}"
     return cpu_native.not_supported_reason(device_type)
 
 
 def checkpoint_count(spatial: Sequence[int], parameters: Sequence[Tensor]) -> int:
-    """Number of checkpointed states for each entry of the batch, of a map of this size."""
-    # Nothing is asked of the batch, so that it may be a symbol (torch.export); spatial sizes become numbers.
+    """Number of checkpointed states per entry of the batch, for a map of this size."""
+    # The batch is not looked at, so it may be a symbol (torch.export); spatial sizes become numbers.
     problem = _problem((1, *spatial, parameters[0].shape[0]), parameters, None, torch.float32)
     return native_library.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
 
@@ -34,7 +34,7 @@ def forward(
     """Contiguous inputs of one dtype, float32 or float64; parameters in the order of ``RVM_PARAMETERS``.
 
     Returns: the output (batch, *pooled, out_channels); checkpoints (batch, chunks, d_state, d_inner) and argmax, uint8,
-        the place of each maximum in its pooling window, both empty if they are not kept.
+        the index of each maximum in its pooling window, both empty if they are not kept.
     """
     named = dict(zip(RVM_PARAMETERS, parameters, strict=True))
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]

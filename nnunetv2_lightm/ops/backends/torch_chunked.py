@@ -1,7 +1,7 @@
 """The selective scan in pure PyTorch, on any device: chunks of tokens side by side, memory O(length * d_inner).
 
 The sequence is cut into chunks of ``CHUNK_LENGTH`` tokens. A chunk's recurrence is linear in the state it starts
-from, ``h_end = exp(A sum(delta)) * h_start + h_local``, so that three steps give the exact result:
+from, ``h_end = exp(A sum(delta)) * h_start + h_local``, so three steps give the exact result:
 
 1. every chunk runs from a zero state: h_local;
 2. a short loop over the chunks yields the state each one truly starts from (these are the checkpoints);
@@ -22,11 +22,11 @@ COMPUTE_DTYPES = (torch.float32, torch.float64)
 TAKES_HALF = False
 CHUNK_LENGTH = 64
 # State elements that advance together in one step. On a CPU: large enough to hide PyTorch's call overhead, small enough
-# for L2. Elsewhere a step is a few launches whatever it holds, so that groups are as large as the backward pass's
-# states, CHUNK_LENGTH times as many twice over, should become: 512 MiB in float32.
+# for L2. Elsewhere a step is a few launches whatever its size, so only memory bounds the groups: the backward
+# pass holds 2 * CHUNK_LENGTH times as many elements, 512 MiB in float32.
 GROUP_ELEMENTS = {"cpu": 1 << 17}
 GROUP_ELEMENTS_ELSEWHERE = 1 << 20
-# Chunks whose states are combined to those of a longer chunk, where a loop over all of them would be long.
+# Chunks whose states are combined into those of a longer chunk if a loop over all of them would be long.
 CARRY_CHUNKS = 64
 
 
@@ -89,7 +89,7 @@ def replay(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """y of ``forward`` once more, from its checkpoints."""
+    """Recompute y of ``forward`` from its checkpoints."""
     if u.numel() == 0:
         return torch.zeros_like(u)
     dt = _timescale(delta, delta_bias, delta_softplus)
@@ -283,7 +283,7 @@ def _carry(dt_sums: Tensor, local: Tensor, A_t: Tensor, state: Tensor) -> tuple[
             starts[:, c] = state
             state = torch.addcmul(local[:, c], through[:, c], state)
         return starts, state
-    # What is missing is padded with chunks that leave the state as it is.
+    # Padded to full groups with chunks that leave the state as it is.
     missing = -chunks % CARRY_CHUNKS
     dt_groups = F.pad(dt_sums, (0, 0, 0, missing)).view(-1, CARRY_CHUNKS, dt_sums.shape[-1])
     local_groups = F.pad(local, (0, 0, 0, 0, 0, missing)).view(-1, CARRY_CHUNKS, *local.shape[2:])

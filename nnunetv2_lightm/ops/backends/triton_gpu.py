@@ -6,10 +6,10 @@ a long sequence of few channels fills a GPU too. As in :mod:`.torch_chunked`: ev
 ``GROUP_CHUNKS`` side by side; every chunk runs again from there and emits its outputs. The backward pass does the same
 in reverse and recomputes the states, of as many chunks at a time as ``WORK_ELEMENTS`` holds.
 
-The tokens may be of any dtype: they are computed with in registers, in float32 or float64, and written as they came.
-Deterministic: what several programs contribute to (the gradients of A, B, C, D and delta_bias) is written apart and
-summed by PyTorch. Computes in float32 or float64. With TRITON_INTERPRET=1 in the environment before Triton is imported
-the kernels are interpreted, on the CPU too: for tests, many thousand times slower.
+Tokens may have any dtype: registers hold them in float32 or float64, in which everything is computed, and their
+gradients have their dtype. Deterministic: gradients to which several programs contribute (those of A, B, C, D
+and delta_bias) are written separately and summed by PyTorch. With TRITON_INTERPRET=1 in the environment before Triton
+is imported, the kernels are interpreted, on the CPU too: for tests, many thousand times slower.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ COMPUTE_DTYPES = (torch.float32, torch.float64)
 TAKES_HALF = True
 CHUNK_LENGTH = 128
 GROUP_CHUNKS = 64
-# States x channels of a program. One warp, so that the sums of each token need no barrier; 16 elements for each thread.
+# States x channels of a program. One warp, so that the sums over a token need no barrier; 16 elements per thread.
 TILE_ELEMENTS = 512
-# Of a program of the backward pass, whose registers hold a span's states and decays as well.
+# The same for a program of the backward pass, whose registers also hold a span's states and decays.
 BACKWARD_TILE_ELEMENTS = 256
 WARPS = 1
-# States x channels of a program that combines chunks: one for each thread.
+# States x channels of a program that combines chunks: one per thread.
 CARRY_ELEMENTS = 128
-# Tokens whose states the backward pass has in registers at a time; the state before each such span is in memory.
+# Tokens whose states the backward pass holds in registers at a time; the state before each such span is in memory.
 SPAN = 4
 # States that the backward pass keeps in memory at a time: 128 MiB in float32.
 WORK_ELEMENTS = 1 << 25
-# The first whose kernels may hold tensors in tuples; it comes with PyTorch 2.7.
+# The first version whose kernels may hold tensors in tuples; it comes with PyTorch 2.7.
 MIN_TRITON = (3, 3)
 # Times 10, as Triton writes it.
 MIN_COMPUTE_CAPABILITY = 70
@@ -62,7 +62,7 @@ def not_supported_reason(device_type: str) -> str | None:
         return (
             f"needs Triton {MIN_TRITON[0]}.{MIN_TRITON[1]}, which comes with PyTorch 2.7; this is {triton.__version__}"
         )
-    # Triton decides this when a kernel is defined, for its own ones when it is imported.
+    # Triton decides this when a kernel is defined; for its own kernels, when it is imported.
     if not isinstance(triton.language.sum, triton.runtime.JITFunction):
         return None
     return (
@@ -72,7 +72,7 @@ def not_supported_reason(device_type: str) -> str | None:
 
 @cache
 def _no_launch() -> str | None:
-    """Why Triton can launch no kernel here; None: it can."""
+    """Why Triton cannot launch kernels here; None: it can."""
     from triton.runtime import driver
 
     try:
@@ -150,7 +150,7 @@ def replay(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """y of ``forward`` once more, from its checkpoints, in the compute dtype."""
+    """Recompute y of ``forward`` from its checkpoints, in the compute dtype."""
     y = torch.empty_like(u, dtype=A.dtype)
     if u.numel() == 0:
         return y
@@ -200,7 +200,7 @@ def backward(
     if grad_first is not None:
         grad_first.copy_(first.transpose(1, 2))
     grad_u, grad_delta, grad_z = (None if t is None else torch.empty_like(t) for t in (u, delta, z))
-    # What is to be summed: over chunks, over blocks of channels.
+    # Partial gradients, to be summed over chunks or over blocks of channels.
     grad_A = A.new_empty(scan.chunk_states)
     grad_B, grad_C = (A.new_empty(tiles.blocks, *t.shape) for t in (B, C))
     grad_D, grad_bias = (None if t is None else A.new_empty(scan.chunk_channels) for t in (D, delta_bias))
@@ -244,7 +244,7 @@ class _Scan:
 
 
 def _carry(A_t: Tensor, dt_sums: Tensor, states: Tensor, first: Tensor | None, reverse: bool) -> Tensor:
-    """Turn the state that each chunk makes of a zero state into the one that it starts from, in place.
+    """Turn the state that each chunk reaches from a zero state into the one that it starts from, in place.
 
     Args:
         A_t: (d_state, d_inner).

@@ -1,6 +1,6 @@
-"""Layers that recompute in the backward pass instead of saving, a slab of the image at a time, on any device.
+"""Layers that recompute in the backward pass instead of saving, one slab of the image at a time, on any device.
 
-What the compiled layers are on a CPU, put together from PyTorch's operators, the selective scan's backends and, on
-CUDA, the kernels in :mod:`..triton_kernels`. Plain functions of tensors: :mod:`nnunetv2_lightm.ops` registers them as
-operators, in which neither autograd nor autocast is active.
+They do what the compiled layers do on a CPU, but are composed of PyTorch's operators, the selective scan's backends
+and, on CUDA, the kernels in :mod:`..triton_kernels`. They are plain functions of tensors: :mod:`nnunetv2_lightm.ops`
+registers them as operators, inside which neither autograd nor autocast is active.
 """

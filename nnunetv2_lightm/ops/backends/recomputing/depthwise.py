@@ -1,7 +1,7 @@
-"""Depthwise convolutions with what surrounds them, recomputed in the backward pass, a slab of planes at a time.
+"""Depthwise convolutions with their neighbouring layers, recomputed in the backward pass, one slab of planes at a time.
 
-Nothing but the input is saved: neither the stem's pointwise map nor the head's upsampled one, which are maps at full
-resolution. The three kinds are those of :mod:`..native_depthwise`.
+Only the input is saved, neither the stem's pointwise map nor the head's upsampled one, which have full resolution. The
+three kinds are those of :mod:`..native_depthwise`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def forward(
 
     Args:
         surroundings: PLAIN, STEM or HEAD.
-        x: Channels-last map; of a STEM the image, channels first.
+        x: Channels-last map; for a STEM the image, channels first.
         size: Spatial size of the output.
         parameters: Weight and bias of the convolution and, unless PLAIN, of the pointwise layer.
         product_dtype: Dtype of the convolution and the pointwise layer.
         out_dtype: Dtype of the output.
-        in_triton: Take the kernels in Triton, not PyTorch's.
+        in_triton: Use the Triton kernels instead of PyTorch's.
     """
     out = x.new_empty(out_shape(surroundings, x, size, parameters), dtype=out_dtype)
     if not (x.numel() and out.numel()):
@@ -61,9 +61,9 @@ def backward(
     product_dtype: torch.dtype,
     in_triton: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of x (of a STEM's image: empty, it has none) and, wide, of the parameters."""
+    """Gradients of x (empty for a STEM, whose image gets none) and, wide, of the parameters."""
     sums = [torch.zeros_like(p, dtype=wide, memory_format=torch.contiguous_format) for p in parameters]
-    # Planes of a halo get parts of their gradient from two slabs; the head's map is small.
+    # Planes of a halo collect their gradient from two slabs; the head's map is small.
     grad_x = (
         torch.zeros_like(x, dtype=wide if surroundings == HEAD else None) if surroundings != STEM else x.new_empty(0)
     )
@@ -99,7 +99,7 @@ def backward(
 def _around(
     surroundings: int, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor], slab: Slab, dtype: torch.dtype
 ) -> Tensor:
-    """What the convolution of a slab reads, with its halo."""
+    """What a slab's convolution reads, with its halo."""
     if surroundings == PLAIN:
         return x[slab.halo].to(dtype).contiguous()
     if surroundings == STEM:

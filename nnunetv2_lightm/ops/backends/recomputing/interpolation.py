@@ -1,8 +1,8 @@
-"""Linear interpolation, corners not aligned, of channels-last maps, with a backward pass that is the same every time.
+"""Linear interpolation, corners not aligned, of channels-last maps, with a deterministic backward pass.
 
-PyTorch's backward pass on CUDA adds atomically, in no fixed order, and autocast has all of it in float32. Here the
-gradient is gathered: along each axis it is a product with the transposed matrix of the interpolation, most of which is
-zero, but which a GPU multiplies faster than it reads the map.
+PyTorch's backward pass on CUDA adds atomically, in no fixed order, and under autocast runs entirely in float32. Here
+the gradient is gathered: along each axis it is a product with the transposed interpolation matrix. Most of that matrix
+is zero, but a GPU multiplies with it faster than it reads the map.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def upsample_planes(x: Tensor, size: Sequence[int], planes: slice) -> Tensor:
     low, high, weight = _sources(x.shape[1], size[0], x)
     low, high, weight = (t[planes] for t in (low, high, weight))
     shape = (-1, *(1,) * (x.ndim - 2))
-    # As PyTorch has it in half precision: computed in float32, rounded once.
+    # As PyTorch does in half precision: compute in float32, round once.
     below, above = x[:, low].to(weight.dtype), x[:, high].to(weight.dtype)
     mixed = torch.lerp(below, above, weight.view(shape)).to(x.dtype)
     if x.ndim == 4:
@@ -41,7 +41,7 @@ def upsample_planes(x: Tensor, size: Sequence[int], planes: slice) -> Tensor:
 
 
 def add_gradient_of_planes(grad: Tensor, grad_x: Tensor, size: Sequence[int], planes: slice) -> None:
-    """Add to the gradient of the whole small map, grad_x, wide, what planes of the large one send to it."""
+    """Add the contribution of some planes of the large map to grad_x, the wide gradient of the whole small map."""
     spatial = grad_x.shape[1:-1]
     for axis in reversed(range(2, grad.ndim - 1)):
         grad = _gathered(grad, matrix(spatial[axis - 1], size[axis - 1], grad_x.dtype, grad), axis)
@@ -55,12 +55,12 @@ def matrix(small: int, large: int, wide: torch.dtype, like: Tensor) -> Tensor:
     rows = torch.arange(large, device=like.device)
     result = torch.zeros(large, small, dtype=weight.dtype, device=like.device)
     result[rows, low] = 1 - weight
-    result[rows, high] += weight  # where both are the same voxel, at the border, it has all of it
+    result[rows, high] += weight  # at the border both are the same voxel, which gets all the weight
     return result.to(like.dtype)
 
 
 def _sources(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two voxels that each new one lies between and the weight of the second, as in PyTorch's UpSample.h."""
+    """The two voxels between which each new one lies, and the weight of the second, as in PyTorch's UpSample.h."""
     wide = torch.float64 if like.dtype == torch.float64 else torch.float32
     centres = torch.arange(large, dtype=wide, device=like.device) + 0.5
     places = (centres * (small / large) - 0.5).clamp_(min=0)

@@ -1,7 +1,7 @@
-"""What the recomputing layers are put together from: depthwise convolution, pooling and products, with their gradients.
+"""The parts of the recomputing layers: depthwise convolution, pooling and products, with their gradients.
 
-Maps are channels-last, (images, *spatial, channels). "Wide" is float32, or float64 for float64 inputs; what is wide
-here is a slab, never a whole map.
+Maps are channels-last, (images, *spatial, channels). "Wide" means float32, or float64 for float64 inputs; only slabs
+are wide here, never whole maps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
 def depthwise_silu(
     x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool, keep: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """:func:`depthwise`, None unless ``keep``, and the SiLU of it."""
+    """The result of :func:`depthwise`, None unless ``keep``, and its SiLU."""
     if in_triton:
         return triton_depthwise.convolve_silu(x, beyond, weight, bias, keep)
     convolved = depthwise(x, beyond, weight, bias, in_triton)
@@ -34,14 +34,14 @@ def depthwise_silu(
 
 
 def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool) -> Tensor:
-    """Depthwise convolution, 3 taps on each axis, of a slab with its halo; the result is without it.
+    """Depthwise convolution, 3 taps on each axis, of a slab with its halo; the result has no halo.
 
     Args:
         x: Contiguous.
         beyond: Planes of zeros before and after it.
         weight: (channels, 1, 3, [3,] 3), of x's dtype.
         bias: (channels,).
-        in_triton: Take the kernel in Triton, not PyTorch's.
+        in_triton: Use the Triton kernel instead of PyTorch's.
     """
     if in_triton:
         return triton_depthwise.convolve(x, beyond, weight, bias)
@@ -72,7 +72,7 @@ def depthwise_backward(
 
 @contextmanager
 def _without_tf32(x: Tensor) -> Iterator[None]:
-    """cuDNN rounds a float32 convolution's inputs to 10 bits unless it is told not to."""
+    """By default cuDNN rounds the inputs of a float32 convolution to 10 bits; within the context it does not."""
     cudnn = torch.backends.cudnn
     if not x.is_cuda or x.dtype != torch.float32:
         yield
@@ -88,14 +88,14 @@ def _with_planes(x: Tensor, beyond: tuple[int, int]) -> Tensor:
 def max_pool(
     x: Tensor, window: Sequence[int], out: Tensor, place: Tensor | None = None, in_triton: bool = False
 ) -> None:
-    """Max-pooling; of equals the first one, of NaN the last.
+    """Max-pooling; among equal values the first counts, among NaN the last.
 
     Args:
         x: Contiguous.
-        window: Its size and stride.
-        out: Written.
-        place: Written: the index of each maximum in its window, uint8.
-        in_triton: Take the kernel in Triton, not PyTorch's.
+        window: Size and stride of the window.
+        out: Receives the result.
+        place: Receives the index of each maximum in its window, uint8.
+        in_triton: Use the Triton kernel instead of PyTorch's.
     """
     if in_triton:
         return triton_pooling.max_pool(x, window, out, place)
@@ -127,7 +127,7 @@ def max_pool_backward(
 
 
 def _places(x: Tensor, window: Sequence[int]) -> Iterator[Tensor]:
-    """Views of all first elements of the windows, of all second ones, and so on."""
+    """Views of the first elements of all windows, of the second ones, and so on."""
     counts = [size // step for size, step in zip(x.shape[1:-1], window, strict=True)]
     for offsets in itertools.product(*map(range, window)):
         axes = zip(offsets, counts, window, strict=True)

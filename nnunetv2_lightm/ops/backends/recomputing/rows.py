@@ -1,8 +1,8 @@
-"""What the RVM layer does to each voxel between its products: norms, gate, residual, and their gradients, in PyTorch.
+"""The RVM layer's steps on each voxel between its products: norms, gate, residual, and their gradients, in PyTorch.
 
-:mod:`..triton_kernels.rows` has the same functions, each one kernel that reads its maps once. Maps are contiguous,
-(..., channels), of any floating dtype; weight, bias and scale are wide, float32 or float64, in which all is computed,
-and so are the gradients of these.
+:mod:`..triton_kernels.rows` has the same functions, each a single kernel that reads its maps once. Maps are contiguous,
+(..., channels), of any floating dtype; weight, bias and scale are wide, float32 or float64, like all computations and
+like the gradients of these three.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def residual_norm(add: Tensor, x: Tensor, scale: Tensor, weight: Tensor, bias: T
 
 
 def norm_backward(grad: Tensor, x: Tensor, weight: Tensor, grad_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of :func:`norm`: adds to grad_x; returns the gradients of weight and bias."""
+    """Backward pass of :func:`norm`: adds to grad_x; returns the gradients of weight and bias."""
     grad, grad_weight, grad_bias = _backward(grad, x.to(weight.dtype), weight)
     grad_x += grad.to(grad_x.dtype)
     return grad_weight, grad_bias
@@ -39,7 +39,7 @@ def norm_backward(grad: Tensor, x: Tensor, weight: Tensor, grad_x: Tensor) -> tu
 def residual_norm_backward(
     grad: Tensor, add: Tensor, x: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, grad_x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of :func:`residual_norm`: adds to grad_x; returns the gradients of add, weight, bias and scale."""
+    """Backward pass of :func:`residual_norm`: adds to grad_x; returns the gradients of add, weight, bias and scale."""
     grad, grad_weight, grad_bias = _backward(grad, _residual(add, x, scale), weight)
     grad_x += (grad * scale).to(grad_x.dtype)
     return grad.to(add.dtype), grad_weight, grad_bias, _sums(grad * x)
@@ -48,7 +48,7 @@ def residual_norm_backward(
 def gated_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of :func:`gated_norm`: the gradients of x and gate, what :func:`gated_norm` gave, those of weight and bias."""
+    """Backward pass of :func:`gated_norm`: gradients of x and gate, its output, gradients of weight and bias."""
     out = norm(x, weight, bias, weight.dtype)
     opened = F.silu(gate)
     grad_gate = torch.ops.aten.silu_backward((out * grad).to(gate.dtype), gate)

@@ -1,8 +1,8 @@
 """The RVM layer: equations (1) to (3) of the paper and the pooling after them, recomputed in the backward pass.
 
-Saved are the scan's checkpoints and the pooling's argmax; the layer's input is saved by whoever calls. The steps, with
-their dtypes under autocast, are those of :class:`nnunetv2_lightm.layers.RVMLayer`: products and the convolution in
-autocast's dtype, norms, scan, gate and residual in float32.
+The scan's checkpoints and the pooling's argmax are saved; the caller saves the layer's input. The steps, with their
+dtypes under autocast, are those of :class:`nnunetv2_lightm.layers.RVMLayer`: products and the convolution in autocast's
+dtype; norms, scan, gate and residual in float32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MULTIPLIED |= {"projection_weight", "projection_bias"}
 
 
 def checkpoint_count(spatial: Sequence[int], channels: int, pool: Sequence[int], scan: ModuleType) -> int:
-    """Number of checkpointed states for each image of a map of this size."""
+    """Number of checkpointed states per image, for a map of this size."""
     per_plane = math.prod(spatial[1:])
     slabs = slabs_of(1, spatial, channels, pool[0])
     return sum(scan.checkpoint_count((slab.last - slab.first) * per_plane) for slab in slabs)
@@ -43,14 +43,14 @@ def forward(
     product_dtype: torch.dtype,
     out_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The layer of contiguous inputs.
+    """Forward pass, for contiguous inputs.
 
     Args:
         x: (batch, *spatial, channels), any floating dtype.
         parameters: In the order of ``RVM_PARAMETERS``.
         pool: Window and stride of the pooling.
         keep_checkpoints: Whether to keep checkpoints for the backward pass.
-        scan: A backend of the scan that starts from a state.
+        scan: A backend of the scan that can start from a given state.
         wide: float32 or float64.
         product_dtype: Dtype of the matrix products and the convolution.
         out_dtype: Dtype of the output.
@@ -131,7 +131,7 @@ def _pooled(slab: Slab, pool: Sequence[int]) -> tuple[slice, slice]:
 
 
 class _Layer:
-    """The parameters in the dtypes that they are used in, the sums of their gradients, and the steps of every slab."""
+    """The parameters in the dtypes in which they are used, the sums of their gradients, and what all slabs share."""
 
     def __init__(self, parameters: Sequence[Tensor], scan: ModuleType, wide: torch.dtype, product: torch.dtype) -> None:
         self.backend, self.wide, self.product, self.in_triton = scan, wide, product, scan.NAME == TRITON
@@ -149,7 +149,7 @@ class _Layer:
             self._gradients[name] = gradient.clone(memory_format=torch.contiguous_format)
 
     def all_gradients(self) -> list[Tensor]:
-        """Of the parameters, in their order, wide; zeros of those that none was added to."""
+        """The parameters' gradients in their order, wide; zeros where nothing was added."""
         found = []
         for name in RVM_PARAMETERS:
             parameter, gradient = getattr(self, name), self._gradients.get(name)
@@ -162,7 +162,7 @@ class _Layer:
             self.add(name, gradient)
 
     def product_backward(self, name: str, grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """Gradient of x in ``x @ weight.T``, or added to a contiguous tensor like it; the weight's is added up."""
+        """Gradient of x in ``x @ weight.T``, or add it to a contiguous tensor; adds up the weight's gradient."""
         self.add(name, pieces.weight_gradient(grad, x, self.wide))
         weight = getattr(self, name)
         if add_to is None:
@@ -182,14 +182,14 @@ class _Layer:
         return self.backend.forward(*inputs, keep, first_state=state)
 
     def scan_again(self, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        """y once more, wide."""
+        """Recompute y, wide."""
         u, delta, B, C = self._for_scan(u, delta, B, C)
         return self.backend.replay(states, u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
 
     def scan_backward(
         self, grad: Tensor, grad_state: Tensor | None, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor
     ) -> tuple[Tensor, ...]:
-        """Gradients of u, delta, B and C, in the products' dtype, and of the state before."""
+        """Gradients of u, delta, B and C, in the products' dtype, and of the state before the slab."""
         u, delta, B, C = self._for_scan(u, delta, B, C)
         first = grad.new_empty(u.shape[0], *self.A.shape, dtype=self.wide)
         inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
@@ -212,7 +212,7 @@ class _Steps:
         self.n_own = self.n[:, slab.inner].contiguous()
 
     def convolved(self, keep: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-        """in_proj's map, with the halo, the convolved one, if it is kept, and its SiLU, (images, tokens, channels)."""
+        """in_proj's map with the halo, its convolution if ``keep``, and that one's SiLU, (images, tokens, channels)."""
         layer = self.layer
         h = F.linear(self.n, layer.in_proj)
         convolution = (self.slab.beyond, layer.conv_weight, layer.conv_bias, layer.in_triton)
@@ -281,7 +281,7 @@ class _Steps:
         layer.add("conv_weight", grad_weight)
         layer.add("conv_bias", grad_bias)
         del grad_c, h
-        # The norm's backward pass is linear in its gradient: planes of the halo get here what comes from this slab.
+        # The norm's backward pass is linear in its gradient: here planes of the halo get this slab's contribution.
         grad_n = layer.product_backward("in_proj", grad_h, self.n)
         del grad_h
         layer.product_backward("gate_proj", grad_gate, self.n_own, add_to=grad_n[:, slab.inner])
@@ -301,7 +301,7 @@ class _Steps:
         grad_mixed, *grads = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
         layer.add_all(("norm_out_weight", "norm_out_bias", "scale"), grads)
         del mixed, grad
-        # The product of out_proj, whose other factor comes out of the next step.
+        # The gradient of out_proj, whose other factor the next step yields.
         grad = grad_mixed @ layer.out_proj
         grad_y, grad_gate, gated, *grads = layer.rows.gated_norm_backward(grad, y, *norm, gate)
         layer.add("out_proj", pieces.weight_gradient(grad_mixed, gated, layer.wide))

@@ -1,4 +1,4 @@
-"""The slabs that an image is worked through in: whole images, as many as fit, or planes of one."""
+"""The slabs in which a batch is processed: as many whole images as fit, or planes of one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Voxels x channels of a slab: bounds what a layer takes beyond its input and output, some 40 bytes each, and is still
-# enough for a large GPU to be busy with.
+# Voxels x channels of a slab: bounds the memory of a layer beyond its input and output, some 40 bytes each, and still
+# keeps a large GPU busy.
 SLAB_ELEMENTS = 1 << 23
 
 
@@ -17,8 +17,8 @@ class Slab:
 
     Attributes:
         images: Images of the batch in the slab.
-        first: Plane.
-        last: Plane.
+        first: First plane.
+        last: The plane after the last one.
         planes: Number of planes in the whole image.
     """
 
@@ -34,7 +34,7 @@ class Slab:
 
     @property
     def halo(self) -> tuple[slice, slice]:
-        """Index of the slab with the plane before and the plane after it, where there are such."""
+        """Index of the slab with the plane before and the plane after it, where they exist."""
         return self.images, slice(max(0, self.first - 1), min(self.planes, self.last + 1))
 
     @property
@@ -50,13 +50,13 @@ class Slab:
 
 
 def slabs_of(batch: int, spatial: Sequence[int], channels: int, multiple: int = 1) -> list[Slab]:
-    """All slabs of a batch, each image's from its first plane to its last, all but an image's last equally high.
+    """All slabs of a batch, in order of planes within each image; all but the last of an image are equally high.
 
     Args:
         batch: Images.
         spatial: Their size.
         channels: Channels of the map that SLAB_ELEMENTS limits.
-        multiple: Number of planes that stay together: the pooling's window.
+        multiple: Number of planes that must stay together: the pooling's window.
     """
     planes = spatial[0]
     per_plane = math.prod(spatial[1:]) * channels

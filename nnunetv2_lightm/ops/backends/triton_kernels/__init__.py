@@ -1,1 +1,1 @@
-"""Kernels in Triton and what launches them; imported where Triton is there."""
+"""Triton kernels and their launchers; imported only if Triton is installed."""

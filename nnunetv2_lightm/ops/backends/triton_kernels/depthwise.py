@@ -8,7 +8,7 @@ from torch import Tensor
 from ..native_library import insert_height
 from .launch import launch, power_of_2, type_of
 
-# Channels of a program, and elements: two for each thread of four warps.
+# Channels and elements of a program: two elements for each thread of four warps.
 BLOCK_CHANNELS = 64
 TILE_ELEMENTS = 256
 WARPS = 4
@@ -92,7 +92,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
 
 
 class _Sizes:
-    """Grid and sizes of a launch that writes, or goes through, ``out`` and reads around it in ``x``."""
+    """Grid and sizes of a launch that writes or traverses ``out`` and reads the neighbourhood in ``x``."""
 
     def __init__(self, x: Tensor, out: Tensor) -> None:
         images, out_planes, channels = out.shape[0], out.shape[1], out.shape[-1]

@@ -1,11 +1,11 @@
 """Triton kernels of the depthwise convolution, 3 taps on each axis, of channels-last maps.
 
 A map is (images, planes, rows, width, channels); a 2D image is one whose rows are its planes, (images, rows, 1, width,
-channels), and has no taps along the rows. A program owns a few positions along the width, at most 64 channels, one row,
-and walks through RUN planes: each plane is read once for the three planes of output that it belongs to. A thread has
-two channels, so that 27 weights of each stay in its registers while a warp reads whole cache lines.
+channels), and has no taps along the rows. A program owns a few positions along the width, at most 64 channels and one
+row, and walks through RUN planes: each plane is read once for the three planes of output to which it contributes. A
+thread has two channels, so that the 27 weights of each stay in its registers while a warp reads whole cache lines.
 
-Taps along the planes are at ``plane + tap - shift``, along rows and width at ``place + tap - 1``; beyond are zeros.
+Taps along the planes are at ``plane + tap - shift``, along rows and width at ``place + tap - 1``; outside are zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .scan import sigmoid
 
 @triton.jit
 def weight_of(weight_ptr, tap, c, in_c, TAPS: tl.constexpr, FLIP: tl.constexpr, TYPE: tl.constexpr):
-    """A tap's weights of the channels; FLIP: those of the opposite tap."""
+    """A tap's weights for the channels; FLIP: those of the opposite tap."""
     at = TAPS - 1 - tap if FLIP else tap
     return tl.load(weight_ptr + c * TAPS + at, mask=in_c, other=0.0).to(TYPE)
 
@@ -62,7 +62,7 @@ def convolve(
     for tap in tl.static_range(TAPS):
         weights = weights + (weight_of(weight_ptr, tap, c, in_c, TAPS, FLIP, TYPE),)
 
-    before = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)  # of the plane before the one that is being read
+    before = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)  # output of the plane before the one being read
     here = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
     first = run * RUN
     last = tl.minimum(first + RUN, out_planes)
@@ -89,7 +89,7 @@ def convolve(
             if out_ptr is not None:
                 tl.store(out_ptr + at, value, mask=mask)
             if activated_ptr is not None:
-                # Of what is, or would be, stored, so that it is the same with and without it.
+                # SiLU of the rounded value, so that the result is the same whether or not that is stored.
                 value = value.to(activated_ptr.dtype.element_ty).to(TYPE)
                 tl.store(activated_ptr + at, value * sigmoid(value), mask=mask)
         before = here

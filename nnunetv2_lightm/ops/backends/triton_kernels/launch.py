@@ -1,4 +1,4 @@
-"""How kernels are launched, and what sizes they are given."""
+"""How kernels are launched, and with which sizes."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def type_of(dtype: torch.dtype) -> Any:
 
 
 def power_of_2(size: int) -> int:
-    """The smallest one that is not below the size."""
+    """The smallest power of 2 that is at least the size."""
     return 1 << max(0, size - 1).bit_length()

@@ -1,8 +1,8 @@
-"""Triton kernels of what the RVM layer does to each voxel between its products: norms, gate, residual, gradients.
+"""Triton kernels for the RVM layer's steps on each voxel between its products: norms, gate, residual, gradients.
 
 Rows are voxels, (rows, channels), contiguous, of any floating dtype; the parameters and the sums over rows are TYPE, in
-which all is computed. A program works on STEPS tiles of BLOCK_R rows one after the other; a tile has all channels. The
-sums over its rows go to ``parts``, (sums, programs, channels), and are added up by PyTorch, in a fixed order.
+which everything is computed. A program processes STEPS tiles of BLOCK_R rows one after the other; a tile has all
+channels. The sums over its rows go to ``parts``, (sums, programs, channels), which PyTorch adds up in a fixed order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def normalised(x, in_c, channels, EPSILON: tl.constexpr):
 
 @triton.jit
 def normalised_backward(grad, normed, reciprocal, in_c, channels):
-    """Gradient of the norm's input; grad: of its output before weight and bias."""
+    """Gradient of the norm's input; grad: gradient of its output before weight and bias."""
     mean = tl.sum(grad, axis=1, keep_dims=True) / channels
     along = tl.sum(grad * normed, axis=1, keep_dims=True) / channels
     return tl.where(in_c, (grad - mean - normed * along) * reciprocal, 0.0)

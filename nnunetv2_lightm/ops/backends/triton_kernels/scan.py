@@ -1,9 +1,9 @@
-"""Triton kernels of the selective scan's forward pass; :mod:`..triton_gpu` launches them and says how they belong.
+"""Triton kernels of the selective scan's forward pass; :mod:`..triton_gpu` launches them and explains the algorithm.
 
 A program owns a tile (BLOCK_N states, BLOCK_D channels) of one chunk of one sequence and walks through its tokens.
 Tensors are contiguous: tokens (batch, length, channels), B and C (batch, length, states), states (..., states,
-channels). Tokens, B, C and y may be of any floating dtype; A, D, the bias and the states are TYPE, in which all is
-computed. Lanes beyond the states or channels read zeros and write nothing. A pointer is None only where it says so.
+channels). Tokens, B, C and y may have any floating dtype; A, D, the bias and the states are TYPE, in which everything
+is computed. Lanes beyond the states or channels read zeros and write nothing. Pointers may be None only where noted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sigmoid(x):
 
 @triton.jit
 def channels_or_zero(ptr, d, in_d, TYPE: tl.constexpr):
-    """A vector over channels; zeros if there is none."""
+    """A vector over channels; zeros if the pointer is None."""
     if ptr is None:
         return tl.zeros(d.shape, dtype=TYPE)
     else:

@@ -62,13 +62,13 @@ def gradients_through_chunks(
 
 @triton.jit
 def over_states(tile):
-    """Sum over the first axis, in each thread, and the last."""
+    """Sum over the last axis and, within each thread, the first."""
     return tl.sum(tl.sum(tile, axis=0, keep_dims=True), axis=2, keep_dims=True)
 
 
 @triton.jit
 def step_of(delta_ptr, at_d, in_d, bias, inside, TYPE: tl.constexpr, SOFTPLUS: tl.constexpr):
-    """delta before the softplus, and the step size, 0 for what lies behind the chunk."""
+    """delta before the softplus, and the step size, which is 0 beyond the chunk."""
     raw = tl.load(delta_ptr + at_d, mask=in_d & inside, other=0.0).to(TYPE) + bias
     return raw, tl.where(inside, softplus(raw) if SOFTPLUS else raw, 0.0)
 
@@ -108,12 +108,12 @@ def backward_chunks(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """The gradients of a chunk. Of its states, the first one of every SPAN tokens goes to memory; those in between are
-    computed again, and stay in registers together with their decays, when the SPAN has its turn.
+    """The gradients of a chunk. The state before every SPAN tokens goes to memory; when a span's turn comes, the states
+    within it are computed again and stay in registers together with their decays.
 
-    A tile has three axes, (states, channels, four states), so that Triton lays it out over the threads as the sums need
-    it: four threads share the states of a channel and eight the channels of a state, so that a sum over either takes
-    few shuffles.
+    A tile has three axes, (states, channels, four states), so that Triton lays it out over the threads to suit the
+    sums: four threads share the states of a channel and eight the channels of a state, so a sum over either takes few
+    shuffles.
     """
     chunk = first_chunk + tl.program_id(0).to(tl.int64)
     LANES: tl.constexpr = 4 if BLOCK_N >= 4 else BLOCK_N
@@ -163,7 +163,7 @@ def backward_chunks(
             _, dt = step_of(delta_ptr, at_d, in_d, bias, inside, TYPE, SOFTPLUS)
             u = tl.load(u_ptr + at_d, mask=in_d & inside, other=0.0).to(TYPE)
             B = tl.load(B_ptr + row * states + n, mask=in_n & inside, other=0.0).to(TYPE)
-            # A token behind the end leaves state and gradient alone, also where A is NaN.
+            # A token beyond the end leaves state and gradient alone, even if A is NaN.
             decay = tl.where(inside, tl.exp(dt * A), 1.0)
             befores, decays = befores + (h,), decays + (decay,)
             h = decay * h + (dt * u) * B
