@@ -43,14 +43,14 @@ def convert_lits(
 ) -> ConversionReport:
     """Convert LiTS to nnU-Net's raw format, below nnUNet_raw and nnUNet_preprocessed.
 
-    Read are the challenge's names `volume-N.nii[.gz]`, `segmentation-N.nii[.gz]` and `test-volume-N.nii[.gz]` in any
-    nesting, and `imagesTr`, `labelsTr`, `imagesTs` with `liver_N.nii[.gz]`. Image and label whose geometries differ by
-    rounding (a quarter of the shortest voxel edge at most) are repaired, the image's geometry wins; those that really
-    differ are refused, as are unpaired, truncated and double files, NaN, and labels other than 0, 1, 2. Headers that
-    contradict themselves are repaired where it is clear how. A geometry that looks like none (1 mm, from 0 on) is
-    noted; `spacings` repairs it. A refused case stops no other one.
+    It reads the challenge's names `volume-N.nii[.gz]`, `segmentation-N.nii[.gz]` and `test-volume-N.nii[.gz]` in any
+    nesting, and `imagesTr`, `labelsTr`, `imagesTs` with `liver_N.nii[.gz]`. If the geometries of image and label differ
+    by rounding (at most a quarter of the shortest voxel edge), the label gets the image's; if they really differ, the
+    case is refused, as are unpaired, truncated and duplicate files, NaN, and labels other than 0, 1, 2. Contradictory
+    headers are repaired if it is clear how. A geometry that looks lost (1 mm, from 0 on) is noted; `spacings` repairs
+    it. A refused case does not stop the others.
 
-    With more than one worker, call this below `if __name__ == "__main__":`, as the workers import the main module.
+    With more than one worker, call this below `if __name__ == "__main__":`, because workers import the main module.
 
     Args:
         source: LiTS's folder.
@@ -61,14 +61,14 @@ def convert_lits(
         resize: Voxels, (z, y, x), e.g. (128, 128, 128) for the paper's input; the physical extent stays.
         spacings: CSV with the spacing of cases whose files have lost it, a line each: case, z, y, x in mm. A case is
             named by its identifier (`LiTS_028`), its image (`volume-28`) or its number (`28`).
-        workers: Processes; the cores, 8 at most, by default.
+        workers: Processes; default: the number of cores, at most 8.
         link: Make symbolic links to files that need no change, instead of copies.
         strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace the data set that a conversion made; what was preprocessed from it is put aside.
+        overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
         dry_run: Check and report; write nothing.
         show_progress: Show a progress bar on stderr.
     Raises:
-        ConversionError: if nothing can be converted; nothing is written then.
+        ConversionError: if nothing can be converted; then nothing is written.
     """
     options = ConversionOptions(
         dataset_id,
@@ -151,8 +151,8 @@ def convert_case(
 
     if image_target is None:
         return CaseOutcome(repairs, notes)
-    # All or none of a case's files are taken over: NIfTI rounds geometries when it is written, and image and label
-    # shall be rounded alike.
+    # Take over all or none of a case's files: writing NIfTI rounds the geometry, and image and label must be rounded
+    # alike.
     unchanged = shape is None and not repairs
     if unchanged and all(file.name.endswith(KIND.file_ending) for file in (case.image, *case.labels)):
         take_over(case.image, image_target, link=link)

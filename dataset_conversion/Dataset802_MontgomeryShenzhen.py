@@ -23,7 +23,7 @@ from ._split import Ratio
 
 LABELS = {"background": 0, "lung": 1}
 
-# What the folder that a file lies in makes of it.
+# The role of a file, by the name of its folder.
 _ROLES = {"cxr_png": "image", "mask": "mask", "masks": "mask", "leftmask": "left half", "rightmask": "right half"}
 
 
@@ -44,13 +44,14 @@ def convert_montgomery_shenzhen(
 ) -> ConversionReport:
     """Convert the Montgomery and Shenzhen sets, or one of them, to nnU-Net's raw format.
 
-    Read are PNG files in folders `CXR_png`, `mask` or `masks`, `leftMask` and `rightMask` (in any case), in any
-    nesting: the layouts of Kaggle's set and of the NLM. A mask has its image's name, or that with `_mask`. Images
-    become one gray channel of 8 or 16 bits, masks {0, 1} by a threshold at half of their dtype's range. Images without
-    a mask go to imagesTs. Refused are masks without an image, one half without the other, double and unreadable files,
-    and images and masks that differ in size (unless all are resized). A refused case stops no other one.
+    It reads PNG files in folders `CXR_png`, `mask` or `masks`, `leftMask` and `rightMask` (in upper or lower case), in
+    any nesting: the layouts of Kaggle's set and of the NLM. A mask has its image's name, with or without `_mask`.
+    Images become one gray channel of 8 or 16 bits, masks {0, 1} by a threshold at half of their dtype's range. Images
+    without a mask go to imagesTs. Masks without an image, one half without the other, duplicate and unreadable files,
+    and images and masks that differ in size (unless all are resized) are refused. A refused case does not stop the
+    others.
 
-    With more than one worker, call this below `if __name__ == "__main__":`, as the workers import the main module.
+    With more than one worker, call this below `if __name__ == "__main__":`, because workers import the main module.
 
     Args:
         source: The folder with the data.
@@ -59,14 +60,14 @@ def convert_montgomery_shenzhen(
         split: Train, validation, test, stratified by source; None puts all labelled cases into imagesTr.
         seed: Seed of the split.
         resize: Pixels, (height, width), e.g. (512, 512) for the paper's input.
-        workers: Processes; the cores, 8 at most, by default.
+        workers: Processes; default: the number of cores, at most 8.
         link: Make symbolic links to files that need no change, instead of copies.
         strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace the data set that a conversion made; what was preprocessed from it is put aside.
+        overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
         dry_run: Check and report; write nothing.
         show_progress: Show a progress bar on stderr.
     Raises:
-        ConversionError: if nothing can be converted; nothing is written then.
+        ConversionError: if nothing can be converted; then nothing is written.
     """
     options = ConversionOptions(
         dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
@@ -155,7 +156,7 @@ def convert_case(
 
 
 def _check_orientations(image: GrayImage, mask: GrayImage) -> None:
-    """Raises CaseRefused unless the sizes prove that both lie alike once each is turned upright."""
+    """Raises CaseRefused unless the sizes prove that both agree once each is turned upright."""
     if image.stored_shape == mask.stored_shape or image.pixels.shape != mask.pixels.shape:
         raise CaseRefused(
             f"image and mask ask viewers to turn them differently (EXIF orientation {image.orientation} and "
@@ -165,7 +166,7 @@ def _check_orientations(image: GrayImage, mask: GrayImage) -> None:
 
 
 def _merge(masks: list[GrayImage], case: SourceCase) -> GrayImage:
-    """One mask of all, which are one or the two halves."""
+    """One mask from all files: a whole one, or two halves."""
     shapes = {mask.pixels.shape for mask in masks}
     if len(shapes) > 1:
         raise CaseRefused(f"the halves of the mask differ in size: {', '.join(map(str, sorted(shapes)))}")

@@ -19,8 +19,8 @@ from ._split import parse_ratio
 
 EPILOG = (
     "nnUNet_raw and nnUNet_preprocessed must be set, as for nnU-Net itself. The data set appears whole at the end or "
-    "not at all, and the source is never changed. Exit code 0: written (the summary names the cases that were repaired "
-    "or refused); 1: nothing was written, the message says why."
+    "not at all; the source is never changed. Exit code 0: written (the summary names the cases that were repaired or "
+    "refused); 1: nothing was written, the message says why."
 )
 
 
@@ -66,9 +66,9 @@ def make_parser(
         type=_ratio,
         default="7:1:2",
         metavar="TRAIN:VAL:TEST",
-        help="random split by patient, alike for every source (MCU, CHN). Test cases go to imagesTs and labelsTs, "
-        "train and val become fold 0 in splits_final.json. 'none': all labelled cases go to imagesTr and nnU-Net makes "
-        "its five folds (default: %(default)s)",
+        help="random split by patient, in the same ratio for every source (MCU, CHN). Test cases go to imagesTs and "
+        "labelsTs; train and val become fold 0 in splits_final.json. 'none': all labelled cases go to imagesTr, and "
+        "nnU-Net makes its five folds (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=whole_number(at_least=0), default=12345, help="of the split (default: %(default)s)"
@@ -78,8 +78,8 @@ def make_parser(
         type=whole_number(at_least=1),
         nargs=len(axes),
         metavar=axes,
-        help=f"resample to this many voxels, in numpy's and nnU-Net's order ({', '.join(axes).lower()}): images "
-        "by the mean of what a voxel covers where they shrink and linear where they grow, labels nearest; the physical "
+        help=f"resample to this many voxels, in numpy's and nnU-Net's order ({', '.join(axes).lower()}): images by "
+        "averaging along axes that shrink and linearly along axes that grow, labels by nearest neighbour; the physical "
         "extent stays",
     )
     if len(axes) == 3:
@@ -88,27 +88,25 @@ def make_parser(
             type=Path,
             metavar="FILE",
             help="CSV with the spacing of cases whose files have lost it (1 mm along each axis, from 0 on; noted in "
-            "the summary) or contradict themselves: a line CASE,Z,Y,X in mm each, such as 28,1.6,0.74,0.74. Image and "
-            "label are repaired",
+            "the summary) or contradict themselves: one line CASE,Z,Y,X per case, in mm, such as 28,1.6,0.74,0.74. "
+            "Image and label are repaired",
         )
     parser.add_argument(
         "--workers",
         type=whole_number(at_least=1),
-        help="processes (default: the cores, 8 at most; about 2 GB each on large CT volumes)",
+        help="processes (default: the number of cores, at most 8; about 2 GB each on large CT volumes)",
     )
     transfer = parser.add_mutually_exclusive_group()
     transfer.add_argument(
-        "--copy", action="store_false", dest="link", help="copy cases that need no change byte by byte (default)"
+        "--copy", action="store_false", dest="link", help="copy the files of cases that need no change (default)"
     )
-    transfer.add_argument(
-        "--link", action="store_true", dest="link", help="make symbolic links to them instead; all others are written"
-    )
+    transfer.add_argument("--link", action="store_true", dest="link", help="make symbolic links to such files instead")
     parser.add_argument("--strict", action="store_true", help="write nothing if any case is refused")
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the summary; write nothing")
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the data set that a conversion made, and put aside what was planned and preprocessed from it; "
+        help="replace the data set that a conversion made, and set aside what was planned and preprocessed from it; "
         "results stay",
     )
     parser.set_defaults(link=False)

@@ -1,4 +1,4 @@
-"""The way of every conversion: find the cases, check and write each, split, put all in place."""
+"""The course of every conversion: find the cases, check and write each, split, put everything in place."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class DatasetKind:
 
     Attributes:
         file_ending: File ending of images and labels, by which nnU-Net chooses its reader.
-        channel_name: nnU-Net chooses the normalisation by it: that of CT for `CT`, the z-score otherwise.
+        channel_name: Decides nnU-Net's normalisation: that of CT for `CT`, the z-score otherwise.
         labels: Names and values.
-        layouts: The layouts that are recognised, for the message when there is none.
+        layouts: The layouts that are recognised, for the message when none is found.
         about: Further entries of dataset.json.
         find_cases: Looks through a source.
         convert_case: Checks one case and, given targets, writes it: (case, image target, label target, shape, link).
@@ -88,7 +88,7 @@ def _convert(
 ) -> ConversionReport:
     targets = folders.targets(dataset)
     in_reach = [*targets, *map(work_folder, targets)]
-    # Before anything else: the advice to overwrite must not be given where it would cost the source.
+    # Before anything else: never advise to overwrite where that would cost the source.
     keep_apart([source, *folders.all()], in_reach)
     check = partial(folders.check_free, dataset, overwrite=options.overwrite)
     found = _find(kind, source, options)
@@ -154,12 +154,12 @@ def _check_options(options: ConversionOptions) -> None:
 
 
 def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundCases:
-    """Look through the source; refuse at once what cannot become a data set."""
+    """Look through the source; refuse at once a source that cannot become a data set."""
     found = refuse_alike(kind.find_cases(source), source)
     labelled = sum(1 for case in found.cases if case.labels)
     if labelled == 0:
         raise ConversionError(
-            f"no image with a label in {source}. Recognised are {kind.layouts}.{_and_refusals(found.refused)}"
+            f"no image with a label in {source}. Recognised layouts: {kind.layouts}.{_and_refusals(found.refused)}"
         )
     if options.split is not None:
         part_sizes(labelled, options.split)
@@ -169,8 +169,8 @@ def _find(kind: DatasetKind, source: Path, options: ConversionOptions) -> FoundC
         if unknown:
             example = found.cases[0]
             raise ConversionError(
-                f"{options.spacings} names what is no case of {source}: {', '.join(unknown)}. A case is named as "
-                f"{example.case}, as {example.image.name} or by its number"
+                f"{options.spacings} names cases that are not in {source}: {', '.join(unknown)}. Name a case by "
+                f"{example.case}, by {example.image.name} or by its number"
             )
     return found
 
@@ -216,7 +216,7 @@ def _report(
     _stop_if_refused(reports, options)
     labelled = {report.case for report in reports if report.part == "train"}
     if not labelled:
-        raise ConversionError(f"no labelled case of {source} could be converted.{_and_refusals(reports)}")
+        raise ConversionError(f"no labelled case in {source} could be converted.{_and_refusals(reports)}")
     split = None
     if options.split is not None:
         source_of = {case.case: case.source for case in found.cases if case.case in labelled}

@@ -1,10 +1,10 @@
-"""What goes wrong: with one case, or with the conversion as a whole."""
+"""What can go wrong: with one case, or with the conversion as a whole."""
 
 from __future__ import annotations
 
 
 class CaseRefused(Exception):
-    """One case cannot be converted; the message says why and names the file. The others go on."""
+    """One case cannot be converted; the message says why and names the file. The others are still converted."""
 
 
 class ConversionError(Exception):

@@ -37,7 +37,7 @@ class SourceCase:
 
 @dataclass
 class FoundCases:
-    """What a source holds: cases to convert, cases refused by their file names alone, and files of no case."""
+    """What a source holds: cases to convert, cases refused by their file names alone, and other files."""
 
     cases: list[SourceCase] = field(default_factory=list)
     refused: list[CaseReport] = field(default_factory=list)
@@ -48,11 +48,11 @@ class FoundCases:
 def list_files(source: Path, links: list[str]) -> list[Path]:
     """All files below `source`, sorted, through links too; without hidden ones (`._*` of macOS) and `__MACOSX`.
 
-    A link to a folder that holds the source, such as `/`, is not followed: what else is there is no part of it.
+    A link to a folder that contains the source, such as `/`, is not followed: what else is there is not part of it.
 
     Args:
         source: The folder.
-        links: Receives what is to be said of links to folders outside of the source.
+        links: Receives messages about links to folders outside the source.
     Raises:
         ConversionError: if `source` is not a folder.
     """
@@ -89,7 +89,7 @@ def relative_names(files: Iterable[Path], source: Path) -> list[str]:
 
 
 def refuse_alike(found: FoundCases, source: Path) -> FoundCases:
-    """Refuse cases whose names differ in upper and lower case alone: to Windows and macOS their files are one."""
+    """Refuse cases whose names differ only in upper and lower case: to Windows and macOS their files are the same."""
     alike: dict[str, list[SourceCase]] = defaultdict(list)
     for case in found.cases:
         alike[case.case.casefold()].append(case)
@@ -97,7 +97,7 @@ def refuse_alike(found: FoundCases, source: Path) -> FoundCases:
         for case in cases if len(cases) > 1 else ():
             others = some_of([other.case for other in cases if other is not case])
             reason = (
-                f"{others} differs from it in upper and lower case alone, which Windows and macOS ignore; rename one"
+                f"{others} differs from it only in upper and lower case, which Windows and macOS ignore; rename one"
             )
             files = relative_names((case.image, *case.labels), source)
             found.refused.append(CaseReport(case.case, "refused", files, reason))
@@ -106,7 +106,7 @@ def refuse_alike(found: FoundCases, source: Path) -> FoundCases:
 
 
 def require_utf8(path: Path) -> None:
-    """Refuse a file with a name that the libraries that read images cannot open, before any work is done.
+    """Refuse a file whose name the image libraries cannot open, before any work is done.
 
     Raises:
         ConversionError: naming the path.
@@ -119,7 +119,7 @@ def take_over(file: Path, target: Path, *, link: bool) -> None:
     """Put `file` at `target` unchanged: a copy, or a symbolic link (which also works across file systems).
 
     Raises:
-        ConversionError: if the file system or the user's rights allow no link.
+        ConversionError: if the file system or the user's permissions allow no links.
     """
     if not link:
         shutil.copyfile(file, target)

@@ -1,4 +1,4 @@
-"""Where voxels lie: do image and label agree, and resampling of both onto a grid of another size."""
+"""Geometries of image and label: whether they agree, and resampling both onto a grid of another size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def adopt_geometry(label: sitk.Image, image: sitk.Image) -> str | None:
 
 
 def _advice(image: Grid, label: Grid) -> str:
-    """Which of two geometries is the one to copy: not one that looks like none."""
+    """Which of two geometries to copy: not one that looks like a default."""
     right, wrong = ("label", "image") if label.doubt < image.doubt else ("image", "label")
     lost = f"The {wrong} seems to have lost its geometry (it lies along the axes, from 0 mm on). "
     return (

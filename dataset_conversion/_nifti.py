@@ -19,7 +19,7 @@ from ..images.values import check_values, exactly
 from ._errors import CaseRefused
 
 _INT16 = np.iinfo(np.int16)
-# A spacing that the user gives and the header's own agree up to this share.
+# The user's spacing and the header's agree if they differ by at most this share.
 _SPACING_SHARE = 0.01
 
 
@@ -28,7 +28,7 @@ class Volume:
     """A volume of one channel.
 
     Attributes:
-        image: The voxels, in the geometry that was decided on.
+        image: The voxels, in the geometry that was chosen.
         repairs: What was repaired to read it.
         notes: What is odd.
     """
@@ -43,10 +43,10 @@ def read_volume(file: Path, spacing_mm: tuple[float, float, float] | None = None
 
     Args:
         file: NIfTI.
-        spacing_mm: (z, y, x), of a volume whose header has a default instead, or two that contradict each other.
+        spacing_mm: (z, y, x), for a volume whose header has a default instead, or two contradictory spacings.
     Raises:
-        CaseRefused: if the file is empty, truncated, corrupt, has NaN or infinite values or geometry, is no volume of
-            one channel, if its header has two spacings, or another one than `spacing_mm`.
+        CaseRefused: if the file is empty, truncated or corrupt, has NaN or infinite values or geometry, or is not a
+            volume of one channel; if its header states two spacings, or another one than `spacing_mm`.
     """
     try:
         header = read_header(file)
@@ -63,16 +63,16 @@ def read_volume(file: Path, spacing_mm: tuple[float, float, float] | None = None
     if grid.is_default:
         volume.notes.append(
             f"{file.name} {DEFAULT_GEOMETRY}; nnU-Net will plan with it. If the true spacing is known (LiTS 28 to 47 "
-            "are 3D-IRCADb 1 to 20), give it by --spacings FILE"
+            "are 3D-IRCADb 1 to 20), give it with --spacings FILE"
         )
     return volume
 
 
 def write_volume(volume: sitk.Image, file: Path) -> None:
-    """Write a volume, compressed, and read its bytes back: ITK does not notice a disk that is full.
+    """Write a volume, compressed, and read its bytes back: ITK does not notice a full disk.
 
     Raises:
-        OSError: if the file cannot be written whole; nothing of it stays.
+        OSError: if the file cannot be written whole; nothing of it remains.
     """
     try:
         sitk.WriteImage(volume, str(file), useCompression=True)
@@ -133,7 +133,7 @@ def _read_voxels(file: Path) -> tuple[Volume, bool]:
         reason = str(error).strip().splitlines()[-1]
         if "orthonormal" not in reason:
             raise CaseRefused(f"{file.name} cannot be read: {reason}") from error
-    # ITK gives up such a file for its direction matrix alone.
+    # ITK rejects such a file only for its direction matrix.
     values = np.asanyarray(nibabel.load(file).dataobj)
     values = values.reshape(values.shape[:3]).T
     image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")))
@@ -141,13 +141,13 @@ def _read_voxels(file: Path) -> tuple[Volume, bool]:
 
 
 def _decide(name: str, geometry: NiftiGeometry, spacing_mm: tuple[float, float, float] | None, volume: Volume) -> Grid:
-    """The geometry to take, of what the header says and the user knows."""
+    """The geometry to use, from what the header says and the user knows."""
     grid = geometry.grid
     if geometry.contradiction:
-        volume.repairs.append(f"{name} {geometry.contradiction}; taken is its {geometry.taken}")
+        volume.repairs.append(f"{name} {geometry.contradiction}; its {geometry.taken} was used")
     if spacing_mm is None:
         if geometry.is_ambiguous:
-            raise CaseRefused(f"{name} {geometry.contradiction}. Which is right? Tell it by --spacings FILE")
+            raise CaseRefused(f"{name} {geometry.contradiction}. Which is right? Give it with --spacings FILE")
         return grid
     given = spacing_mm[::-1]
     if np.allclose(grid.spacing_mm, given, rtol=_SPACING_SHARE, atol=0):

@@ -1,4 +1,4 @@
-"""Cases processed side by side, each for itself: one that is refused stops no other."""
+"""Cases processed in parallel and independently: a refused one does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._errors import CaseRefused, ConversionError
 
 @dataclass
 class CaseOutcome:
-    """What `convert_case` says of a case: repairs and notes; `reason` if it was refused."""
+    """What `convert_case` says about a case: repairs and notes; `reason` if it was refused."""
 
     repairs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -29,7 +29,7 @@ class CaseOutcome:
 
 
 def default_workers() -> int:
-    """The cores this process may use, 8 at most: a worker on a large CT volume needs about 2 GB."""
+    """The cores this process may use, at most 8: a worker on a large CT volume needs about 2 GB."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
 
@@ -66,20 +66,20 @@ def process_cases(
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise ConversionError(
-                f"a worker process was killed, probably for want of memory; try fewer than --workers {workers}"
+                f"a worker process was killed, probably for lack of memory; try fewer than --workers {workers}"
             ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
 def end_workers() -> None:
-    """End all workers at once; whatever they were writing is of no use."""
+    """End all workers at once; whatever they were writing is discarded."""
     for worker in multiprocessing.active_children():
         worker.kill()
 
 
 def _convert_one(convert_case: Callable[..., CaseOutcome], job: tuple[Any, ...]) -> CaseOutcome:
-    # ITK warns on stderr, between the progress bar's lines, about headers that are checked here anyway.
+    # ITK warns on stderr, in the middle of the progress bar, about headers that are checked here anyway.
     warned = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -91,14 +91,14 @@ def _convert_one(convert_case: Callable[..., CaseOutcome], job: tuple[Any, ...])
 
 
 def _prepare_worker() -> None:
-    # Ctrl-C reaches the workers too: they end at once and leave the clearing up to the parent.
+    # Ctrl-C reaches the workers too: they end at once and leave the clean-up to the parent.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A killed parent would leave the workers waiting for ever, or writing into a folder that the next run removes.
+    # If the parent is killed, workers would wait forever, or write into a folder that the next run removes.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

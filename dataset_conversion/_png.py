@@ -1,4 +1,4 @@
-"""PNG images: any kind read as one gray channel, upright; masks as {0, 1}."""
+"""PNG images: any kind is read as one upright gray channel; masks as {0, 1}."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._errors import CaseRefused
 
 # ITU-R BT.601, as Pillow's own conversion to gray.
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
-# Channels that differ by less than this share of the range are gray with rounding, e.g. from a JPEG.
+# Channels that differ by less than this share of the range are gray up to rounding, e.g. from a JPEG.
 _COLOUR_SHARE = 0.02
 _BAND_ROWS = 256
 
@@ -28,10 +28,10 @@ class GrayImage:
 
     Attributes:
         pixels: (height, width), uint8, or uint16 if the file has 16 bits; upright, as viewers show it.
-        is_plain: True if the file itself is this, 8- or 16-bit gray, so that its bytes can be taken over.
+        is_plain: True if the file itself is upright 8- or 16-bit gray, so that its bytes can be copied.
         is_coloured: True if it had colours.
-        alpha: Opacity, as `pixels`; None where there is none, or all is opaque.
-        orientation: EXIF's, which was applied; 1 is none.
+        alpha: Opacity, like `pixels`; None if the file has none or is opaque everywhere.
+        orientation: EXIF's orientation, which was applied; 1 is upright.
         stored_shape: (height, width) before that.
         repairs: What changed on the way to gray.
         notes: What is odd.
@@ -51,13 +51,13 @@ def read_gray_png(file: Path) -> GrayImage:
     """Read a PNG of any kind: bilevel, gray, RGB or palette, with or without alpha, up to 16 bits.
 
     Raises:
-        CaseRefused: if it is empty, truncated, corrupt, too large or no PNG, or if only its transparency shows
+        CaseRefused: if it is empty, truncated, corrupt, too large or not a PNG, or if only its transparency shows
             anything.
     """
     gray = _read(file)
     if gray.alpha is not None:
         if gray.pixels.min() == gray.pixels.max():
-            raise CaseRefused(f"{file.name} shows something by its transparency alone; save it as gray")
+            raise CaseRefused(f"{file.name} shows something only by its transparency; save it as gray")
         gray.notes.append(f"{file.name}: transparency ignored")
     return gray
 
@@ -65,7 +65,7 @@ def read_gray_png(file: Path) -> GrayImage:
 def read_mask_png(file: Path) -> GrayImage:
     """Read a mask as {0, 1}: 1 from half of the dtype's range on (128 of 255), unless it holds {0, 1} already.
 
-    The shape may lie in the transparency instead, if all is of one gray.
+    The shape may be in the transparency instead, if the gray is constant.
 
     Raises:
         CaseRefused: as `read_gray_png`, and if it is coloured, if nothing in it reaches half of the range, or if gray
@@ -97,7 +97,7 @@ def write_gray_png(pixels: np.ndarray, file: Path) -> None:
     """Write one gray channel, (height, width), uint8 or uint16, with that many bits.
 
     Raises:
-        OSError: naming the file, which that of a full disk does not.
+        OSError: naming the file, unlike the system's own error on a full disk.
     """
     try:
         Image.fromarray(pixels).save(file, format="PNG")

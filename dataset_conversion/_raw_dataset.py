@@ -53,31 +53,31 @@ class NnUNetFolders:
         return [self.raw / dataset, self.preprocessed / dataset]
 
     def begun_with_id_of(self, dataset: str) -> list[Path]:
-        """The data sets in nnUNet_raw with the id of this one that a conversion has begun and not finished."""
+        """The data sets in nnUNet_raw with this one's id that a conversion has begun and not finished."""
         working = work_folder(self.raw / dataset.partition("_")[0]).name
         prefix = working[: -len(dataset.partition("_")[0])]
         return [self.raw / path.name.removeprefix(prefix) for path in sorted(self.raw.glob(f"{working}_*"))]
 
     def check_free(self, dataset: str, *, overwrite: bool) -> None:
-        """Refuse a data set whose id another name has, and one that is there already, unless it may be replaced.
+        """Refuse a data set whose id is taken by another name, and one that exists, unless it may be replaced.
 
         Raises:
             ConversionError: naming what is in the way.
-            NotOursError: if the folder in nnUNet_raw holds what no conversion made.
+            NotOursError: if the folder in nnUNet_raw holds files that no conversion made.
         """
         prefix = dataset.partition("_")[0]
         for folder in self.all():
             for other in sorted(folder.glob(f"{prefix}*")) if folder.is_dir() else ():
                 if other.name != dataset and other.is_dir():
                     raise ConversionError(
-                        f"the id of {dataset} is taken: {other}. nnU-Net wants one name an id; choose another --id"
+                        f"the id of {dataset} is taken: {other}. nnU-Net needs one name per id; choose another --id"
                     )
         raw, _ = targets = self.targets(dataset)
         existing = [str(path) for path in targets if os.path.lexists(path)]
         if existing and not overwrite:
             raise ConversionError(
                 f"{dataset} exists already ({' and '.join(existing)}). --overwrite replaces what a conversion made in "
-                "nnUNet_raw, and puts aside what was preprocessed from it; or choose another --id"
+                "nnUNet_raw, and sets aside what was preprocessed from it; or choose another --id"
             )
         if raw.is_symlink():
             raise ConversionError(f"{raw} is a symbolic link, which no conversion made; choose another --id")
@@ -95,8 +95,8 @@ def dataset_folder_name(dataset_id: int, name: str) -> str:
         raise ConversionError(f"data set id {dataset_id}: need 1 to 999")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or re.match(r"Dataset\d{3}", name):
         raise ConversionError(
-            f"data set name {name!r}: need letters, digits, - and _ only, and no leading DatasetXXX_, which comes by "
-            "itself"
+            f"data set name {name!r}: need letters, digits, - and _ only, and no leading DatasetXXX_, which is added "
+            "automatically"
         )
     return f"Dataset{dataset_id:03d}_{name}"
 
@@ -133,7 +133,7 @@ class RawDataset:
                 (self.folder / name).rmdir()
 
     def write_dataset_json(self, name: str, channel_name: str, labels: dict[str, int], **about: str) -> None:
-        """Write dataset.json; `about` is for readers, nnU-Net takes no notice of it."""
+        """Write dataset.json; `about` is for readers, nnU-Net ignores it."""
         content = {
             "channel_names": {"0": channel_name},
             "labels": labels,

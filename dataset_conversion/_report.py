@@ -1,4 +1,4 @@
-"""What became of every case: the conversion's report, as JSON and to read."""
+"""What became of every case: the conversion's report, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..files import some_of
 
 NEXT_LINE = "\n  "
-# Of repaired cases, and of odd ones, in the printed summary.
+# Repaired and odd cases that the printed summary shows.
 _SHOWN_CASES = 20
 
 
@@ -48,11 +48,11 @@ class ConversionReport:
         raw_folder: The dataset's folder in nnUNet_raw.
         options: How it was converted: split, seed, resize and so on.
         cases: One entry a case, sorted.
-        ignored_files: Files of the source that are none of a case's, relative to it.
-        links_out: Links of the source that lead to folders outside of it.
+        ignored_files: Files of the source that belong to no case, relative to it.
+        links_out: Links in the source to folders outside it.
         split: The cases of `train`, `val` and `test`; None if all are in imagesTr.
         dry_run: True if nothing was written.
-        kept: Where the old folders are now that `overwrite` put aside, as they held what no conversion made.
+        kept: Where `overwrite` moved old folders that held files which no conversion made.
     """
 
     dataset: str
@@ -89,7 +89,7 @@ class ConversionReport:
         }
 
     def summary(self) -> str:
-        """The report to read: what is to be said of cases, in full only if there is no conversion_report.json."""
+        """The report as text; remarks on cases are complete only if there is no conversion_report.json."""
         shown = None if self.dry_run else _SHOWN_CASES
         counts = ", ".join(f"{len(self.with_status(s))} {s}" for s in ("converted", "repaired", "refused"))
         lines = [f"{self.dataset} from {self.source}", f"  {len(self.cases)} cases: {counts}", f"  {self._parts()}"]
@@ -99,8 +99,8 @@ class ConversionReport:
         )
         lines += _section("Noted", (f"{c.case}: {'; '.join(c.notes)}" for c in self.cases if c.notes), shown)
         lines += _section("Files not recognised and left out", self.ignored_files, shown)
-        lines += _section("Links to folders outside of the source", self.links_out, shown)
-        lines += [f"The old folder, with what no conversion made, is now {folder}" for folder in self.kept]
+        lines += _section("Links to folders outside the source", self.links_out, shown)
+        lines += [f"The old folder, with files that no conversion made, is now {folder}" for folder in self.kept]
         return "\n".join(lines)
 
     def _parts(self) -> str:
@@ -113,7 +113,7 @@ class ConversionReport:
 
 
 def refusals(cases: Iterable[CaseReport]) -> str:
-    """The refused ones of `cases` with their reasons, for an error's message."""
+    """The refused cases with their reasons, for an error message."""
     return "\n".join(_section("Refused", (_refusal(case) for case in cases if case.status == "refused")))
 
 

@@ -17,10 +17,10 @@ SpacingMm = tuple[float, float, float]
 def read_spacings(file: Path) -> dict[str, SpacingMm]:
     """Read a CSV with a line a case: its name, and its spacing in mm along z, y and x.
 
-    A first line of headings (case, z, y, x) may be there; empty lines and those that begin with # do not count.
+    The first line may hold headings (case, z, y, x); empty lines and lines that begin with # are skipped.
 
     Raises:
-        ConversionError: naming the line, if one is something else, or a case is there twice.
+        ConversionError: naming the line, if it is anything else, or its case occurs twice.
     """
     table: dict[str, SpacingMm] = {}
     try:
@@ -36,22 +36,22 @@ def read_spacings(file: Path) -> dict[str, SpacingMm]:
         spacing_mm = _numbers(cells[1:])
         if spacing_mm is None:
             raise ConversionError(
-                f"{file}, line {number}: {line!r}; needed is CASE,Z,Y,X, the spacing in mm, such as 28,1.6,0.74,0.74"
+                f"{file}, line {number}: {line!r}; expected CASE,Z,Y,X, the spacing in mm, such as 28,1.6,0.74,0.74"
             )
         if table.setdefault(cells[0], spacing_mm) != spacing_mm:
-            raise ConversionError(f"{file}, line {number}: {cells[0]} is there twice, with different spacings")
+            raise ConversionError(f"{file}, line {number}: {cells[0]} occurs twice, with different spacings")
     if not table:
-        raise ConversionError(f"{file} holds no spacing; a line is CASE,Z,Y,X in mm, such as 28,1.6,0.74,0.74")
+        raise ConversionError(f"{file} holds no spacing; expected lines CASE,Z,Y,X in mm, such as 28,1.6,0.74,0.74")
     return table
 
 
 def with_spacings(cases: Iterable[SourceCase], table: Mapping[str, SpacingMm]) -> tuple[list[SourceCase], list[str]]:
-    """The cases, those that the table names with their spacing.
+    """The cases; those that the table names have their spacing.
 
     A case is named by its identifier (`LiTS_028`), its image (`volume-28`, with or without the ending) or its number
     (`28`, of the cases with a label).
 
-    Returns: The cases; and names in the table that are none of them.
+    Returns: The cases; and the names in the table that match no case.
     Raises:
         ConversionError: if two names of one case have different spacings.
     """

@@ -32,14 +32,14 @@ def parse_ratio(text: str) -> Ratio | None:
 def split_cases(source_of: Mapping[str, str], ratio: Ratio, seed: int) -> dict[str, list[str]]:
     """Divide cases at random.
 
-    A case's place depends on `seed` and its name alone, never on the order in which files were found. Sizes are those
-    of the largest remainder, and no part that the ratio asks for is empty. Every part holds the sources in (nearly)
-    the same proportion as the whole.
+    A case's place depends only on `seed` and its name, never on the order in which files were found. Sizes follow the
+    largest remainder, and no part with a positive ratio is empty. Every part holds the sources in (nearly) the same
+    proportion as the whole.
 
     Args:
         source_of: The source of every case, e.g. `{"MCUCXR_0001_0": "MCU"}`.
         ratio: Train, validation, test; any positive scale.
-        seed: Same seed and same cases, same split.
+        seed: The same seed and the same cases give the same split.
     Returns: The sorted cases of `train`, `val` and `test`.
     Raises:
         ValueError: if the ratio is not three numbers with something to train and to validate on.
@@ -98,7 +98,7 @@ def largest_remainder(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def _random_key(case: str, seed: int) -> bytes:
-    # A hash is the same on every machine and version, and a case that is added later moves few of the others.
+    # A hash is the same on every machine and version, and a case that is added later moves few others.
     return hashlib.sha256(f"{seed}:{case}".encode()).digest()
 
 

@@ -46,9 +46,9 @@ def write_lits_phantoms(
     """Write CT-like volumes of an abdomen in the layout of the LiTS challenge.
 
     Each is an int16 NIfTI in HU with a body, a liver with one to three tumours, and a spine, ribs, lungs, spleen,
-    kidneys, stomach and aorta next to it. The spacing differs from case to case and is wider along z. A case depends
-    on `seed` and its own number only, so more cases leave the first ones as they are. Files that an
-    earlier call made are replaced, others are not.
+    kidneys, stomach and aorta. The spacing differs from case to case and is wider along z. A case depends only on
+    `seed` and its own number, so adding cases leaves the first ones as they are. Files that an earlier call made are
+    replaced, others are not.
 
     Args:
         folder: Receives `volume-N.nii.gz` with `segmentation-N.nii.gz`, and `test-volume-N.nii.gz` without.
@@ -59,7 +59,7 @@ def write_lits_phantoms(
         noise_hu: Standard deviation of the white noise.
     Raises:
         ValueError: if a number or the shape is too small.
-        NotOursError: if a file of the same name is there that was not made here, such as a real volume.
+        NotOursError: if a file of that name exists that was not made here, such as a real volume.
     """
     if num_cases < 0 or num_test_cases < 0 or num_cases + num_test_cases == 0:
         raise ValueError(f"num_cases={num_cases}, num_test_cases={num_test_cases}: need at least one phantom")
@@ -103,7 +103,7 @@ def write_chest_xray_phantoms(
         shape: Pixels, (height, width).
     Raises:
         ValueError: if a number or the shape is too small.
-        NotOursError: if a file of the same name is there that was not made here, such as a real volume.
+        NotOursError: if a file of that name exists that was not made here, such as a real volume.
     """
     if num_cases < 0 or num_test_cases < 0 or num_cases + num_test_cases == 0:
         raise ValueError(f"num_cases={num_cases}, num_test_cases={num_test_cases}: need at least one phantom")

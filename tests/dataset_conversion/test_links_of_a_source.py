@@ -34,7 +34,7 @@ def test_links_out_are_reported(lits, folders, tmp_path, capsys):
     (lits.folder / "more").symlink_to("../another disk")
     summary = convert(lits.folder, capsys)
     line = f"more -> {tmp_path / 'another disk'}"
-    assert "Links to folders outside of the source (1):" in summary and line in summary and "2 converted" in summary
+    assert "Links to folders outside the source (1):" in summary and line in summary and "2 converted" in summary
     report = json.loads((folders.raw / "Dataset801_LiTS" / "conversion_report.json").read_text())
     assert report["links_out"] == [line]
 

@@ -101,12 +101,12 @@ def test_a_row_that_contradicts_the_header_is_refused(source, folders, tmp_path,
     ("text", "message"),
     [
         ("77,1,1,1\n", "what is no case of .*: 77"),
-        ("1,1,1\n", "line 1: '1,1,1'; needed is CASE,Z,Y,X"),
+        ("1,1,1\n", "line 1: '1,1,1'; expected CASE,Z,Y,X"),
         ("case,z,y,x\n1,a,1,1\n", "line 2"),
         ("1,nan,1,1\n", "line 1"),
         ("1,0,1,1\n", "line 1"),
         ("1,-1,1,1\n", "line 1"),
-        ("1,1,1,1\n1,2,1,1\n", "line 2: 1 is there twice"),
+        ("1,1,1,1\n1,2,1,1\n", "line 2: 1 occurs twice"),
         ("1,1,1,1\nvolume-1,2,1,1\n", "names LiTS_001 twice"),
         ("", "holds no spacing"),
     ],
@@ -165,7 +165,7 @@ def test_a_contradicting_header_is_repaired_for_both_readers(source, folders, he
         write_nifti(source / name, np.zeros(SHAPE, np.int16) + (name[0] == "s"), **header)
     assert convert(source) == 0
     repairs = report(folders, "LiTS_002")["repairs"]
-    assert sum("contradicting header" in text and f"taken is its {taken}" in text for text in repairs) == 2
+    assert sum("contradicting header" in text and f"its {taken} was used" in text for text in repairs) == 2
     assert spacings_read(folders, "LiTS_002") == [pytest.approx((1.6, 0.7, 0.7))] * 4
     written = folders.raw / "Dataset801_LiTS/imagesTr/LiTS_002_0000.nii.gz"
     itk = sitk.ReadImage(str(written))

@@ -163,7 +163,9 @@ def test_names_that_differ_in_case_alone_are_refused(xrays, folders):
     report = convert(xrays)
     for name, other in (("MCUCXR_0001_0", "mcucxr_0001_0"), ("mcucxr_0001_0", "MCUCXR_0001_0")):
         refused = case_of(report, name)
-        assert refused.status == "refused" and refused.reason.startswith(f"{other} differs from it in upper and lower")
+        assert refused.status == "refused" and refused.reason.startswith(
+            f"{other} differs from it only in upper and lower"
+        )
     assert names(folders, "imagesTr") == ["MCUCXR_0002_0_0000.png"]
 
 
