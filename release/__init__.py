@@ -1,1 +1,1 @@
-"""Makes a release: libraries for every platform, wheels, their tests, and the checks before an upload."""
+"""Builds a release: libraries for every platform, wheels, their tests, and the checks before an upload."""

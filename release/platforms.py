@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from platform import machine
 
-# Zig's names of processors, where a system uses another one.
+# Zig's names for processors, where a system uses another name.
 ZIGS_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -14,7 +14,7 @@ ZIGS_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 class Platform:
     """Attributes:
     tag: Platform tag of the wheel.
-    target: Zig's name of the platform, with the oldest system that it supports.
+    target: Zig's name for the platform, with the oldest system that it supports.
     system: The value of ``sys.platform`` there.
     x86_64: Whether the library holds code for AVX2 and AVX-512 too.
     emulator: Program that runs its executables on another machine, with its arguments; empty: there is none.

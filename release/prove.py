@@ -1,10 +1,10 @@
-"""Runs the compiled libraries of all platforms that can be run here: on this very system, in QEMU, in Wine.
+"""Runs the compiled libraries of all platforms that can run here: on this system, in QEMU, in Wine.
 
     python -m release.prove [TAG ...]
 
 Each library of nnunetv2-lightm repeats the recorded calls of tests/native/cases.py through tests/native/harness.cpp;
 each of lightm-runtime is compared, by tests/native/engine_harness.cpp, with that for this machine. Prints a line for
-each; the exit code is 1 if a library computes something else, 0 also where an emulator is missing, which is said.
+each; the exit code is 1 if a library computes something else. A missing emulator is reported and is not an error.
 """
 
 from __future__ import annotations

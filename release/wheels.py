@@ -3,8 +3,8 @@ for each platform, and of nnunetv2-lightm, which works without its compiled libr
 
     python -m release.wheels [--only TAG ...]      into dist/, which is emptied first
 
-Every wheel is built from the unpacked source distribution, so that one that lacks a file does not get here. Needs the
-extra `release`.
+Every wheel is built from the unpacked source distribution, so that a distribution that lacks a file is noticed. Needs
+the extra `release`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def check_manylinux(wheel: Path, target: Platform) -> None:
 
 
 def check_with_tools() -> None:
-    """Metadata as the package index wants it, and no stray file in a wheel."""
+    """Check that the metadata suit the package index and that no wheel holds stray files."""
     run("-m", "twine", "check", "--strict", *sorted(DIST.iterdir()))
     run("-m", "check_wheel_contents", "--config", ROOT / "pyproject.toml", *sorted(DIST.glob("*.whl")))
 

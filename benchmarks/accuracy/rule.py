@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy.rule
 
-The difference of the average DSC, new recipe less stock nnU-Net, means over seeds and cases, with a bootstrap 95 %
-interval over both: in each of 10,000 resamples, the cases, which the two have in common, and the seeds of each of the
-two are drawn with replacement.
+The difference of the average DSC, new recipe minus stock nnU-Net: means over seeds and cases, with a bootstrap 95 %
+interval over both. Each of 10,000 resamples draws, with replacement, the cases, which the two have in common, and the
+seeds of each of the two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMPARISONS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """New recipe less stock, in DSC points.
+    """New recipe minus stock, in DSC points.
 
     Attributes:
         mean: Over seeds and cases.

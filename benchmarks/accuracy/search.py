@@ -1,11 +1,11 @@
 """The search for a recipe, on cases that the study does not score: every trial, including failed ones.
 
     python -m benchmarks.accuracy.search FOLDER             # all trials that are not in results/search.json
-    python -m benchmarks.accuracy.search FOLDER --collect   # what is there, into results/search.json
+    python -m benchmarks.accuracy.search FOLDER --collect   # existing results, into results/search.json
 
-Data and plans are the study's (study.py), in FOLDER. On the hippocampus the trials have fold 1, of which the study
-scores none. Of the X-rays, nnU-Net splits the training cases at random for a fold that splits_final.json lacks; the
-study's test cases are in none. However it ends, the same command continues.
+Data and plans are the study's (study.py), in FOLDER. On the hippocampus the trials use fold 1, whose validation cases
+the study does not score. On the X-rays they use a fold that splits_final.json lacks, for which nnU-Net splits the
+training cases at random; the study's test cases are not among them. However it ends, the same command continues.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
     python -m benchmarks.accuracy.study FOLDER                          # everything: a day or more on two cores
     python -m benchmarks.accuracy.study FOLDER --only chest_seconds     # one comparison
-    python -m benchmarks.accuracy.study FOLDER --publish                # what is there, into docs/study and results/
+    python -m benchmarks.accuracy.study FOLDER --publish                # existing results, into docs/study and results/
 
 NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_masks_and_labels_256 (Montgomery & Shenzhen, Kaggle's
 layout). nnU-Net's three folders and the comparisons are made in FOLDER. However it ends, the same command
 continues; published runs count as done, unless --anew is given.
 
-All methods have the same plans, with a patch of the whole image and the batch that a CPU can train; the budget in
-iterations is the one that stock nnU-Net got by the clock on the machine of the study. The main rivals have two seeds.
+All methods share the same plans, with a patch of the whole image and a batch that a CPU can train; the budget in
+iterations is what stock nnU-Net reached in the given time on the machine of the study. The main rivals have two seeds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .study_results import combine, load_parts, publish_results, with_images, wr
 HERE = Path(__file__).resolve().parent
 PUBLISHED, REPORT = HERE / "results", HERE.parents[1] / "docs" / "study"
 VARIANT_TRAINERS, EXT_TRAINER = HERE / "variants", "nnUNet_extTrainer"
-RUN_FAILED = 1  # exit code of a comparison of which a run failed; others are worth their time
+RUN_FAILED = 1  # exit code of a comparison if a run failed; the other comparisons still run
 TITLE = "LightM-UNet compared with nnU-Net and others, on a CPU"
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shared-machine",
         action="store_true",
-        help="only comparisons of equal iterations, without timings, on a machine that is busy otherwise",
+        help="only comparisons of equal iterations, without timings: for a machine that is shared with other work",
     )
     parser.add_argument("--publish", action="store_true", help="publish the existing results, run nothing")
     parser.add_argument("--anew", action="store_true", help="ignore what is published")
@@ -130,8 +130,8 @@ def _files(name: str, folder: Path | None, anew: bool = False) -> list[Path]:
 
 
 def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
-    """Published runs of other comparisons that are runs of this one too: those of the same budget; and stock nnU-Net's
-    iterations are the budget of the others, so that `benchmark` would take its training where it is there."""
+    """Published runs of other comparisons that are runs of this one too: those with the same budget, and stock
+    nnU-Net's, whose iterations are the budget of the others, so that `benchmark` would reuse its training."""
     option, budget = comparison.budget
     others = {
         PUBLISHED / f"{name}.json": other.budget == comparison.budget
@@ -154,9 +154,9 @@ def publish(folder: Path) -> None:
     for name, comparison in COMPARISONS.items():
         results = results_so_far(name, folder)
         if results is None or len({run.trainer for run in results.runs if run.complete}) < 2:
-            continue  # a method alone is no comparison
+            continue  # a single method is not a comparison
         if not any(file.exists() for file in _files(name, folder)):
-            continue  # nor are the runs of another one
+            continue  # neither are runs of another comparison
         data, file = comparison.data, PUBLISHED / f"{name}.json"
         publish_results(results, file, predictions=not data.not_pictured)
         (published,) = load_parts([file])

@@ -1,8 +1,7 @@
-"""The study's results: what is published in results/study together with what a folder has made since.
+"""The study's results: those published in results/study combined with newer ones in a folder.
 
-A study takes longer than some machines are at hand. What is published counts as done wherever the study goes on: its
-runs are not run again, and what an iteration of a trainer costs is taken from there, so that "equal seconds" stay those
-of one machine.
+A study takes longer than some machines are available. Published runs count as done wherever the study continues: they
+are not run again, and the costs of iterations are taken from them, so that "equal seconds" stay those of one machine.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ class DifferentComparisons(ValueError):
 def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> BenchmarkResults:
     """One comparison of several parts, such as its seeds or what was done on another machine.
 
-    Of a run that is in several, a complete one counts, and the last of these. Costs are those of the first part that
-    has them. `trainers` gives the order; others are left out.
+    If several parts have a run, the last complete one counts. Costs are those of the first part that has them.
+    `trainers` gives the order; others are left out.
 
     Raises: DifferentComparisons: if plans, budget or another of ``SAME`` differ.
     """
@@ -53,7 +52,7 @@ def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> Bench
 
 
 def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
-    """A folder for ``benchmark --calibration-of``. Only medians are published: so many equal turns have that median."""
+    """Write a folder for ``benchmark --calibration-of``. Only medians are published: equal turns have that median."""
     folder.mkdir(parents=True, exist_ok=True)
     write_results(replace(results, runs=()), folder / RESULTS_FILE)
     trainers = {
@@ -63,8 +62,8 @@ def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
 
 
 def publish_results(results: BenchmarkResults, file: Path, *, predictions: bool) -> None:
-    """Write the complete runs without the folders of a machine; with predictions: these in a folder next to the
-    file."""
+    """Write the complete runs without the folders of this machine; with ``predictions``, copy the predicted
+    segmentations into a folder next to the file."""
     runs = []
     for run in results.runs:
         if not run.complete:
@@ -80,7 +79,7 @@ def publish_results(results: BenchmarkResults, file: Path, *, predictions: bool)
 
 
 def with_images(results: BenchmarkResults, references: Path, images: Path) -> BenchmarkResults:
-    """The same, of a machine that has the data."""
+    """The same results, with this machine's folders of references and images."""
     return replace(results, runs=tuple(replace(run, references=references, images=images) for run in results.runs))
 
 

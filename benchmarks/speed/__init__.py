@@ -1,1 +1,1 @@
-"""Time and memory, ours and nnU-Net's network: each module is a command, ``python -m benchmarks.speed.NAME``."""
+"""Time and memory of our network and nnU-Net's: each module is a command, ``python -m benchmarks.speed.NAME``."""

@@ -2,10 +2,10 @@
 
 python -m benchmarks.speed.deploy --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
 
-Both models share a data set and plans (deploy_models.py makes such); IMAGES holds one or more cases, as for
-nnUNetv2_predict. Each command runs in a process of its own, in turns, `--repeats` times; the smallest time counts.
-Memory is the peak of the summed resident memory of the command and its children, what they share counted once, sampled
-every 20 ms. Needs lightm-runtime: pip install ./runtime
+Both models share a data set and plans (deploy_models.py makes such models); the images are one or more cases, as for
+nnUNetv2_predict. Each command runs in its own process, in turns, `--repeats` times; the smallest time counts. Memory is
+the peak of the summed resident memory of the command and its children, shared memory counted once, sampled every 20 ms.
+Needs lightm-runtime: pip install ./runtime
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from nnunetv2_lightm.measure.machine import machine
 
 PERIOD_S = 0.02
-SHOWN = 3000  # characters of what a command said that failed
+SHOWN = 3000  # characters of a failed command's output
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,8 +2,8 @@
 
 python -m benchmarks.speed.deploy_models FOLDER
 
-nnU-Net plans for each data set by its own commands; the networks of its plans and LightMUNet are saved as they are
-drawn, since time and memory do not depend on the weights (labels of the two precisions do: hence --float32).
+nnU-Net's own commands plan each data set; the networks of its plans and LightMUNet are saved untrained, because time
+and memory do not depend on the weights (agreement of the two precisions does: hence --float32).
 NNUNETV2_LIGHTM_DATA holds Task04_Hippocampus (MSD) and chest_xray_512_subset (Montgomery & Shenzhen, Kaggle's layout).
 Prints the commands that measure.
 """
@@ -28,7 +28,7 @@ from nnunetv2_lightm.dataset_conversion.phantoms import write_lits_phantoms
 
 TRAINERS = {"ours": "nnUNetTrainerLightMUNet", "stock": "nnUNetTrainer"}
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-CASES = 10  # that nnU-Net plans by
+CASES = 10  # from which nnU-Net plans
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,9 +4,9 @@
     python -m benchmarks.speed.gpu OUT --only versions training
     python -m benchmarks.speed.gpu OUT --device cpu --small        # tries the script itself
 
-Needs PyTorch with Triton, nnunetv2 and pytest, and no network. Each step is a process of its own with a time limit and
-writes OUT/STEP.json as it ends; a step that hangs or crashes is reported, and the next one runs. At the end all results
-are in OUT/gpu-CARD.json, and as tables in OUT/gpu.md. What is counted and predicted without a GPU is kept apart:
+Needs PyTorch with Triton, nnunetv2 and pytest, but no network. Each step is its own process with a time limit and
+writes OUT/STEP.json when it ends; a step that hangs or crashes is reported, and the next one runs. At the end all
+results are in OUT/gpu-CARD.json, and as tables in OUT/gpu.md. Counts and predictions without a GPU are kept apart:
 gpu_memory.py, gpu_model.py.
 """
 

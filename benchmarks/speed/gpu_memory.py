@@ -1,4 +1,4 @@
-"""Memory of a training step on a GPU, ours and nnU-Net's network: counted on fake tensors, nothing is measured.
+"""Memory of a training step on a GPU, for our network and nnU-Net's: counted on fake tensors, nothing is measured.
 
     python -m benchmarks.speed.gpu_memory
     python -m benchmarks.speed.gpu_memory --quick --out quick

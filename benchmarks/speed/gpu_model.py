@@ -1,4 +1,4 @@
-"""Time of a training step on a GPU, predicted kernel by kernel, ours and nnU-Net's network; nothing is measured.
+"""Time of a training step on a GPU, for our network and nnU-Net's: predicted kernel by kernel, nothing is measured.
 
     python -m benchmarks.speed.gpu_model
     python -m benchmarks.speed.gpu_model --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere

@@ -1,13 +1,12 @@
 """Transient memory of LightMUNet and nnU-Net's PlainConvUNet: peak RSS minus RSS before.
 
-    python -m benchmarks.speed.memory
-    python -m benchmarks.speed.memory --quick --out quick
+    python -m benchmarks.speed.transient_memory
+    python -m benchmarks.speed.transient_memory --quick --out quick
 
 Writes transient_memory.json. Each measurement is a process of its own: it builds the network, warms up on a small
 image (which loads libraries and, in training, creates the optimizer's state), returns freed memory, resets the kernel's
 record of the peak and then does the work once. nnU-Net's network is measured in both memory layouts; the lower one
-counts.
-Needs Linux (/proc/self/clear_refs).
+counts. Needs Linux (/proc/self/clear_refs).
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_a_row_that_contradicts_the_header_is_refused(source, folders, tmp_path,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("77,1,1,1\n", "what is no case of .*: 77"),
+        ("77,1,1,1\n", "names cases that are not in .*: 77"),
         ("1,1,1\n", "line 1: '1,1,1'; expected CASE,Z,Y,X"),
         ("case,z,y,x\n1,a,1,1\n", "line 2"),
         ("1,nan,1,1\n", "line 1"),

@@ -1,7 +1,7 @@
 """nnUNetTrainerLightMUNet with one thing changed each: what would help it where stock nnU-Net is ahead?
 
-Not part of the package. nnU-Net finds them, with budgets, where nnUNet_extTrainer has this folder, as `study.py` sees
-to.
+Not part of the package. nnU-Net finds them, with budgets, if nnUNet_extTrainer contains this folder; `study.py` sets
+it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class nnUNetTrainerLightMUNetConv3Muon(LightMUNetTrainer):
 class nnUNetTrainerResEncM(PluginTrainer):
     """The network of nnU-Net's ResEnc presets, with stock nnU-Net's recipe, whatever network the plans name.
 
-    The presets plan patch and batch as well; here they are those of the plans, like everyone's. The stages are the
+    The presets also plan patch and batch; here these come from the plans, as for every trainer. The stages are the
     plans', with the preset's numbers of residual blocks.
     """
 

@@ -23,7 +23,7 @@ def changed(**options: object) -> Recipe:
 
 
 class _Trial(LightMUNetTrainer):
-    """Validates the exponential moving average of the weights, too, in the folder validation_ema."""
+    """Also validates the exponential moving average of the weights, in the folder validation_ema."""
 
     recipe = BASE
 

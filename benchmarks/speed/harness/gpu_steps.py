@@ -58,7 +58,7 @@ class Setting:
 
 
 def versions(setting: Setting) -> list[dict]:
-    """What runs, on what, and how fast a large copy is."""
+    """Versions, the device, and how fast a large copy is."""
     facts = {"torch": torch.__version__, "CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
     if setting.device == "cuda":
         card = torch.cuda.get_device_properties(0)
@@ -76,7 +76,7 @@ def versions(setting: Setting) -> list[dict]:
 
 
 def tests(setting: Setting) -> list[dict]:
-    """The tests marked ``gpu``: scan and layers against the CPU in float64, networks, twice the same."""
+    """The tests marked ``gpu``: scan and layers against the CPU in float64, networks, reproducibility."""
     if find_spec("pytest") is None:
         raise SkippedStep("pytest is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/ops/test_on_gpu.py"]
@@ -104,7 +104,7 @@ def long_scan(setting: Setting) -> list[dict]:
             "tokens": length,
             "finite": all(bool(t.isfinite().all()) for t in first),
             "twice the same": all(map(torch.equal, first, second)),
-            "error of the begin": float(error),
+            "error at the start": float(error),
         }
     ]
 

@@ -86,7 +86,7 @@ def make_loss() -> nn.Module:
 
 
 def make_optimizer(network: nn.Module) -> torch.optim.Optimizer:
-    """nnU-Net's default optimizer; at a rate so low that the weights stay those of a training that begins."""
+    """nnU-Net's default optimizer, at a rate so low that the weights stay those at the start of a training."""
     return torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.99, nesterov=True, weight_decay=3e-5)
 
 

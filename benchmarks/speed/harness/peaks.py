@@ -1,6 +1,6 @@
 """What this machine can do at best: GFLOP/s of a large matrix product and of a large convolution, GB/s of a large copy.
 
-PyTorch computes the two with different libraries, of which one may not use all that the processor has.
+PyTorch computes the two with different libraries, one of which may not use everything that the processor has.
 """
 
 from __future__ import annotations

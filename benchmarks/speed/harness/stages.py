@@ -1,4 +1,4 @@
-"""The stages of LightMUNet: how long each takes, how much it computes, and how much it must move at least."""
+"""The stages of LightMUNet: how long each takes, how much it computes, and how much data it must move at least."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Bytes of a training step on a GPU, counted without one: what autograd saves, and the peak of all that is allocated.
 
 The step runs on PyTorch's fake tensors: shapes, dtypes and lifetimes are those of a GPU under autocast, without numbers
-and without memory. Our operators run as they are, on the backend of a GPU, down to what they allocate
-inside; their Triton kernels, which allocate nothing, are left out. Not seen: work space inside cuDNN and cuBLAS, the
-allocator's gaps, and CUDA itself.
+and without memory. Our operators run as they are, on the backend of a GPU, down to what they allocate inside; their
+Triton kernels, which allocate nothing, are left out. Not counted: work space inside cuDNN and cuBLAS, the allocator's
+gaps, and CUDA itself.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ enum Surroundings : int64_t {
             // convolved; pointwise layer last, to (batch, point_channels, depth, height, width)
 };
 
-// Mirrored field by field in backends/native_library.py; 2D images and pointers as in RvmProblem.
+// Mirrored field by field in backends/native_interface.py; 2D images and pointers as in RvmProblem.
 struct DepthwiseProblem {
     int64_t surroundings, batch, depth, height, width, channels, kernel_height, is_double;
     int64_t point_channels, map_depth, map_height, map_width;

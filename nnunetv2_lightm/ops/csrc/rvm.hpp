@@ -31,7 +31,7 @@ enum Parameter {
 };
 // clang-format on
 
-// Mirrored field by field in backends/native_library.py. A 2D image has its height in `depth`, and height 1. All
+// Mirrored field by field in backends/native_interface.py. A 2D image has its height in `depth`, and height 1. All
 // pointers are to contiguous float or, with is_double, double. channels, inner and out_channels are multiples of
 // CHANNEL_MULTIPLE.
 struct RvmProblem {

@@ -15,7 +15,7 @@ struct Rows {
     int64_t token_stride;
 };
 
-// One selective scan, forward or backward; mirrored field by field in backends/native_library.py.
+// One selective scan, forward or backward; mirrored field by field in backends/native_interface.py.
 // All pointers are to float or, with is_double, to double. Absent tensors are null. Outputs are contiguous.
 struct ScanProblem {
     int64_t batch, length, channels, states;

@@ -31,7 +31,7 @@ def test_a_step_that_hangs_is_ended_and_told(tmp_path, monkeypatch):
 
 def test_a_long_scan_is_finite_repeatable_and_right():
     (record,) = gpu_steps.long_scan(SMALL)
-    assert record["finite"] and record["twice the same"] and record["error of the begin"] < 1e-4
+    assert record["finite"] and record["twice the same"] and record["error at the start"] < 1e-4
 
 
 def test_training_steps_of_both_networks(monkeypatch):
