@@ -125,7 +125,18 @@ def _check_name(path: Path) -> None:
         raise ImageFault(path, f"cannot be read: {refusal}")
 
 
+def _require_one_number(path: Path, count: int) -> None:
+    """Refuse voxels of several numbers: nnU-Net's readers would mistake those for an axis of space or of channels."""
+    if count != 1:
+        raise ImageFault(
+            path,
+            f"has {count} numbers per voxel (colours, vectors?), which nnU-Net takes for an axis. Save each as a "
+            "channel of its own: CASE_0000, CASE_0001, ...",
+        )
+
+
 def _nifti_facts(file: nifti.Nifti) -> ImageFacts:
+    _require_one_number(file.path, math.prod(file.shape[4:]))
     geometry = read_geometry(file)
     notes = []
     if geometry.contradiction:
@@ -160,6 +171,8 @@ def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
+    complex_numbers = image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+    _require_one_number(path, 2 if complex_numbers else image.GetNumberOfComponentsPerPixel())
     dimension = image.GetDimension()
     matrix = np.eye(dimension + 1)
     matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()
