@@ -20,6 +20,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# A property of a test that makes random wrong calls: the operator, and what became of how many calls.
+FUZZ = "wrong calls"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What became of the random wrong calls, a line for each operator, also of tests on other processes."""
+    reports = [report for which in ("passed", "failed") for report in terminalreporter.getreports(which)]
+    fuzzed = [value for report in reports for name, value in report.user_properties if name == FUZZ]
+    if not fuzzed:
+        return
+    terminalreporter.section("wrong calls of each operator")
+    for operator, outcomes in sorted(fuzzed):
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in ({"wrong": 0} | outcomes).items())
+        terminalreporter.line(f"{operator}: {sum(outcomes.values()):,} calls, of which {counts}")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of real data, from the environment variable NNUNETV2_LIGHTM_DATA; skips where there is none."""

@@ -110,7 +110,7 @@ def depthwise_op(
         size: Spatial size of the output.
         parameters: Parameters of the convolution and the pointwise layer.
         backend: The scan's backend, which decides the kernels.
-        product_dtype: Autocast's dtype; None: without autocast.
+        product_dtype: Autocast's dtype; None: without autocast. The compiled convolutions have no use for it.
     """
     refuse_forward_mode("depthwise")
     _check((x, *parameters), surroundings, tuple(size), backend)
@@ -127,7 +127,7 @@ def depthwise_op(
 def _(surroundings, x, size, parameters, backend=cpu_native.NAME, product_dtype=None):
     _check((x, *parameters), surroundings, tuple(size), backend, stored=False)
     shape = native_depthwise.out_shape(surroundings, x, size, parameters)
-    return x.new_empty(shape, dtype=product_dtype or x.dtype)
+    return x.new_empty(shape, dtype=x.dtype if backend == cpu_native.NAME else product_dtype or x.dtype)
 
 
 @torch.library.custom_op("nnunetv2_lightm::depthwise_backward", mutates_args=())

@@ -42,7 +42,8 @@ def selective_scan_portable(
         delta = F.softplus(delta)
     length = u.shape[1]
     chunk = min(CHUNK, length)
-    # Padding tokens have step 0: they leave the state as it is.
+    # Padding tokens have step 0: they leave the state as it is, if the rates are finite (0 times infinity is NaN).
+    A = A.clamp_min(torch.finfo(A.dtype).min)
     dt, x, B, C = (_in_chunks(t, chunk) for t in (delta, delta * u, B, C))
     zeros = x.new_zeros(*x.shape[1:], A.shape[1])
     (ends,) = scan_op(lambda *token: [_next_state(*token)], [zeros], [dt, x, B], (A,))

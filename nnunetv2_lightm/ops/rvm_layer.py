@@ -89,7 +89,7 @@ def rvm_layer_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and for the backward pass the scan's checkpoints and the indices of the maxima (empty if not kept).
 
-    scan: the backend's name; product_dtype: autocast's, None: without autocast.
+    scan: the backend's name; product_dtype: autocast's, None: without autocast; the compiled layer has no use for it.
     """
     refuse_forward_mode("rvm_layer")
     _check_layer((x, *parameters), tuple(pool), scan)
@@ -111,7 +111,7 @@ def _(x, parameters, pool, keep_checkpoints, scan=cpu_native.NAME, product_dtype
     _check_layer((x, *parameters), tuple(pool), scan, stored=False)
     named = dict(zip(PARAMETERS, parameters, strict=True))
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
-    out_dtype = product_dtype or x.dtype
+    out_dtype = x.dtype if scan == cpu_native.NAME else product_dtype or x.dtype
     out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0], dtype=out_dtype)
     d_inner, d_state = named["A"].shape
     shape = (0,)

@@ -111,9 +111,20 @@ def installed(request, tmp_path_factory) -> Environment:
     if request.param == "wheel":
         environment.pip("install", "--no-deps", request.getfixturevalue("wheel"))
     else:
-        environment.pip("install", "--no-deps", "--no-build-isolation", "-e", request.getfixturevalue("source"))
+        # The compiled library is the wheel's: to compile it takes most of an install, and `make install` does so.
+        compiled = library_of(request.getfixturevalue("wheel"), tmp_path_factory.mktemp("library"))
+        variables = {"NNUNETV2_LIGHTM_BUILD_LIBRARY": str(compiled)} if compiled else {}
+        source = request.getfixturevalue("source")
+        environment.pip("install", "--no-deps", "--no-build-isolation", "-e", source, **variables)
     assert environment.files() > environment.before
     return environment
+
+
+def library_of(wheel: Path, folder: Path) -> Path | None:
+    """The compiled library of a wheel, unpacked; None where nothing could be compiled."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith("nnunetv2_lightm/ops/_native.")]
+        return Path(archive.extract(names[0], folder)) if names else None
 
 
 def user_directory(path: Path, module: str, trainer: str) -> Path:

@@ -15,41 +15,43 @@ OURS = "nnUNetTrainerLightMUNet_1epochs_2iters"
 STOCK = "nnUNetTrainer_1epochs_1iters"
 
 
-def train_predict_ensemble(workspace, dataset, configuration):
-    """From the raw data set to an ensemble with stock nnU-Net; checks what each command leaves behind."""
-    dataset_id = str(int(dataset[7:10]))
-    images = workspace.raw(dataset) / "imagesTs"
-    common = ("-d", dataset_id, "-c", configuration)
+def plan(workspace, dataset, *configurations):
     workspace.run(
-        *("nnUNetv2_plan_and_preprocess", *common, "-np", "2", "-npfp", "2", "--verify_dataset_integrity"),
+        *("nnUNetv2_plan_and_preprocess", "-d", int(dataset[7:10]), "-c", *configurations),
+        *("-np", "2", "-npfp", "2", "--verify_dataset_integrity"),
         # A small machine's plan: the stock network, too, trains in seconds.
         *("-gpu_memory_target", "0.2"),
     )
-    for trainer in (OURS, STOCK):
-        output = workspace.run("nnUNetv2_train", dataset_id, configuration, "0", "-tr", trainer, "-device", "cpu")
-        assert "Mean Validation Dice" in output
-        if trainer == OURS:
-            assert "parameters, selective scan backend: " in output
-        fold = workspace.model(dataset, trainer, configuration) / "fold_0"
-        for name in ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "validation/summary.json"):
-            assert (fold / name).is_file(), name
 
-    predict = ("nnUNetv2_predict", "-i", images, *common, "-f", "0", "-device", "cpu", "--save_probabilities")
-    outputs = {
-        "ours": ("-tr", OURS),
-        "ours_plain": ("-tr", OURS, "--disable_tta"),
-        "stock": ("-tr", STOCK, "--disable_tta"),
-    }
-    for name, arguments in outputs.items():
-        workspace.run(*predict, "-o", workspace.root / name, *arguments)
-        check_predictions(workspace, dataset, workspace.root / name)
-    assert mirroring_changes_probabilities(workspace.root), "mirroring averages over flips: it must change the result"
 
-    ensemble = workspace.root / "ensemble"
-    members = (workspace.root / "ours", workspace.root / "stock")
-    workspace.run("nnUNetv2_ensemble", "-i", *members, "-o", ensemble, "-np", "2")
-    check_predictions(workspace, dataset, ensemble)
-    return ensemble
+def train(workspace, dataset, configuration, trainer):
+    """Checks what the command leaves behind."""
+    arguments = (int(dataset[7:10]), configuration, "0", "-tr", trainer, "-device", "cpu")
+    output = workspace.run("nnUNetv2_train", *arguments)
+    assert "Mean Validation Dice" in output
+    if trainer == OURS:
+        assert "parameters, selective scan backend: " in output
+    fold = workspace.model(dataset, trainer, configuration) / "fold_0"
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "validation/summary.json"):
+        assert (fold / name).is_file(), name
+
+
+def predict(workspace, dataset, configuration, trainer, name, *options):
+    """Predict the test images, with probabilities, into a folder of this name."""
+    images, folder = workspace.raw(dataset) / "imagesTs", workspace.root / name
+    workspace.run(
+        *("nnUNetv2_predict", "-i", images, "-d", int(dataset[7:10]), "-c", configuration, "-f", "0"),
+        *("-device", "cpu", "--save_probabilities", "-o", folder, "-tr", trainer, *options),
+    )
+    check_predictions(workspace, dataset, folder)
+    return folder
+
+
+def ensemble(workspace, dataset, members):
+    folder = workspace.root / "ensemble"
+    workspace.run("nnUNetv2_ensemble", "-i", *members, "-o", folder, "-np", "2")
+    check_predictions(workspace, dataset, folder)
+    return folder
 
 
 def check_predictions(workspace, dataset, folder):
@@ -68,14 +70,13 @@ def check_predictions(workspace, dataset, folder):
         assert set(np.unique(sitk.GetArrayFromImage(prediction))) <= set(dataset_json["labels"].values())
 
 
-def mirroring_changes_probabilities(root):
-    files = sorted(Path(root, "ours").glob("*.npz"))
+def assert_mirroring_changes_probabilities(mirrored, plain):
+    """Mirroring averages over flips."""
+    files = sorted(Path(mirrored).glob("*.npz"))
     assert files
-    pairs = [
-        (np.load(file)["probabilities"], np.load(root / "ours_plain" / file.name)["probabilities"]) for file in files
-    ]
+    pairs = [(np.load(file)["probabilities"], np.load(plain / file.name)["probabilities"]) for file in files]
     assert all(a.shape == b.shape and np.isfinite(a).all() for a, b in pairs)
-    return any(np.abs(a.astype(float) - b.astype(float)).max() > 1e-4 for a, b in pairs)
+    assert any(np.abs(a.astype(float) - b.astype(float)).max() > 1e-4 for a, b in pairs)
 
 
 def evaluate_like_nnunet(workspace, dataset, predictions):
@@ -85,7 +86,8 @@ def evaluate_like_nnunet(workspace, dataset, predictions):
     table = workspace.run("nnUNetv2_lightm", "evaluate", predictions, references, "--json", ours)
     workspace.run(
         *("nnUNetv2_evaluate_folder", references, predictions, "-np", "2", "-o", theirs),
-        *("-djfile", predictions / "dataset.json", "-pfile", workspace.root / "ours" / "plans.json"),
+        *("-djfile", predictions / "dataset.json"),
+        *("-pfile", workspace.root / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json"),
     )
     dataset_json = json.loads((workspace.raw(dataset) / "dataset.json").read_text())
     scores, summary = json.loads(ours.read_text()), json.loads(theirs.read_text())
@@ -98,8 +100,9 @@ def evaluate_like_nnunet(workspace, dataset, predictions):
                 assert np.isnan(expected) if mean is None else mean == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_phantoms_in_the_lits_layout(workspace, configuration):
+def test_phantoms_in_the_lits_layout(workspace):
+    """Both configurations and both kinds of network, in one ensemble."""
+    dataset = "Dataset801_LiTS"
     phantoms = workspace.root / "phantoms"
     workspace.run(
         *("python", "-m", "nnunetv2_lightm.dataset_conversion.phantoms", phantoms),
@@ -107,11 +110,21 @@ def test_phantoms_in_the_lits_layout(workspace, configuration):
     )
     output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     assert "nnUNetv2_plan_and_preprocess -d 801" in output
-    ensemble = train_predict_ensemble(workspace, "Dataset801_LiTS", configuration)
-    evaluate_like_nnunet(workspace, "Dataset801_LiTS", ensemble)
-    (split,) = json.loads((workspace.root / "nnUNet_preprocessed/Dataset801_LiTS/splits_final.json").read_text())
-    validated = workspace.model("Dataset801_LiTS", OURS, configuration) / "fold_0" / "validation"
-    assert {file.name[: -len(".nii.gz")] for file in validated.glob("*.nii.gz")} == set(split["val"])
+    plan(workspace, dataset, "3d_fullres", "2d")
+    members = []
+    for configuration, trainer in (("3d_fullres", OURS), ("2d", OURS), ("3d_fullres", STOCK)):
+        train(workspace, dataset, configuration, trainer)
+        name = f"{configuration}_{trainer}"
+        members.append(
+            predict(workspace, dataset, configuration, trainer, name, *(["--disable_tta"] * (trainer == STOCK)))
+        )
+    plain = predict(workspace, dataset, "3d_fullres", OURS, "plain", "--disable_tta")
+    assert_mirroring_changes_probabilities(members[0], plain)
+    evaluate_like_nnunet(workspace, dataset, ensemble(workspace, dataset, members))
+    (split,) = json.loads((workspace.root / f"nnUNet_preprocessed/{dataset}/splits_final.json").read_text())
+    for configuration in ("3d_fullres", "2d"):
+        validated = workspace.model(dataset, OURS, configuration) / "fold_0" / "validation"
+        assert {file.name[: -len(".nii.gz")] for file in validated.glob("*.nii.gz")} == set(split["val"])
 
 
 def test_hippocampus_3d(workspace, data_root):
@@ -129,7 +142,10 @@ def test_hippocampus_3d(workspace, data_root):
         shutil.copyfile(source / file, target / file)
     (target / "dataset.json").write_text(json.dumps(content))
     workspace.run("nnUNetv2_convert_MSD_dataset", "-i", target, "-np", "2")
-    train_predict_ensemble(workspace, "Dataset004_Hippocampus", "3d_fullres")
+    dataset = "Dataset004_Hippocampus"
+    plan(workspace, dataset, "3d_fullres")
+    train(workspace, dataset, "3d_fullres", OURS)
+    predict(workspace, dataset, "3d_fullres", OURS, "ours")
 
 
 def test_chest_xrays_2d(workspace, data_root):
@@ -142,5 +158,11 @@ def test_chest_xrays_2d(workspace, data_root):
         shutil.copyfile(image, source / "CXR_png" / image.name)
         shutil.copyfile(image.parents[1] / "masks" / mask, source / "masks" / mask)
     workspace.run("nnUNetv2_lightm", "convert", "montgomery-shenzhen", source, "--resize", "96", "96")
-    ensemble = train_predict_ensemble(workspace, "Dataset802_MontgomeryShenzhen", "2d")
-    evaluate_like_nnunet(workspace, "Dataset802_MontgomeryShenzhen", ensemble)
+    dataset = "Dataset802_MontgomeryShenzhen"
+    plan(workspace, dataset, "2d")
+    for trainer in (OURS, STOCK):
+        train(workspace, dataset, "2d", trainer)
+    ours = predict(workspace, dataset, "2d", OURS, "ours")
+    assert_mirroring_changes_probabilities(ours, predict(workspace, dataset, "2d", OURS, "plain", "--disable_tta"))
+    stock = predict(workspace, dataset, "2d", STOCK, "stock", "--disable_tta")
+    evaluate_like_nnunet(workspace, dataset, ensemble(workspace, dataset, (ours, stock)))

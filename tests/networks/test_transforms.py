@@ -85,13 +85,19 @@ def test_export_for_any_batch(network, image, training):
         torch.testing.assert_close(exported.module()(other), network(other))
 
 
-@torch.no_grad()
-def test_export_for_any_image(network):
-    """Batch and spatial sizes, from an image that no stage shrinks to one voxel. Where gradients are recorded spatial
-    sizes stay fixed: what is kept for them depends on these."""
+@pytest.mark.parametrize("recorded", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no_grad", "gradients"])
+def test_export_for_any_image(network, recorded):
+    """Batch and spatial sizes, from an image that no stage shrinks to one voxel or, where gradients are recorded, to
+    one checkpoint of the scan: PyTorch takes a size of 1 for a constant."""
     free = {0: torch.export.Dim("batch", min=1, max=64), 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    image = torch.randn(2, 1, 32, 48, dtype=torch.float64)
-    exported = torch.export.export(network.eval(), (image,), dynamic_shapes=(free,))
-    for shape in ((1, 1, 32, 32), (5, 1, 40, 57)):
-        other = torch.randn(shape, dtype=torch.float64)
-        torch.testing.assert_close(exported.module()(other), network(other))
+    image = torch.randn(2, 1, *((72, 88) if recorded else (32, 48)), dtype=torch.float64)
+    with torch.set_grad_enabled(recorded):
+        exported = torch.export.export(network.eval(), (image,), dynamic_shapes=(free,)).module()
+        for shape in ((1, 1, 72, 80), (3, 1, 89, 97)) if recorded else ((1, 1, 32, 32), (5, 1, 40, 57)):
+            other = torch.randn(shape, dtype=torch.float64)
+            logits, expected = exported(other), network(other)
+            torch.testing.assert_close(logits, expected)
+            if recorded:
+                weights = ([*n.parameters()] for n in (exported, network))
+                grads = [torch.autograd.grad(y.square().sum(), w) for y, w in zip((logits, expected), weights)]
+                torch.testing.assert_close(*grads)

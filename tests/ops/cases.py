@@ -1,20 +1,30 @@
-"""Inputs for the selective scan, its results by name, and their comparison: shared by the tests of the backends."""
+"""The selective scan's test cases: inputs, results by name, their comparison, and how close is close enough."""
 
 from __future__ import annotations
+
+import itertools
+import os
 
 import numpy as np
 import torch
 
-from nnunetv2_lightm.ops import selective_scan
+from nnunetv2_lightm.ops import backend_table, selective_scan
 
 # Largest error allowed, relative to the largest value of the tensor.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 OPTIONAL = ("D", "z", "delta_bias")
+SUBSETS = [without for count in range(4) for without in itertools.combinations(OPTIONAL, count)]
 VECTORS = [f"scan_{i}" for i in range(6)]
+# Triton's interpreter takes a tenth of a second for a token: its chunks, and with them the cases, are shorter.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# Tokens of a chunk, in which the backends cut a sequence.
+CHUNK = 8 if INTERPRETED else 64
+USABLE = [status.name for status in backend_table(("cpu",)) if status.usable]
 
 
-def make_inputs(batch, length, d_inner, d_state, *, without=(), dtype=torch.float64, seed=0):
+def make_inputs(batch, length, d_inner, d_state, *, without=(), dtype=torch.float64, seed=0, positive_steps=False):
+    """Inputs by name, leaves of autograd's graph; positive_steps: without a softplus too."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -30,37 +40,46 @@ def make_inputs(batch, length, d_inner, d_state, *, without=(), dtype=torch.floa
         "z": normal(batch, length, d_inner),
         "delta_bias": 0.5 * normal(d_inner),
     }
+    if positive_steps:
+        inputs |= {name: inputs[name].abs() for name in ("delta", "delta_bias")}
     return {name: None if name in without else t.to(dtype).requires_grad_() for name, t in inputs.items()}
 
 
-def run(inputs, backend, *, softplus=True, grad_y=None, grad_last=None):
-    """Outputs, last state and gradients by name, in float64."""
-    y, last = selective_scan(**inputs, delta_softplus=softplus, return_last_state=True, backend=backend)
-    given = {name: t for name, t in inputs.items() if t is not None}
+def cast(inputs, dtype):
+    """Leaves with the same values, as far as the dtype holds them."""
+    return {name: None if t is None else t.detach().to(dtype).requires_grad_() for name, t in inputs.items()}
+
+
+def run(inputs, backend, *, softplus=True, grad_y=None, grad_last=None, only=NAMES):
+    """Outputs, last state and the gradients of the inputs named in `only`, by name, in float64."""
+    wanted = {name: t for name, t in inputs.items() if t is not None and name in only}
+    leaves = {name: t if t is None or name in wanted else t.detach() for name, t in inputs.items()}
+    y, last = selective_scan(**leaves, delta_softplus=softplus, return_last_state=True, backend=backend)
     grad_y = torch.ones_like(y) if grad_y is None else grad_y.to(y.dtype)
     outputs, grads_out = [y], [grad_y]
     if grad_last is not None:
         outputs.append(last)
         grads_out.append(grad_last.to(last.dtype))
-    grads = torch.autograd.grad(outputs, list(given.values()), grads_out)
+    grads = torch.autograd.grad(outputs, list(wanted.values()), grads_out)
     result = {"y": y.detach(), "last_state": last.detach()}
-    for (name, tensor), grad in zip(given.items(), grads, strict=True):
+    for (name, tensor), grad in zip(wanted.items(), grads, strict=True):
         assert grad.dtype == tensor.dtype and grad.shape == tensor.shape, name
         result[f"grad_{name}"] = grad
     return {name: t.double() for name, t in result.items()}
 
 
 def assert_close(result, expected, tolerance):
+    """Every tensor within a share of its largest element; nothing is NaN."""
     assert result.keys() == expected.keys()
     for name, value in expected.items():
         scale = value.abs().max().clamp_min(1e-3) if value.numel() else torch.ones(())
         error = (result[name] - value).abs()
         worst = float(error.max() / scale) if error.numel() else 0.0
         assert worst <= tolerance, f"{name}: relative error {worst:.2e} above {tolerance:.0e}"
-        assert not error.isnan().any(), name
 
 
 def grads_for(inputs, seed=1):
+    """Gradients of both outputs, for :func:`run`."""
     generator = torch.Generator().manual_seed(seed)
     batch, length, d_inner = inputs["u"].shape
     d_state = inputs["A"].shape[1]
@@ -68,6 +87,13 @@ def grads_for(inputs, seed=1):
         "grad_y": torch.randn((batch, length, d_inner), generator=generator, dtype=torch.float64),
         "grad_last": torch.randn((batch, d_inner, d_state), generator=generator, dtype=torch.float64),
     }
+
+
+def compare(inputs, backend, tolerance, **options):
+    """A backend with the specification, both outputs and all gradients; the specification in float64."""
+    options |= {name: grad for name, grad in grads_for(inputs).items() if name not in options}
+    expected = run(cast(inputs, torch.float64), "reference", **options)
+    assert_close(run(inputs, backend, **options), expected, tolerance)
 
 
 def load_vector(data_root, vector, dtype):

@@ -11,20 +11,10 @@ import torch
 from nnunetv2_lightm.ops import select_backend
 from nnunetv2_lightm.ops.backends import triton_gpu
 
-from .cases import NAMES, OPTIONAL, TOLERANCES, assert_close, grads_for, make_inputs, run
+from .cases import NAMES, OPTIONAL, TOLERANCES, cast, compare, grads_for, make_inputs, run
 
 BACKEND = triton_gpu.NAME
 FLOAT32 = TOLERANCES[torch.float32]
-
-
-@pytest.fixture
-def poisoned_memory(monkeypatch):
-    """Tensors that PyTorch leaves unwritten hold NaN."""
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True)
-    assert torch.zeros(1).new_empty(9).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -39,25 +29,20 @@ def small_sizes(monkeypatch):
     monkeypatch.setattr(triton_gpu, "WORK_ELEMENTS", 2 * 3 * 5 * 5)
 
 
-def compare(inputs, tolerance, **options):
-    options |= grads_for(inputs)
-    assert_close(run(inputs, BACKEND, **options), run(inputs, "reference", **options), tolerance)
-
-
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("without", [(), OPTIONAL], ids=str)
 def test_many_tiles_groups_and_parts(small_sizes, without):
-    compare(make_inputs(2, 23, 5, 3, without=without), TOLERANCES[torch.float64])
+    compare(make_inputs(2, 23, 5, 3, without=without), BACKEND, TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize("d_inner", [1, 12, 33])
 @pytest.mark.parametrize("d_state", [1, 5, 16, 32, 40])
 def test_states_and_channels_that_fill_no_tile(d_state, d_inner):
-    compare(make_inputs(1, 9, d_inner, d_state, dtype=torch.float32), FLOAT32)
+    compare(make_inputs(1, 9, d_inner, d_state, dtype=torch.float32), BACKEND, FLOAT32)
 
 
 def test_long_sequence():
-    compare(make_inputs(1, 1000, 3, 2, dtype=torch.float32), FLOAT32)
+    compare(make_inputs(1, 1000, 3, 2, dtype=torch.float32), BACKEND, FLOAT32)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,16 +57,6 @@ def test_nan_goes_where_it_goes_in_the_reference(name):
         assert torch.equal(value.isnan(), expected[key].isnan()), key
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
-@pytest.mark.parametrize("step", [100.0, 1e5, 1e15])
-def test_steps_of_any_size_neither_overflow_nor_yield_nan(step):
-    inputs = make_inputs(1, 70, 4, 3, dtype=torch.float32)
-    with torch.no_grad():
-        inputs["delta"][:, ::7] = step
-        inputs["delta"][:, 1::7] = -step
-    compare(inputs, FLOAT32)
-
-
 def test_small_steps_keep_their_relative_precision():
     """softplus(-10 ...) ~ exp(-10 ...), far below what 1 + exp(x) can hold in float32."""
     inputs = make_inputs(1, 64, 4, 2, without=("delta_bias", "D", "z"), dtype=torch.float32)
@@ -90,7 +65,7 @@ def test_small_steps_keep_their_relative_precision():
         inputs["u"].abs_()
         inputs["B"].abs_()
         inputs["C"].abs_()
-    wide = {name: None if t is None else t.detach().double().requires_grad_() for name, t in inputs.items()}
+    wide = cast(inputs, torch.float64)
     result, expected = (run(values, backend)["y"] for values, backend in ((inputs, BACKEND), (wide, "reference")))
     assert float((result / expected - 1).abs().max()) <= 2e-5
 

@@ -12,12 +12,11 @@ from nnunetv2_lightm.ops.backends import triton_gpu
 from nnunetv2_lightm.ops.backends.recomputing import slabs
 from nnunetv2_lightm.ops.backends.triton_kernels import depthwise
 
-from .interpreted_triton_gpu import poisoned_memory  # noqa: F401
 from .triton_layers import LAYERS, MAPS, check_depthwise, check_layer, check_upsampling, triton_runs
 
 
 @pytest.fixture(autouse=True)
-def small_sizes(monkeypatch, poisoned_memory):  # noqa: F811
+def small_sizes(monkeypatch, poisoned_memory):
     """Several slabs, chunks, spans and runs of planes in a small image; unwritten memory is NaN."""
     assert triton_runs("cpu")
     monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 300)

@@ -14,28 +14,12 @@ import torch
 from nnunetv2_lightm.ops import selective_scan, selective_scan_reference
 from nnunetv2_lightm.ops.backends import cpu_native, native_library
 
+from . import cases
+from .cases import NAMES, TOLERANCES, assert_close, cast, compare, grads_for, make_inputs
+
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native {REASON}")
-INSTRUCTION_SETS = [] if REASON else list(enumerate(native_library.instruction_sets()))
-# Largest error allowed, relative to the largest value of the tensor.
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 FUNCTIONS = {"exp2": 0, "softplus": 1, "sigmoid": 2}
-
-
-@pytest.fixture(params=INSTRUCTION_SETS, ids=lambda numbered: numbered[1])
-def instruction_set(request, monkeypatch):
-    index, _ = request.param
-    monkeypatch.setattr(native_library, "INSTRUCTION_SET", index)
-    return index
-
-
-@pytest.fixture
-def threads():
-    """Sets PyTorch's number of threads; the test leaves it as it was."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -46,34 +30,13 @@ def without_openmp():
     library.nnunetv2_lightm_use_openmp(native_library.torch_openmp())
 
 
-def make_inputs(batch, length, d_inner, d_state, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(length * 1000 + d_inner)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    tokens, matrix = (batch, length, d_inner), (batch, length, d_state)
-    tensors = (normal(*tokens), normal(*tokens), -normal(d_inner, d_state).abs(), normal(*matrix), normal(*matrix))
-    tensors += (normal(d_inner), normal(*tokens), normal(d_inner))
-    return [t.to(dtype) for t in tensors]
+def run(inputs):
+    return cases.run(inputs, cpu_native.NAME, **grads_for(inputs))
 
 
-def run(inputs, scan=selective_scan, **options):
-    """Output, last state and all gradients, by name."""
-    inputs = [t.detach().requires_grad_() for t in inputs]
-    if scan is selective_scan:
-        options = {"return_last_state": True, "backend": "cpu_native"}
-    y, last = scan(*inputs, delta_softplus=True, **options)
-    generator = torch.Generator().manual_seed(1)
-    grads_out = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in (y, last)]
-    grads = torch.autograd.grad((y, last), inputs, grads_out)
-    return {"y": y.detach(), "last_state": last.detach()} | dict(zip(NAMES, grads, strict=True))
-
-
-def assert_close(result, expected, tolerance):
-    for name, value in expected.items():
-        error = float((result[name] - value).abs().max() / value.abs().max())
-        assert error <= tolerance, f"{name}: relative error {error:.2e} above {tolerance:.0e}"
+def expected_of(inputs):
+    """What the specification says, in float64."""
+    return cases.run(cast(inputs, torch.float64), "reference", **grads_for(inputs))
 
 
 def apply(function, instruction_set, x):
@@ -102,20 +65,10 @@ def python(script):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("d_inner", [1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33])
 def test_every_instruction_set_and_tail_of_channels(instruction_set, d_inner, dtype):
-    inputs = make_inputs(2, 67, d_inner, 1 + d_inner % 6)
-    expected = run(inputs, selective_scan_reference)
-    assert_close(run([t.to(dtype) for t in inputs]), expected, TOLERANCES[dtype])
-
-
-@pytest.mark.parametrize("d_state", range(1, 33))
-def test_every_number_of_states(d_state):
-    inputs = make_inputs(1, 5, 20, d_state)
-    expected = run(inputs, selective_scan_reference)
-    for dtype, tolerance in TOLERANCES.items():
-        assert_close(run([t.to(dtype) for t in inputs]), expected, tolerance)
+    compare(make_inputs(2, 67, d_inner, 1 + d_inner % 6, dtype=dtype), cpu_native.NAME, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("shape", [(1, 1500, 4, 3), (2, 700, 33, 4), (3, 200, 50, 5)], ids=str)
@@ -141,7 +94,7 @@ def test_threads_of_its_own_give_the_same(threads, without_openmp):
 
 
 def test_concurrent_calls():
-    all_inputs = [make_inputs(1, 700 + i, 33, 16, torch.float32) for i in range(4)]
+    all_inputs = [make_inputs(1, 700 + i, 33, 16, dtype=torch.float32) for i in range(4)]
     expected = [run(inputs) for inputs in all_inputs]
     with ThreadPoolExecutor(4) as pool:
         for results in pool.map(lambda inputs: [run(inputs) for _ in range(5)], all_inputs):
@@ -170,13 +123,19 @@ assert torch.equal(scan(), expected)
     )
 
 
-def test_loading_and_running_leave_the_floating_point_mode_alone():
-    answers = python(
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
+def test_brings_no_second_openmp_runtime_and_leaves_the_floating_point_mode_alone():
+    before, after, *modes = python(
         """
-import torch
+import re, torch
+def runtimes():
+    with open("/proc/self/maps") as maps:
+        return sorted({line.split()[-1] for line in maps if re.search(r"/lib(gomp|omp|iomp)[^/]*$", line)})
+before = runtimes()
 from nnunetv2_lightm.ops import selective_scan
 from nnunetv2_lightm.ops.backends import cpu_native, native_library
 assert cpu_native.not_supported_reason("cpu") is None
+print(*map("|".join, (before, runtimes())))
 print(1e-310 / 2 != 0, bool((torch.full((100000,), 1e-40) / 2 != 0).all()))
 u, B = torch.randn(1, 2000, 33), torch.randn(1, 2000, 16)
 y = selective_scan(u.requires_grad_(), u, -torch.ones(33, 16), B, B, delta_softplus=True, backend="cpu_native")
@@ -184,28 +143,12 @@ y.sum().backward()
 print(1e-310 / 2 != 0, bool((torch.full((100000,), 1e-40) / 2 != 0).all()))
 """
     )
-    assert answers == ["True"] * 4
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
-def test_brings_no_second_openmp_runtime():
-    before, after = python(
-        """
-import re, torch
-def runtimes():
-    with open("/proc/self/maps") as maps:
-        return sorted({line.split()[-1] for line in maps if re.search(r"/lib(gomp|omp|iomp)[^/]*$", line)})
-before = runtimes()
-from nnunetv2_lightm.ops.backends import cpu_native, native_library
-assert cpu_native.not_supported_reason("cpu") is None
-print(*map("|".join, (before, runtimes())))
-"""
-    )
     assert before == after
+    assert modes == ["True"] * 4
 
 
 def test_slices_of_a_wider_tensor_are_not_copied(monkeypatch):
-    u, delta, A, B, C, D, z, delta_bias = make_inputs(2, 70, 6, 4)
+    u, delta, A, B, C, D, z, delta_bias = (t.detach() for t in make_inputs(2, 70, 6, 4).values())
     wide = torch.cat([B, C, u], -1)
     B, C, u = wide.split([4, 4, 6], -1)
     z = torch.cat([z, z])[::2]
@@ -256,11 +199,11 @@ def test_softplus_and_sigmoid_at_the_ends(instruction_set, function):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_goes_where_it_goes_in_the_reference(instruction_set, name):
-    inputs = make_inputs(1, 100, 18, 5, torch.float32)
-    tensor = inputs[NAMES.index(name)]
-    place = {1: (2,), 2: (2, 3), 3: (0, 70, 2)}[tensor.ndim]
-    tensor[place] = torch.nan
-    expected = run(inputs, selective_scan_reference)
+    inputs = make_inputs(1, 100, 18, 5, dtype=torch.float32)
+    place = {1: (2,), 2: (2, 3), 3: (0, 70, 2)}[inputs[name].ndim]
+    with torch.no_grad():
+        inputs[name][place] = torch.nan
+    expected = expected_of(inputs)
     assert expected["y"].isnan().any()
     for key, value in run(inputs).items():
         assert torch.equal(value.isnan(), expected[key].isnan()), key
@@ -268,9 +211,10 @@ def test_nan_goes_where_it_goes_in_the_reference(instruction_set, name):
 
 def test_large_steps_and_fading_states(instruction_set):
     """exp(delta A) underflows to 0; a state without input fades away to 0 without a denormal trace."""
-    inputs = make_inputs(1, 3000, 17, 4, torch.float32)
-    inputs[1][:, ::7] = 1e4
-    inputs[0][:, 1000:] = 0
+    inputs = make_inputs(1, 3000, 17, 4, dtype=torch.float32)
+    with torch.no_grad():
+        inputs["delta"][:, ::7] = 1e4
+        inputs["u"][:, 1000:] = 0
     result = run(inputs)
     assert all(t.isfinite().all() for t in result.values())
     assert not result["last_state"].any()
@@ -282,24 +226,24 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 @pytest.mark.parametrize("A", [-1e20, -1e27, -1.234e30, -1e36, -3e38, -FLOAT_MAX, -torch.inf], ids=str)
 def test_exponents_beyond_all_bounds(instruction_set, A):
     """exp(dt A) is 0 however large dt A is, and 1 for a step of 0; steps and gradients are what they were."""
-    inputs = make_inputs(1, 131, 18, 5, torch.float32)
-    inputs[2][::2, 1:4] = A
-    inputs[1][:, ::7] = 1e10 * (1.5 + torch.rand(1, 19, 18))
-    inputs[1][:, 5::7] = 1.0 if math.isinf(A) else -2e4  # softplus: 0
-    expected = run([t.double() for t in inputs], selective_scan_reference)
-    result = run(inputs)
+    inputs = make_inputs(1, 131, 18, 5, dtype=torch.float32)
+    with torch.no_grad():
+        inputs["A"][::2, 1:4] = A
+        inputs["delta"][:, ::7] = 1e10 * (1.5 + torch.rand(1, 19, 18))
+        inputs["delta"][:, 5::7] = 1.0 if math.isinf(A) else -2e4  # softplus: 0
+    expected, result = expected_of(inputs), run(inputs)
     if A < -1e36:
         # The steps' gradient at a step of 0 is A times one of ordinary size, or, of infinity, not defined.
-        del expected["delta"], expected["delta_bias"]
+        del expected["grad_delta"], expected["grad_delta_bias"]
     for name, value in expected.items():
         assert value.isfinite().all(), name
-        error = (result[name].double() - value).abs()
+        error = (result[name] - value).abs()
         assert (error <= 1e-4 * value.abs() + 1e-6 * value.abs().max()).all(), f"{name}: off by {error.max():.2e}"
 
 
 def test_a_state_without_decay_outlasts_steps_whose_sum_overflows(instruction_set, threads):
     threads(3)  # which cut the sequence
-    u, delta, A, B, C, *_ = make_inputs(1, 3000, 17, 4, torch.float32)
+    u, delta, A, B, C, *_ = (t.detach() for t in make_inputs(1, 3000, 17, 4, dtype=torch.float32).values())
     A[3] = 0
     delta[:, 100::300, 3], u[:, 100::300] = 3e38, 0
     y, last = selective_scan(u, delta.abs(), A, B, C, return_last_state=True, backend="cpu_native")

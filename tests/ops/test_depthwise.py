@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nnunetv2_lightm.ops import depthwise_conv, depthwise_head, depthwise_op, depthwise_stem
-from nnunetv2_lightm.ops.backends import cpu_native, native_library
+from nnunetv2_lightm.ops.backends import cpu_native
 
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native: {REASON}")
@@ -48,17 +48,12 @@ def assert_same(got, expected, inputs, tolerance=1e-12):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * other.abs().max().item())
 
 
-@pytest.fixture(params=range(len(native_library.instruction_sets())) if REASON is None else [0])
-def instruction_set(request, monkeypatch):
-    monkeypatch.setattr(native_library, "INSTRUCTION_SET", request.param)
-
-
 @pytest.fixture(params=[1, 3])
-def threads(request, monkeypatch):
+def one_or_more_threads(request, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
-@pytest.mark.usefixtures("instruction_set", "threads")
+@pytest.mark.usefixtures("instruction_set", "one_or_more_threads")
 @pytest.mark.parametrize("spatial", SPATIAL)
 def test_conv(spatial):
     made = parameters(32, len(spatial))
@@ -66,7 +61,7 @@ def test_conv(spatial):
     assert_same(depthwise_conv(x, *made), plain_conv(x, *made), [x, *made])
 
 
-@pytest.mark.usefixtures("instruction_set", "threads")
+@pytest.mark.usefixtures("instruction_set", "one_or_more_threads")
 @pytest.mark.parametrize("input_channels", [1, 4])
 @pytest.mark.parametrize("spatial", SPATIAL)
 def test_stem(spatial, input_channels):
@@ -75,7 +70,7 @@ def test_stem(spatial, input_channels):
     assert_same(depthwise_stem(image, made), plain_stem(image, *made), made)
 
 
-@pytest.mark.usefixtures("instruction_set", "threads")
+@pytest.mark.usefixtures("instruction_set", "one_or_more_threads")
 @pytest.mark.parametrize("num_classes", [2, 61])
 @pytest.mark.parametrize("spatial", SPATIAL)
 @pytest.mark.parametrize("growth", [(0, 0, 0), (1, 0, 3), (5, 6, 7)])
@@ -120,10 +115,10 @@ def test_the_image_gets_no_gradient():
         depthwise_stem(image, made).sum().backward()
 
 
+@pytest.mark.parametrize("product_dtype", [None, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("surroundings", [0, 2])
-def test_opcheck(surroundings):
+def test_opcheck(surroundings, product_dtype):
     made = [p.detach().float().requires_grad_() for p in parameters(16, 2, 3, head=True)]
     x = torch.randn(1, 5, 6, 16, requires_grad=True)
-    torch.library.opcheck(
-        depthwise_op, (surroundings, x, [5, 6], made[:2] if surroundings == 0 else made, "cpu_native")
-    )
+    made = made[:2] if surroundings == 0 else made
+    torch.library.opcheck(depthwise_op, (surroundings, x, [5, 6], made, "cpu_native", product_dtype))

@@ -8,7 +8,7 @@ import torch
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.ops import backend_table
 
-from .cases import TOLERANCES, assert_close, grads_for, make_inputs, run
+from .cases import TOLERANCES, assert_close, cast, grads_for, make_inputs, run
 from .triton_layers import LAYERS, MAPS, check_depthwise, check_layer, check_upsampling
 
 pytestmark = [
@@ -27,7 +27,7 @@ def on_gpu(inputs):
 @pytest.mark.parametrize("shape", [(2, 1, 5, 3), (2, 63, 33, 16), (1, 1000, 64, 16), (2, 4097, 5, 1)], ids=str)
 def test_scan(backend, shape):
     inputs = make_inputs(*shape, dtype=torch.float32)
-    wide = {n: t.detach().double().requires_grad_() for n, t in inputs.items()}
+    wide = cast(inputs, torch.float64)
     found = {n: t.cpu() for n, t in run(on_gpu(inputs), backend, **on_device(grads_for(inputs))).items()}
     assert_close(found, run(wide, "torch_chunked", **grads_for(wide)), TOLERANCES[torch.float32])
 

@@ -7,28 +7,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetv2_lightm.ops import backend_table, selective_scan
+from nnunetv2_lightm.ops import selective_scan
 
-BACKENDS = ["reference", *(status.name for status in backend_table(("cpu",)) if status.usable and status.considered)]
-OPTIONAL = ("D", "z", "delta_bias")
+from . import cases
+from .cases import OPTIONAL, USABLE
+
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 150), st.integers(1, 35), st.integers(1, 32))
 SEEDS = st.integers(0, 2**16)
 drawn = settings(max_examples=25, derandomize=True, deadline=None)
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = pytest.mark.parametrize("backend", ["reference", *USABLE])
 
 
 def make_inputs(shape, seed, without=()):
-    batch, length, d_inner, d_state = shape
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    tokens, matrix = (batch, length, d_inner), (batch, length, d_state)
-    inputs = {"u": normal(*tokens), "delta": normal(*tokens), "A": -normal(d_inner, d_state).abs()}
-    inputs |= {"B": normal(*matrix), "C": normal(*matrix)}
-    optional = {"D": normal(d_inner), "z": normal(*tokens), "delta_bias": normal(d_inner)}
-    return inputs | {name: tensor for name, tensor in optional.items() if name not in without}
+    inputs = cases.make_inputs(*shape, seed=seed, without=without)
+    return {name: tensor.detach() for name, tensor in inputs.items() if tensor is not None}
 
 
 def scan(inputs, backend, softplus=True):

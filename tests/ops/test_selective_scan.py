@@ -1,81 +1,114 @@
-"""Every backend against the specification: outputs, last state, all gradients."""
+"""Every backend against the specification: outputs, last state and all gradients; options, unwritten memory, extremes.
+
+test_triton_gpu.py runs these tests once more under Triton's interpreter.
+"""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetv2_lightm.ops import backend_table, selective_scan
-from nnunetv2_lightm.ops._operator import scan_op
+from nnunetv2_lightm.ops import selective_scan
 from nnunetv2_lightm.ops.backends import torch_chunked
+from nnunetv2_lightm.ops.portable import selective_scan_portable
+from nnunetv2_lightm.ops.reference import selective_scan_reference
 
-from .cases import OPTIONAL, TOLERANCES, VECTORS, assert_close, grads_for, load_vector, make_inputs, run
+from .cases import (
+    CHUNK,
+    INTERPRETED,
+    NAMES,
+    OPTIONAL,
+    SUBSETS,
+    TOLERANCES,
+    USABLE,
+    VECTORS,
+    assert_close,
+    cast,
+    compare,
+    grads_for,
+    load_vector,
+    make_inputs,
+    run,
+)
 
-BACKENDS = [status.name for status in backend_table(("cpu",)) if status.usable]
-# Triton's interpreter takes ten seconds for one.
-EXAMPLES = 5 if os.environ.get("TRITON_INTERPRET") == "1" else 20
+FLOAT64, FLOAT32 = TOLERANCES[torch.float64], TOLERANCES[torch.float32]
+each_backend = pytest.mark.parametrize("backend", USABLE)
+each_and_the_specification = pytest.mark.parametrize("backend", ["reference", *USABLE])
+pytestmark = pytest.mark.usefixtures("short_triton_chunks")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@each_and_the_specification
 @pytest.mark.parametrize("vector", VECTORS)
 def test_mamba_reference_vectors(data_root, vector, backend, dtype):
     inputs, options, expected = load_vector(data_root, vector, dtype)
     assert_close(run(inputs, backend, **options), expected, TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 200, 1000])
+@each_backend
+@pytest.mark.parametrize("length", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 8, 15 * CHUNK + 40])
 def test_lengths(backend, length):
-    inputs = make_inputs(2, length, 5, 3)
-    assert_close(
-        run(inputs, backend, **grads_for(inputs)),
-        run(inputs, "reference", **grads_for(inputs)),
-        TOLERANCES[torch.float64],
-    )
+    compare(make_inputs(2, length, 5, 3), backend, FLOAT64)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("softplus", [True, False])
-@pytest.mark.parametrize("without", [(), ("D",), ("z",), ("delta_bias",), OPTIONAL], ids=str)
-def test_optional_inputs(backend, softplus, without):
-    inputs = make_inputs(2, 70, 6, 4, without=without)
-    if not softplus:
-        inputs["delta"] = inputs["delta"].detach().abs().requires_grad_()
-    expected = run(inputs, "reference", softplus=softplus, **grads_for(inputs))
-    assert_close(run(inputs, backend, softplus=softplus, **grads_for(inputs)), expected, TOLERANCES[torch.float64])
+@pytest.mark.parametrize("softplus", [True, False], ids=["softplus", "plain"])
+@each_backend
+@pytest.mark.parametrize("without", SUBSETS, ids=str)
+def test_every_choice_of_options(backend, without, softplus):
+    inputs = make_inputs(2, CHUNK + 3, 19, 5, without=without, positive_steps=not softplus)
+    compare(inputs, backend, FLOAT64, softplus=softplus)
+    compare(cast(inputs, torch.float32), backend, FLOAT32, softplus=softplus)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=EXAMPLES, deadline=None)
+@each_backend
+@pytest.mark.parametrize("d_state", range(1, 33))
+def test_every_number_of_states(backend, d_state):
+    inputs = make_inputs(1, 9, 20, d_state)
+    compare(inputs, backend, FLOAT64)
+    compare(cast(inputs, torch.float32), backend, FLOAT32)
+
+
+@each_backend
+@settings(max_examples=5 if INTERPRETED else 20, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 140), st.integers(1, 33), st.integers(1, 32)),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 2 * CHUNK + 12), st.integers(1, 33), st.integers(1, 32)),
     without=st.sets(st.sampled_from(OPTIONAL)),
     seed=st.integers(0, 2**16),
 )
 def test_random_shapes(backend, shape, without, seed):
-    inputs = make_inputs(*shape, without=without, seed=seed, dtype=torch.float32)
-    wide = {n: None if t is None else t.detach().double().requires_grad_() for n, t in inputs.items()}
-    assert_close(
-        run(inputs, backend, **grads_for(inputs)), run(wide, "reference", **grads_for(wide)), TOLERANCES[torch.float32]
-    )
+    compare(make_inputs(*shape, without=without, seed=seed, dtype=torch.float32), backend, FLOAT32)
 
 
 def test_several_groups_of_chunks(monkeypatch):
     """More than one group of chunks, the last one not full."""
     monkeypatch.setitem(torch_chunked.GROUP_ELEMENTS, "cpu", 2 * 8 * 4)
-    inputs = make_inputs(1, 64 * 6 + 5, 8, 4)
-    expected = run(inputs, "reference", **grads_for(inputs))
-    assert_close(run(inputs, "torch_chunked", **grads_for(inputs)), expected, TOLERANCES[torch.float64])
+    compare(make_inputs(1, 64 * 6 + 5, 8, 4), "torch_chunked", FLOAT64)
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@each_backend
+@pytest.mark.parametrize("only", NAMES)
+def test_gradient_of_one_input_alone(backend, only):
+    inputs = make_inputs(2, CHUNK + 6, 6, 3)
+    compare(inputs, backend, FLOAT64, only=[only], grad_last=None)
+
+
+@each_backend
+@pytest.mark.parametrize("output", ["y", "last_state"])
+def test_gradient_through_one_output_alone(backend, output):
+    results = []
+    for name in (backend, "reference"):
+        inputs = make_inputs(2, CHUNK + 6, 6, 3)
+        y, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend=name)
+        (y if output == "y" else last).square().sum().backward()
+        results.append({n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in inputs.items()})
+    assert_close(*results, FLOAT64)
+
+
+@each_and_the_specification
 def test_non_contiguous_inputs(backend):
-    inputs = make_inputs(2, 67, 6, 4)
+    inputs = make_inputs(2, CHUNK + 3, 6, 4)
     expected = run(inputs, "reference", **grads_for(inputs))
     strided = {}
     for name, tensor in inputs.items():
@@ -84,33 +117,32 @@ def test_non_contiguous_inputs(backend):
         view.copy_(tensor.detach())
         strided[name] = view.requires_grad_()
         assert not view.is_contiguous()
-    assert_close(run(strided, backend, **grads_for(inputs)), expected, TOLERANCES[torch.float64])
+    assert_close(run(strided, backend, **grads_for(inputs)), expected, FLOAT64)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_backend
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_half_precision_computes_in_float32(backend, dtype):
-    inputs = make_inputs(1, 130, 8, 16, dtype=dtype)
-    wide = {n: t.detach().double().requires_grad_() for n, t in inputs.items()}
+    inputs = make_inputs(1, 2 * CHUNK + 2, 8, 16, dtype=dtype)
     y, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend=backend)
     assert y.dtype == dtype and last.dtype == torch.float32
-    assert_close(run(inputs, backend), run(wide, "reference"), TOLERANCES[dtype])
+    assert_close(run(inputs, backend), run(cast(inputs, torch.float64), "reference"), TOLERANCES[dtype])
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@each_and_the_specification
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_autocast_does_not_reach_the_scan(backend, autocast):
-    inputs = make_inputs(1, 100, 8, 16, dtype=torch.float32)
+    inputs = make_inputs(1, CHUNK + 36, 8, 16, dtype=torch.float32)
     expected = run(inputs, backend)
     with torch.autocast("cpu", dtype=autocast):
         result = run(inputs, backend)
     assert_close(result, expected, 1e-7)
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@each_and_the_specification
 def test_output_in_a_wider_dtype(backend):
     """What the scan has computed, not rounded to the dtype of its input."""
-    inputs = make_inputs(1, 70, 4, 3, dtype=torch.float16)
+    inputs = make_inputs(1, CHUNK + 6, 4, 3, dtype=torch.float16)
     options = {"delta_softplus": True, "backend": backend}
     y, rounded = selective_scan(**inputs, **options, out_dtype=torch.float32), selective_scan(**inputs, **options)
     assert y.dtype == torch.float32 and (y.half() == rounded).all() and (y != rounded).any()
@@ -118,7 +150,7 @@ def test_output_in_a_wider_dtype(backend):
     assert all(t.grad.dtype == torch.float16 for t in inputs.values())
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@each_and_the_specification
 def test_empty_sequence_and_batch(backend):
     for shape in ((2, 0, 4, 3), (0, 5, 4, 3)):
         inputs = make_inputs(*shape)
@@ -128,18 +160,77 @@ def test_empty_sequence_and_batch(backend):
         assert all(t.grad is None or not t.grad.any() for t in inputs.values())
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
-def test_large_steps_neither_overflow_nor_yield_nan(backend):
-    inputs = make_inputs(1, 90, 4, 4, dtype=torch.float32)
+@each_backend
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1), (2, 2, 17, 3), (2, CHUNK - 1, 8, 16), (1, 15 * CHUNK + 40, 5, 1), (3, 2 * CHUNK + 2, 33, 7)],
+    ids=str,
+)
+@pytest.mark.parametrize("without", [(), OPTIONAL], ids=["all", "none"])
+def test_unwritten_memory_never_shows(backend, poisoned_memory, shape, dtype, without):
+    inputs = make_inputs(*shape, without=without, dtype=dtype)
+    compare(inputs, backend, TOLERANCES[dtype])
+    compare(inputs, backend, TOLERANCES[dtype], grad_last=None)
+    y = selective_scan(**inputs, delta_softplus=True, backend=backend)
     with torch.no_grad():
-        inputs["delta"][:, ::7] = 300.0
-        inputs["delta"][:, 1::7] = -300.0
-    result = run(inputs, backend)
-    assert all(torch.isfinite(t).all() for t in result.values())
-    assert_close(result, run(inputs, "reference"), TOLERANCES[torch.float32])
+        assert torch.equal(selective_scan(**inputs, delta_softplus=True, backend=backend), y)
 
 
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
+@each_and_the_specification
+@pytest.mark.parametrize("softplus", [True, False], ids=["softplus", "plain"])
+@pytest.mark.parametrize("step", [50.0, 300.0, 1e5, 1e15])
+def test_large_steps(backend, step, softplus):
+    """The state is forgotten at once; what comes in grows with the step, and nothing overflows."""
+    inputs = make_inputs(
+        1, CHUNK + 26, 18, 4, dtype=torch.float32, without=("delta_bias",), positive_steps=not softplus
+    )
+    with torch.no_grad():
+        inputs["delta"][:, ::7] = step
+        if softplus:
+            inputs["delta"][:, 3::7] = -step
+    result = run(inputs, backend, softplus=softplus, **grads_for(inputs))
+    assert all(t.isfinite().all() for t in result.values())
+    compare(inputs, backend, FLOAT32, softplus=softplus)
+
+
+@each_backend
+def test_no_decay_and_instant_decay(backend):
+    """A = 0 keeps everything that came in; a huge A keeps nothing but the token of now."""
+    inputs = make_inputs(1, 3 * CHUNK + 8, 5, 2, positive_steps=True)
+    with torch.no_grad():
+        inputs["A"][0], inputs["A"][1] = 0, -1e30
+    compare(inputs, backend, FLOAT64)
+    bare = inputs | {"D": None, "z": None, "delta_bias": None}
+    y, last = selective_scan(**bare, return_last_state=True, backend=backend)
+    x = (inputs["delta"] * inputs["u"])[0, :, :2, None] * inputs["B"][0, :, None]
+    torch.testing.assert_close(last[0, 0], x[:, 0].sum(0))
+    torch.testing.assert_close(y[0, :, 1], (x[:, 1] * inputs["C"][0]).sum(-1))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@each_backend
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_infinite_decay(backend, dtype):
+    """The limit: A = -inf keeps nothing but the token of now. The steps' gradient, 0 times infinity, is not defined."""
+    inputs = make_inputs(2, CHUNK + 6, 5, 3, dtype=dtype)
+    with torch.no_grad():
+        inputs["A"][0], inputs["A"][1, 2] = -torch.inf, -torch.inf
+    compare(inputs, backend, TOLERANCES[dtype], only=[name for name in NAMES if "delta" not in name])
+
+
+def test_infinite_decay_in_portable_operators():
+    """Without gradients, for exports."""
+    inputs = {name: t.detach() for name, t in make_inputs(2, 70, 5, 3).items()}
+    inputs["A"][0], inputs["A"][1, 2] = -torch.inf, -torch.inf
+    found, expected = (
+        scan(**inputs, delta_softplus=True) for scan in (selective_scan_portable, selective_scan_reference)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+@each_and_the_specification
 def test_nan_in_gives_nan_out_from_there_on(backend):
     inputs = make_inputs(1, 140, 4, 4, dtype=torch.float32)
     with torch.no_grad():
@@ -147,72 +238,6 @@ def test_nan_in_gives_nan_out_from_there_on(backend):
     y = selective_scan(**inputs, delta_softplus=True, backend=backend)
     assert y[0, 70:, 2].isnan().all()
     assert not y[0, :70].isnan().any() and not y[0, :, [0, 1, 3]].isnan().any()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_output_element_is_written(backend, monkeypatch):
-    """Uninitialised memory must not show through: torch.empty and its kin hand out NaN."""
-    poisoned = {name: getattr(torch, name) for name in ("empty", "empty_like")}
-    for name, original in poisoned.items():
-        monkeypatch.setattr(torch, name, lambda *a, _make=original, **k: _make(*a, **k).fill_(torch.nan))
-    inputs = make_inputs(2, 100, 5, 3, dtype=torch.float32)
-    result = run(inputs, backend, **grads_for(inputs))
-    assert not any(t.isnan().any() for t in result.values())
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_gradcheck(backend):
-    inputs = make_inputs(1, 66, 2, 2)
-    names, tensors = zip(*inputs.items(), strict=True)
-
-    def scan(*values):
-        return selective_scan(
-            **dict(zip(names, values, strict=True)), delta_softplus=True, return_last_state=True, backend=backend
-        )
-
-    assert torch.autograd.gradcheck(scan, tensors, fast_mode=True)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("without", [(), OPTIONAL], ids=str)
-def test_opcheck(backend, without):
-    inputs = make_inputs(2, 70, 4, 3, without=without, dtype=torch.float32)
-    torch.library.opcheck(scan_op, (*inputs.values(), True, backend, True))
-    torch.library.opcheck(scan_op, (*inputs.values(), True, backend, True, torch.bfloat16))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_compiled_graph_has_no_break(backend):
-    inputs = make_inputs(1, 70, 4, 3, dtype=torch.float32)
-
-    def scan(values):
-        return selective_scan(**values, delta_softplus=True, backend=backend).sum()
-
-    compiled = torch.compile(scan, backend="aot_eager", fullgraph=True)
-    compiled(inputs).backward()
-    grads = {n: t.grad.clone() for n, t in inputs.items()}
-    expected = run(inputs, backend)
-    assert_close(
-        {f"grad_{n}": g.double() for n, g in grads.items()}, {k: v for k, v in expected.items() if "grad" in k}, 1e-6
-    )
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_states_are_not_kept_for_backward(backend):
-    """What autograd saves is O(length * d_inner): inputs and checkpoints, not length * d_inner * d_state."""
-    batch, length, d_inner, d_state = 1, 1024, 32, 16
-    inputs = make_inputs(batch, length, d_inner, d_state, dtype=torch.float32)
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-        selective_scan(**inputs, delta_softplus=True, backend=backend)
-    given = sum(t.numel() for t in inputs.values())
-    assert sum(saved) - given <= length * d_inner * d_state / 8
-
-
-def test_no_checkpoints_without_gradients():
-    inputs = {n: t.detach() for n, t in make_inputs(1, 70, 4, 3).items()}
-    _, _, checkpoints = scan_op(*inputs.values(), True, BACKENDS[0], False)
-    assert checkpoints.numel() == 0
 
 
 @pytest.mark.parametrize(

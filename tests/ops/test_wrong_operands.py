@@ -1,7 +1,8 @@
 """Random wrong calls of every compiled operator: each is refused in words, or gives what the specification gives.
 
 ``NNUNETV2_LIGHTM_FUZZ`` is the number of calls of each operator: `make sanitize` makes 10,000 under AddressSanitizer.
-A call is repeated alone by its number: ``FIRST``, and 1 for the number.
+The run ends with what became of them, a line for each operator. A call is repeated alone by its number: ``FIRST``, and
+1 for the number.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nnunetv2_lightm.ops._operands import bytes_needed
 from nnunetv2_lightm.ops.backends import cpu_native
 from nnunetv2_lightm.ops.reference import compute_dtype
 
+from ..conftest import FUZZ
 from .operator_calls import OPERATORS, Call
 
 REASON = cpu_native.not_supported_reason("cpu")
@@ -25,6 +27,8 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native: {REASON
 
 CALLS = int(os.environ.get("NNUNETV2_LIGHTM_FUZZ", "150"))
 FIRST = 0
+# Outcomes of a call.
+REFUSED, RIGHT = "refused", "accepted and as specified"
 SPACE = "nnunetv2_lightm::"
 # What says something to a user; an IndexError or a ZeroDivisionError does not.
 REFUSALS = (ValueError, RuntimeError, TypeError, NotImplementedError)
@@ -194,42 +198,43 @@ def check(operator: str, number: int) -> str:
     _, run, expect = OPERATORS[operator]
     call = wrong_call(operator, number)
     if not call.changes:
-        return "unchanged"
+        return "left as they were"
     with torch.set_grad_enabled(call.grad):
         try:
             got = run(call)
         except REFUSALS as error:
             assert str(error).strip() and "INTERNAL ASSERT" not in str(error), repr(error)
-            return "refused"
+            return REFUSED
     tensors = [t for t in call.tensors.values() if isinstance(t, torch.Tensor)]
     assert all(t.layout == torch.strided and not t.is_quantized for t in tensors), "accepted what is not dense"
     if any(t.is_meta for t in tensors):
         assert all(t.is_meta for t in tensors if t.numel()), "accepted two devices"
-        return "meta"
+        return "accepted as shapes alone"
     for t in tensors:
         assert t.untyped_storage().nbytes() >= bytes_needed(t), "accepted freed memory"
     if call.kept and not call.consistent:
-        return "inconsistent"
+        return "accepted, without a defined result"
     with torch.no_grad():
         expected = expect(call)
     coarsest = 0.0 if operator.endswith("backward") else TOLERANCES[compute_dtype(*tensors)]
     assert_as_specified(got, expected, coarsest)
-    return "as specified"
+    return RIGHT
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_wrong_calls(operator, tensors_are_not_printed):
+def test_wrong_calls(operator, tensors_are_not_printed, record_property):
     outcomes: dict[str, int] = {}
+    record_property(FUZZ, (operator, outcomes))
     for number in range(FIRST, FIRST + CALLS):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 outcome = check(operator, number)
         except Exception as error:
+            outcomes["wrong"] = 1
             changes = wrong_call(operator, number).changes
             raise AssertionError(f"call {number} of {operator}, {changes}: {error!r}") from error
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-    print(f"{operator}: {outcomes}")
     if CALLS >= 100:
-        assert outcomes["refused"] > CALLS / 4 and outcomes["as specified"] > CALLS / 50, outcomes
+        assert outcomes[REFUSED] > CALLS / 4 and outcomes[RIGHT] > CALLS / 50, outcomes

@@ -28,7 +28,12 @@ def describe() -> str:
 
 def checkpoint_count(length: int) -> int:
     """Number of checkpointed states for a sequence of the length."""
-    return -(-length // native_library.library().nnunetv2_lightm_chunk_length())
+    return -(-length // chunk_length())
+
+
+def chunk_length() -> int:
+    """Tokens from one checkpoint to the next."""
+    return native_library.library().nnunetv2_lightm_chunk_length()
 
 
 def forward(

@@ -4,6 +4,7 @@ cache, and only the scan's checkpoints and the pooling's argmax are kept for the
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,9 +24,20 @@ def layer_not_supported_reason(device_type: str, channels: int, inner: int, out_
 
 def checkpoint_count(spatial: Sequence[int], parameters: Sequence[Tensor]) -> int:
     """Number of checkpointed states per entry of the batch, for a map of this size."""
-    # The batch is not looked at, so it may be a symbol (torch.export); spatial sizes become numbers.
+    if any(isinstance(size, torch.SymInt) for size in spatial):
+        return _symbolic_checkpoint_count(spatial, dict(zip(RVM_PARAMETERS, parameters, strict=True))["A"].shape[0])
+    # The batch is not looked at, so it may be a symbol (torch.export).
     problem = _problem((1, *spatial, parameters[0].shape[0]), parameters, None, torch.float32)
     return native_library.library().nnunetv2_lightm_rvm_checkpoints(ctypes.byref(problem))
+
+
+def _symbolic_checkpoint_count(spatial: Sequence[int | torch.SymInt], inner: int) -> torch.SymInt:
+    """The same for symbolic sizes (torch.export): ``Slabs`` of csrc/rvm_layer.hpp, for training."""
+    rows, width = math.prod(spatial[:-1]), spatial[-1]
+    tokens = min(max(2**15 // inner, 256), 4096)
+    slab_rows = torch.sym_max(1, torch.sym_min(tokens // width, rows))
+    chunks = -(-(slab_rows * width) // cpu_native.chunk_length())
+    return -(-rows // slab_rows) * chunks
 
 
 def forward(

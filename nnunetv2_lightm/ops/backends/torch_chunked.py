@@ -68,7 +68,7 @@ def forward(
         last = u.new_zeros(batch, d_inner, A.shape[1]) if first_state is None else first_state.clone()
         return torch.zeros_like(u), last, u.new_zeros(shape)
 
-    A_t = A.t().contiguous()
+    A_t = _rates(A)
     dt = _timescale(delta, delta_bias, delta_softplus)
     dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
     starts, last = _chunk_starts(dt, x, B, A_t, batch, first_state)
@@ -94,7 +94,7 @@ def replay(
         return torch.zeros_like(u)
     dt = _timescale(delta, delta_bias, delta_softplus)
     dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
-    return _outputs(checkpoints.flatten(0, 1), dt, x, B, C, A.t().contiguous(), u, D, z)
+    return _outputs(checkpoints.flatten(0, 1), dt, x, B, C, _rates(A), u, D, z)
 
 
 def backward(
@@ -123,7 +123,7 @@ def backward(
         inputs = (u, delta, A, B, C, D, z, delta_bias)
         return tuple(None if t is None else torch.zeros_like(t) for t in inputs)
 
-    A_t = A.t().contiguous()
+    A_t = _rates(A)
     dt_tokens = _timescale(delta, delta_bias, delta_softplus)
     gate = None if z is None else F.silu(z)
     grad_scan = grad_y if gate is None else grad_y * gate
@@ -194,6 +194,12 @@ def _groups(states: Tensor) -> list[slice]:
     elements = GROUP_ELEMENTS.get(states.device.type, GROUP_ELEMENTS_ELSEWHERE)
     size = max(1, elements // (states.shape[1] * states.shape[2]))
     return [slice(i, i + size) for i in range(0, states.shape[0], size)]
+
+
+def _rates(A: Tensor) -> Tensor:
+    """A, (d_inner, d_state), as (d_state, d_inner), finite: an infinite rate would make NaN of a padding token's step
+    of 0. Beyond a step of 1e-36, or 1e-305 in float64, the decays are those of infinity, 0."""
+    return A.t().clamp_min(torch.finfo(A.dtype).min).contiguous()
 
 
 def _advance(h: Tensor, decay: Tensor, dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor) -> None:

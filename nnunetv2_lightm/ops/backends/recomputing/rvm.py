@@ -19,7 +19,7 @@ from .. import TRITON
 from ..native_interface import RVM_PARAMETERS
 from ..triton_kernels import rows as triton_rows
 from . import pieces, rows
-from .slabs import Slab, slabs_of
+from .slabs import Slab, slab_height, slabs_of
 
 # Those that enter a product or the convolution.
 _MULTIPLIED = {"in_proj", "gate_proj", "conv_weight", "conv_bias", "x_proj", "dt_weight", "out_proj"}
@@ -27,10 +27,11 @@ _MULTIPLIED |= {"projection_weight", "projection_bias"}
 
 
 def checkpoint_count(spatial: Sequence[int], channels: int, pool: Sequence[int], scan: ModuleType) -> int:
-    """Number of checkpointed states per image, for a map of this size."""
-    per_plane = math.prod(spatial[1:])
-    slabs = slabs_of(1, spatial, channels, pool[0])
-    return sum(scan.checkpoint_count((slab.last - slab.first) * per_plane) for slab in slabs)
+    """Number of checkpointed states per image, for a map of this size, whose sizes may be symbols (torch.export)."""
+    planes, per_plane = spatial[0], math.prod(spatial[1:])
+    height = torch.sym_min(slab_height(spatial, channels, pool[0]), planes)
+    whole, rest = planes // height, planes % height
+    return whole * scan.checkpoint_count(height * per_plane) + scan.checkpoint_count(rest * per_plane)
 
 
 def forward(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 # Voxels x channels of a slab: bounds the memory of a layer beyond its input and output, some 40 bytes each, and still
 # keeps a large GPU busy.
 SLAB_ELEMENTS = 1 << 23
@@ -49,6 +51,13 @@ class Slab:
         return int(self.first == 0), int(self.last == self.planes)
 
 
+def slab_height(spatial: Sequence[int], channels: int, multiple: int) -> int:
+    """As many planes as fit into SLAB_ELEMENTS, which may be more than an image has. Sizes may be symbols
+    (torch.export)."""
+    per_plane = math.prod(spatial[1:]) * channels
+    return torch.sym_max(1, SLAB_ELEMENTS // torch.sym_max(1, per_plane * multiple)) * multiple
+
+
 def slabs_of(batch: int, spatial: Sequence[int], channels: int, multiple: int = 1) -> list[Slab]:
     """All slabs of a batch, in order of planes within each image; all but the last of an image are equally high.
 
@@ -60,7 +69,7 @@ def slabs_of(batch: int, spatial: Sequence[int], channels: int, multiple: int = 
     """
     planes = spatial[0]
     per_plane = math.prod(spatial[1:]) * channels
-    height = max(1, SLAB_ELEMENTS // max(1, per_plane * multiple)) * multiple
+    height = slab_height(spatial, channels, multiple)
     if height >= planes:
         together = max(1, SLAB_ELEMENTS // max(1, per_plane * planes))
         return [Slab(slice(i, min(i + together, batch)), 0, planes, planes) for i in range(0, batch, together)]

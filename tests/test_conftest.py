@@ -1,0 +1,44 @@
+"""What the test run itself says at its end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from .conftest import FUZZ, pytest_terminal_summary
+
+
+class Terminal:
+    """Stands in for pytest's terminal reporter."""
+
+    def __init__(self, passed=(), failed=()):
+        self.reports = {"passed": passed, "failed": failed}
+        self.said = []
+
+    def getreports(self, outcome):
+        return self.reports[outcome]
+
+    def section(self, title):
+        self.said.append(title)
+
+    line = section
+
+
+def report(*properties):
+    return SimpleNamespace(user_properties=list(properties))
+
+
+def test_what_became_of_the_wrong_calls():
+    right = report(("another", 1), (FUZZ, ("scan", {"refused": 1500, "accepted and as specified": 7})))
+    terminal = Terminal([report(), right], [report((FUZZ, ("layer", {"refused": 3, "wrong": 1})))])
+    pytest_terminal_summary(terminal)
+    assert terminal.said == [
+        "wrong calls of each operator",
+        "layer: 4 calls, of which 1 wrong, 3 refused",
+        "scan: 1,507 calls, of which 0 wrong, 1,500 refused, 7 accepted and as specified",
+    ]
+
+
+def test_nothing_is_said_where_no_wrong_calls_were_made():
+    terminal = Terminal([report()])
+    pytest_terminal_summary(terminal)
+    assert not terminal.said
