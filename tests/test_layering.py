@@ -24,7 +24,7 @@ ALLOWED_PARTS = {
     "option_types": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
-    "images": {"escaping"},
+    "images": {"escaping", "files"},
     "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},

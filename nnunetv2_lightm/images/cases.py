@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..escaping import escape_name
+from ..files.text import some_of
 from .check import ImageFacts, check_image
 from .faults import ImageFault
 
 THREADS = 8
+NEXT_LINE = "\n  "
 
 
 @dataclass
@@ -104,8 +106,7 @@ def check_cases(
 
 def listed(sentences: Sequence[str], at_most: int = 5) -> str:
     """The first few sentences, one per line, and how many more there are."""
-    rest = len(sentences) - at_most
-    return "".join(f"\n  {text}" for text in sentences[:at_most]) + (f"\n  and {rest} more" if rest > 0 else "")
+    return f"{NEXT_LINE}{some_of(sentences, at_most, NEXT_LINE)}" if sentences else ""
 
 
 def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:

@@ -62,10 +62,14 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
         matrix = np.diag([*pixdim_mm, 1.0])  # NIfTI's method 1: no orientation, and the origin is ITK's
         return _in_foreign_unit(NiftiGeometry(Grid(size, matrix)), unit_mm)
 
-    told = {"sform": forms.get("sform"), "qform": forms.get("qform"), "pixdim": Grid(size, np.diag([*pixdim_mm, 1.0]))}
+    stated = {
+        "sform": forms.get("sform"),
+        "qform": forms.get("qform"),
+        "pixdim": Grid(size, np.diag([*pixdim_mm, 1.0])),
+    }
     real = {name: grid for name, grid in forms.items() if not grid.is_default}
     name, grid = next(iter((real or forms).items()))
-    contradiction, is_ambiguous = _contradiction(told, name, grid, axes=len(used))
+    contradiction, is_ambiguous = _contradiction(stated, name, grid, axes=len(used))
     if not real and contradiction:  # default forms, but a spacing that is not a default
         name, grid, is_ambiguous = "pixdim", Grid(size, grid.voxel_to_mm @ np.diag([*pixdim_mm, 1.0])), False
     if contradiction:
@@ -109,10 +113,10 @@ def _qform(header: nibabel.Nifti1Header) -> np.ndarray:
     return matrix
 
 
-def _contradiction(told: dict[str, Grid | None], name: str, taken: Grid, *, axes: int) -> tuple[str | None, bool]:
+def _contradiction(stated: dict[str, Grid | None], name: str, taken: Grid, *, axes: int) -> tuple[str | None, bool]:
     """What the header says that disagrees with the geometry taken; and whether two of its spacings disagree."""
     texts, is_ambiguous = [], False
-    for other, grid in told.items():
+    for other, grid in stated.items():
         if grid is None or other == name:
             continue
         if not np.allclose(grid.spacing_mm[:axes], taken.spacing_mm[:axes], rtol=_SPACING_SHARE, atol=0):

@@ -81,7 +81,7 @@ def tests(setting: Setting) -> list[dict]:
         raise SkippedStep("pytest is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/ops/test_on_gpu.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return [{"exit code": done.returncode, "told": done.stdout[-3000:]}]
+    return [{"exit code": done.returncode, "output": done.stdout[-3000:]}]
 
 
 def long_scan(setting: Setting) -> list[dict]:
@@ -129,7 +129,7 @@ def sanitizer(setting: Setting) -> list[dict]:
     for kind in ("memcheck", "racecheck"):
         command = [tool, f"--tool={kind}", "--error-exitcode=9", sys.executable, "-c", SANITIZED]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        records.append({"tool": kind, "exit code": done.returncode, "told": done.stdout[-1500:]})
+        records.append({"tool": kind, "exit code": done.returncode, "output": done.stdout[-1500:]})
     return records
 
 

@@ -93,7 +93,7 @@ class Cost:
             "float_flop": "float32",
             "exponentials": "exponentials",
         }
-        times = {told: Cost(**{name: getattr(self, name)}).ms(card) for name, told in single.items()}
+        times = {limit: Cost(**{name: getattr(self, name)}).ms(card) for name, limit in single.items()}
         return max(times, key=times.get)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...files.text import some_of
 from .finding import Finding, fail, note, ok
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def check_images(folder: Path, dataset_json: dict[str, Any]) -> list[Finding]:
     checked = check_dataset_files(folder, dataset_json)
     findings = []
     if checked.faults:
-        message = f"{len(checked.faults)} faults: {_some(checked.faults)}"
+        message = f"{len(checked.faults)} faults: {some_of(checked.faults, SHOWN, separator='; ')}"
         remedy = "fix, replace or remove these files, and preprocess again"
         findings.append(fail(subject, message, remedy))
     findings += [note(subject, text) for text in checked.notes]
@@ -50,8 +50,3 @@ def _labels(subject: str, checked: CheckedDataset) -> list[Finding]:
         )
         return [fail(subject, message, "were the labels exported empty, or with other values? Export them again")]
     return [note(subject, f"no label file holds {names}: the network cannot learn what no case shows")]
-
-
-def _some(sentences: Sequence[str]) -> str:
-    more = f"; and {len(sentences) - SHOWN} more" if len(sentences) > SHOWN else ""
-    return "; ".join(sentences[:SHOWN]) + more
