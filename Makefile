@@ -13,8 +13,8 @@ ifneq ($(wildcard ../shared/data),)
 export NNUNETV2_LIGHTM_DATA := $(CURDIR)/../shared/data
 endif
 endif
-# nnU-Net starts 8 worker processes for a training and 6 for a prediction unless it is told otherwise, each of which
-# imports PyTorch: too many for a laptop.
+# By default nnU-Net starts 8 worker processes for a training and 6 for a prediction, each of which imports PyTorch: too
+# many for a laptop.
 export nnUNet_n_proc_DA ?= 2
 export nnUNet_def_n_proc ?= 2
 export nnUNet_npp ?= 1
@@ -27,16 +27,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
-	@echo "make test-fast  run those that take seconds each: some minutes on two cores"
+	@echo "make test-fast  run the tests that take seconds each: some minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make wheels  build the source distribution and wheels for Linux, macOS and Windows into dist/, with Zig from PyPI"
-	@echo "make prove  run the compiled library of every platform that this machine can run: natively, in QEMU, in Wine"
-	@echo "make release  all that comes before an upload: version, changelog, wheels, prove"
+	@echo "make prove  run the compiled libraries of all platforms that this machine can run: natively, in QEMU, in Wine"
+	@echo "make release  everything before an upload: version, changelog, wheels, prove"
 	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make campaigns  kill -9 at 50 random moments of a conversion, a training and a comparison; an hour or more"
 	@echo "make lint   check style"
-	@echo "make bench  measure speed and memory against nnU-Net's network and other scans, about 20 minutes"
+	@echo "make bench  compare speed and memory with nnU-Net's network and other scans, about 20 minutes"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)
@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml setup.py runtime/pyproject.toml runtime/setup.py
 		{ echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
 	@$(BIN)/python -m pip install --quiet --editable ./runtime || \
-		echo "lightm-runtime was not installed (above: why); it needs a C++17 compiler. All else works; its tests are skipped."
+		echo "lightm-runtime was not installed (the reason is above); it needs a C++17 compiler. Everything else works; its tests are skipped."
 	@touch $@
 
 demo: $(STAMP)
@@ -61,7 +61,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "end_to_end or slow"
 
-# What can break most, in minutes: nothing that trains, predicts, compiles or installs.
+# Most of what can break, in minutes: nothing that trains, predicts, compiles or installs.
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not end_to_end and not slow"
 

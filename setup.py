@@ -21,8 +21,8 @@ import native_build
 GIVEN_LIBRARY = os.environ.get("NNUNETV2_LIGHTM_BUILD_LIBRARY")
 GIVEN_PLATFORM = os.environ.get("NNUNETV2_LIGHTM_BUILD_PLATFORM")
 
-# A .pth line runs at every start of the interpreter, so it must stay silent whatever has become of the package:
-# half there, cut off, unreadable. `nnUNetv2_lightm doctor` says it.
+# A .pth line runs at every start of the interpreter, so it must stay silent whatever state the package is in: half
+# removed, truncated, unreadable. `nnUNetv2_lightm doctor` reports it.
 # Python >= 3.15 reads the .start file (PEP 829) and then skips the .pth file's import line.
 STARTUP_FILES = {
     "nnunetv2_lightm.pth": (
@@ -34,7 +34,7 @@ STARTUP_FILES = {
 
 
 class build_native_library(build_ext):
-    """Builds a plain shared library, to be loaded with ctypes, with flags for each file; goes on if that fails."""
+    """Builds a plain shared library for ctypes, with flags per file; if that fails, the install continues without it."""
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_name(native_build.library_name(sys.platform)))
@@ -47,8 +47,8 @@ class build_native_library(build_ext):
             self.link(ext, [self.compile(ext, source, folders) for source in ext.sources])
         except (BaseError, CCompilerError, OSError) as error:
             print(
-                f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without, but "
-                "slowly on the CPU; with a C++17 compiler (GCC or Clang) at hand, install it again.",
+                f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without it, but "
+                "slowly on a CPU; to get it, install a C++17 compiler (GCC or Clang), then this package again.",
                 file=sys.stderr,
             )
 
@@ -69,7 +69,7 @@ class build_native_library(build_ext):
 
 
 class build_given_library(build_native_library):
-    """Takes a library that was built before, for any platform, instead of building one."""
+    """Packs a library that was built before, for any platform, instead of building one."""
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_name(Path(GIVEN_LIBRARY).name))

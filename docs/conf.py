@@ -39,18 +39,18 @@ for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
 
 
 def _as_napoleon_reads(app, what, name, obj, options, lines) -> None:
-    """Sections on one line (`Raises: ValueError: ...`), and shapes such as (batch, *spatial)."""
+    """Rewrite what napoleon misreads: sections on one line (`Raises: ValueError: ...`), shapes like (batch, *spatial)."""
     text = re.sub(r"(?m)^(\s*)(Raises|Returns): (?=\S)", r"\1\2:\n\1    ", "\n".join(lines))
     lines[:] = re.sub(r"(?<=[(,\s])\*(?=[\w(])", r"\\*", text).split("\n")
 
 
 def _targets(app, docname, source) -> None:
-    """Reports mark their sections with `<a id="...">`, which any Markdown viewer knows; MyST wants a target."""
+    """Reports mark their sections with `<a id="...">`, which any Markdown viewer understands; MyST needs a target."""
     source[0] = re.sub(r'(?m)^<a id="([\w-]+)"></a>$', r"(\1)=", source[0])
 
 
 def _study_on_one_page(app) -> None:
-    """The study's report as one file that needs nothing else, to download or send."""
+    """Write the study's report as one self-contained file, to download or send."""
     from nnunetv2_lightm.benchmark.report.html_page import html_page
 
     study, target = REPOSITORY / "docs" / "study", Path(app.outdir, "study")
