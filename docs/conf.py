@@ -39,7 +39,7 @@ for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
 
 
 def _as_napoleon_reads(app, what, name, obj, options, lines) -> None:
-    """Rewrite what napoleon misreads: sections on one line (`Raises: ValueError: ...`), shapes like (batch, *spatial)."""
+    """Rewrite what napoleon misreads: sections on one line (`Raises: ValueError`), shapes like (batch, *spatial)."""
     text = re.sub(r"(?m)^(\s*)(Raises|Returns): (?=\S)", r"\1\2:\n\1    ", "\n".join(lines))
     lines[:] = re.sub(r"(?<=[(,\s])\*(?=[\w(])", r"\\*", text).split("\n")
 
