@@ -84,14 +84,14 @@ def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_endin
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm evaluate",
-        description="DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, and "
-        "in brackets the bootstrap 95 % interval of the mean (percentiles of 10,000 resamples; from three cases).",
+        description="Print DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, "
+        "and in brackets the bootstrap 95 % interval of the mean (percentiles of 10,000 resamples; from three cases).",
         epilog="Files are refused if they are damaged, hold anything but the labels' values, or lie on another grid "
-        "than their partner (size, or voxels more than a quarter of the shortest edge away); smaller differences that "
-        "nnU-Net's integrity check sees are reported. A case in which neither the reference nor the prediction has a "
-        "voxel of a class does not count for this class; if only one of them has, DSC, IoU and NSD are 0 and HD95 is "
-        "the diagonal of the image. p is from the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; "
-        "1 if there is no difference), not corrected for the number of classes and metrics.",
+        "than their partner (another size, or voxels shifted by more than a quarter of the shortest edge); smaller "
+        "differences that nnU-Net's integrity check sees are reported. A case in which neither the reference nor the "
+        "prediction has a voxel of a class does not count for this class; if only one of them has, DSC, IoU and NSD "
+        "are 0 and HD95 is the diagonal of the image. p comes from the two-sided Wilcoxon signed-rank test over the "
+        "cases (zeros dropped; 1 if there is no difference), not corrected for the number of classes and metrics.",
     )
     parser.add_argument("predictions", type=Path, help="folder of predicted segmentations")
     parser.add_argument("references", type=Path, help="folder of reference segmentations with the same file names")
