@@ -1,5 +1,5 @@
-"""Real images: nnU-Net trains on hippocampus MRIs for a few minutes and predicts by its own command; the engine's
-labels are the same within the promise."""
+"""Real images: hippocampus MRIs and chest X-rays. nnU-Net trains for a few minutes and predicts by its own command; the
+engine's labels are the same within the promise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .nnunets_commands import predict_both
 pytestmark = pytest.mark.slow
 
 CASES = 10
-TRAINER = "nnUNetTrainerLightMUNetMuon_1epochs_80iters"
+TRAINER = "nnUNetTrainerLightMUNetMuon_1epochs_{}iters"
 
 
 @pytest.fixture
@@ -37,7 +37,17 @@ def test_hippocampus(nnunet, data_root, tmp_path):
         for path in sorted(source.glob("imagesTr/hippocampus_*.nii.gz"))[:CASES]
     }
     nnunet.max_patch_voxels = 40 * 56 * 40
-    compare_on(pairs, "Dataset340_Hippocampus", "3d_fullres", labels, ".nii.gz", nnunet, tmp_path)
+    compare_on(pairs, "Dataset340_Hippocampus", "3d_fullres", labels, ".nii.gz", 80, nnunet, tmp_path)
+
+
+def test_chest_x_rays(nnunet, data_root, tmp_path):
+    source = data_root / "chest_xray_masks_and_labels_256"
+    pairs = {
+        path.stem: (path, source / "masks" / f"{path.stem}.png")
+        for path in sorted(source.glob("CXR_png/MCU*.png"))[:CASES]
+    }
+    nnunet.max_patch_voxels = 256 * 256
+    compare_on(pairs, "Dataset341_Chest", "2d", {"background": 0, "lung": 1}, ".png", 30, nnunet, tmp_path)
 
 
 def compare_on(
@@ -46,6 +56,7 @@ def compare_on(
     configuration: str,
     labels: dict[str, int],
     ending: str,
+    iterations: int,
     nnunet: Nnunet,
     out: Path,
 ) -> None:
@@ -55,7 +66,7 @@ def compare_on(
     nnunet.plan_and_preprocess(dataset, configuration)
     np.random.seed(0)
     torch.manual_seed(0)
-    fold = nnunet.train(dataset, configuration, fold="all", trainer=TRAINER)
+    fold = nnunet.train(dataset, configuration, fold="all", trainer=TRAINER.format(iterations))
     files = predict_both(nnunet, fold, raw / "imagesTr", out)
     assert len(files) == CASES
     expected = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for _, path in files]
@@ -64,13 +75,14 @@ def compare_on(
 
 
 def write_raw(folder: Path, pairs: dict[str, tuple[Path, Path]], labels: dict[str, int], ending: str) -> None:
-    """Write nnU-Net's raw format; labels as whole numbers, which two files do not have."""
+    """nnU-Net's raw format: masks of PNG are 0 and 255 in the source."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     for case, (image, label) in pairs.items():
         shutil.copyfile(image, folder / "imagesTr" / f"{case}_0000{ending}")
-        sitk.WriteImage(
-            sitk.Cast(sitk.ReadImage(str(label)), sitk.sitkUInt8), str(folder / "labelsTr" / f"{case}{ending}")
-        )
+        mask = sitk.ReadImage(str(label))
+        if ending == ".png":
+            mask = mask > 127
+        sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(folder / "labelsTr" / f"{case}{ending}"))
     content = {"channel_names": {"0": "noname"}, "labels": labels, "numTraining": len(pairs), "file_ending": ending}
     (folder / "dataset.json").write_text(json.dumps(content))
