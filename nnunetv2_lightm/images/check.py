@@ -200,6 +200,7 @@ def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
 
 def _tiff_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
     values, channels = tiff.read_tiff(path)
+    _require_one_number(path, 2 if np.iscomplexobj(values) else 1)
     return ImageFacts(path, values.shape if channels == 1 else values.shape[:-1], channels), values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from nnunetv2_lightm.images.check import check_image, check_label
 from nnunetv2_lightm.images.faults import ImageFault
@@ -28,10 +29,13 @@ def test_colours_of_a_slice_are_refused(tmp_path):
 
 
 def test_complex_numbers_are_refused(tmp_path):
-    path, real = tmp_path / "case_0000.nrrd", sitk.GetImageFromArray(np.ones((4, 5, 6), np.float32))
-    sitk.WriteImage(sitk.RealAndImaginaryToComplex(real, real), str(path))
-    with pytest.raises(ImageFault, match="has 2 numbers per voxel"):
-        check_image(path)
+    nrrd, tif, real = tmp_path / "case_0000.nrrd", tmp_path / "case_0000.tif", np.ones((4, 5, 6), np.float32)
+    itk = sitk.GetImageFromArray(real)
+    sitk.WriteImage(sitk.RealAndImaginaryToComplex(itk, itk), str(nrrd))
+    tifffile.imwrite(tif, real.astype(np.complex64))
+    for path in (nrrd, tif):
+        with pytest.raises(ImageFault, match="has 2 numbers per voxel"):
+            check_image(path)
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
