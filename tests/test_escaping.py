@@ -1,4 +1,4 @@
-"""Text of unknown origin in each form: read as it is, and nothing else."""
+"""Text of unknown origin in each output form reads as itself and does nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""installation.py: what is said of an install, and that the command given would repeat it."""
+"""installation.py: how an installation is described, and that the printed command would repeat it."""
 
 from __future__ import annotations
 

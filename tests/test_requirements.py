@@ -1,4 +1,4 @@
-"""Floors of dependencies: no version with a known hole in what reads files of unknown origin."""
+"""Floors of dependencies: no version with a known hole in code that reads files of unknown origin."""
 
 from __future__ import annotations
 

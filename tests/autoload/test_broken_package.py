@@ -1,4 +1,4 @@
-"""The start-up file is silent whatever has become of the package, and the command line says what."""
+"""The start-up file is silent whatever state the package is in; the command line says what is wrong."""
 
 from __future__ import annotations
 

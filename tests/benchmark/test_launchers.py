@@ -1,4 +1,4 @@
-"""Tasks as jobs, with submitit's executor for this machine in the place of Slurm's."""
+"""Tasks as jobs, with submitit's local executor in place of Slurm's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before any work, and what is said."""
+"""Settings that are refused before any work, and the messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""commands/doctor/: every fault is made for real and has to be named, with the fix."""
+"""commands/doctor/: every fault is made for real and must be named, with the fix."""
 
 from __future__ import annotations
 

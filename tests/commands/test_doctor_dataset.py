@@ -1,4 +1,4 @@
-"""checks/dataset.py: what the doctor says of a data set, each fault made for real."""
+"""commands/doctor/dataset.py: what the doctor says about a data set, with every fault made for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""checks/folders.py, checks/machine.py and render.py: what the doctor says of the machine, and how it is shown."""
+"""commands/doctor/{folders,machine,render}.py: what the doctor says about the machine, and how it is shown."""
 
 from __future__ import annotations
 

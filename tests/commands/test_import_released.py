@@ -1,4 +1,4 @@
-"""`nnUNetv2_lightm import-released`: what it prints, its exit codes, and the command it tells to run next."""
+"""`nnUNetv2_lightm import-released`: what it prints, its exit codes, and the command it suggests next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planned data set, small enough to train on in no time."""
+"""A planned data set that is small enough to train on within seconds."""
 
 from __future__ import annotations
 

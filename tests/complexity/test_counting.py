@@ -1,4 +1,4 @@
-"""True counts: by hand, on the meta device as with the compiled operators, whatever backend is asked for."""
+"""True counts: by hand, on the meta device as with the compiled operators, whatever backend is requested."""
 
 from __future__ import annotations
 

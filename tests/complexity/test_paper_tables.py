@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 3 of the paper: every number it prints, and the true ones."""
+"""Tables 1, 2 and 3 of the paper: every number that it prints, and the full counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Geometries that are none, contradict themselves or are not finite, and the table that repairs them."""
+"""Geometries that are lost, contradictory or not finite, and the table that repairs them."""
 
 from __future__ import annotations
 

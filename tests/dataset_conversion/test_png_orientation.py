@@ -1,4 +1,4 @@
-"""X-rays and masks that ask viewers to turn them, and masks whose shape is not in their gray."""
+"""X-rays and masks that ask viewers to rotate them, and masks whose shape is not in their gray."""
 
 from __future__ import annotations
 

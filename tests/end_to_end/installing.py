@@ -1,4 +1,4 @@
-"""Virtual environments in which the package is installed and taken out again, and what it is built from.
+"""Virtual environments in which the package is installed and removed, and what it is built from.
 
 Shared by the tests of the installation and by compat.py, so it needs the standard library alone.
 """

@@ -1,4 +1,4 @@
-"""Scores are refused for files that a reader would make something of: truncated, NaN, on another grid."""
+"""No scores for files that a reader accepts although they are truncated, contain NaN or lie on another grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evaluate --json` and `--csv` may be written over: earlier ones, never an input or a file of another kind."""
+"""What `evaluate --json` and `--csv` may overwrite: earlier ones, never an input or a file of another kind."""
 
 from __future__ import annotations
 

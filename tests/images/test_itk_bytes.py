@@ -1,4 +1,4 @@
-"""NRRD, MetaImage and GIPL that are not whole: ITK takes some of them and fills up what is missing."""
+"""NRRD, MetaImage and GIPL files that are not whole: ITK accepts some of them and fills in what is missing."""
 
 from __future__ import annotations
 

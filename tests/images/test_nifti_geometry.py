@@ -1,4 +1,4 @@
-"""Geometries that a header tells up to three times."""
+"""Geometries that a header states up to three times."""
 
 from __future__ import annotations
 

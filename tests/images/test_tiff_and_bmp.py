@@ -1,4 +1,4 @@
-"""TIFF and BMP: whole files alone are taken, also where the reader gives what it could read."""
+"""TIFF and BMP: only whole files are accepted, even if the reader returns what it could read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans that were edited, or made by another planner, are not replaced unasked, and never lost."""
+"""Plans that were edited, or made by another planner, are not replaced without --overwrite, and never lost."""
 
 from __future__ import annotations
 

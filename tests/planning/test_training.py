@@ -1,4 +1,4 @@
-"""Trainers of nnU-Net on our plans, stock and ours: the very methods that nnU-Net calls, on a tiny patch."""
+"""Trainers of nnU-Net on our plans, stock and ours: the methods that nnU-Net itself calls, on a tiny patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is at the place of the new model folder: replaced where an import made it, otherwise left alone."""
+"""Existing files at the place of the new model folder: replaced if an import made them, otherwise left alone."""
 
 from __future__ import annotations
 

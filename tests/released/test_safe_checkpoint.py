@@ -1,4 +1,4 @@
-"""Checkpoints of unknown origin: what may be in them, and what is said of all else."""
+"""Checkpoints of unknown origin: what they may contain, and what is said about anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that run once, go on after an interruption, and leave no process behind."""
+"""Steps that run once, continue after an interruption, and leave no process behind."""
 
 from __future__ import annotations
 

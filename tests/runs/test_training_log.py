@@ -1,4 +1,4 @@
-"""nnU-Net's training log, also of a training that was interrupted and went on."""
+"""nnU-Net's training log, also of a training that was interrupted and continued."""
 
 from __future__ import annotations
 

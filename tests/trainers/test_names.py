@@ -1,4 +1,4 @@
-"""Names that are not our trainers': the nearest one is suggested, other plug-ins' stay theirs and take budgets."""
+"""Names that are not our trainers': the nearest is suggested; other plug-ins' names stay theirs and take budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nnUNetv2_train` is interrupted or killed in a process of its own, and `--c` goes on."""
+"""`nnUNetv2_train` is interrupted or killed in a process of its own, and `--c` continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study's rule: an interval over cases and seeds, and what it says of the default."""
+"""The study's rule: an interval over cases and seeds, and what follows for the default."""
 
 from __future__ import annotations
 

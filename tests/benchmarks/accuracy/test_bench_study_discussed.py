@@ -1,4 +1,4 @@
-"""What docs/study/README.md says of a comparison is in the report of that comparison."""
+"""What docs/study/README.md says about a comparison is in the report of that comparison."""
 
 from __future__ import annotations
 

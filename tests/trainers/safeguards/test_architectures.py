@@ -1,4 +1,4 @@
-"""Weights of another network: whose they are and which trainer fits is said, in training and in prediction."""
+"""Weights of another network: the message says whose they are and which trainer fits, in training and in prediction."""
 
 from __future__ import annotations
 

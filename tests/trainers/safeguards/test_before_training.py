@@ -1,4 +1,4 @@
-"""Faults of plans, preprocessed data and patches: said before the training begins."""
+"""Faults of plans, preprocessed data and patches: reported before the training begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The raw files of a training, and the images to segment: what nnU-Net's readers hide or pass over."""
+"""The raw files of a training, and the images to segment: faults that nnU-Net's readers hide or ignore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--c from a checkpoint of another recipe: refused, saying how to go on; its weights can be taken."""
+"""--c from a checkpoint of another recipe: refused, with the way to continue; its weights can be taken."""
 
 from __future__ import annotations
 
