@@ -51,7 +51,7 @@ def read_volume(file: Path, spacing_mm: tuple[float, float, float] | None = None
     try:
         header = read_header(file)
         if len(header.shape) != 3:
-            raise ImageFault(file, f"is no volume of one channel: size {header.shape}")
+            raise ImageFault(file, f"is not a volume of one channel: size {header.shape}")
         check_values(header)
         geometry = read_geometry(header)
     except ImageFault as fault:
@@ -115,7 +115,7 @@ def check_label(label: sitk.Image, name: str, allowed: tuple[int, ...]) -> tuple
     is_float = np.issubdtype(values.dtype, np.floating)
     if is_float and not np.array_equal(values, np.rint(values)):
         example = values[values != np.rint(values)][0]
-        raise CaseRefused(f"{name} has values that are no integers, such as {exactly(example)}: was it interpolated?")
+        raise CaseRefused(f"{name} has values that are not integers, such as {exactly(example)}: was it interpolated?")
     present = {value for value in allowed if np.any(values == value)}
     if not (min(allowed) <= values.min() and values.max() <= max(allowed)):
         strange = [exactly(value) for value in np.unique(values) if value not in allowed]

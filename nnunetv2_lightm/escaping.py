@@ -14,7 +14,7 @@ import re
 import shlex
 
 # Control characters (escape sequences begin with one), those that turn the reading direction around, line separators
-# that are no newline, and lone surrogates: how Python holds file names that are not UTF-8, which no file takes.
+# that are not newlines, and lone surrogates: how Python holds file names that are not UTF-8, which no file takes.
 _INVISIBLE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
 _CONTROL = re.compile(f"[{_INVISIBLE}]")
 _CONTROL_OR_BREAK = re.compile(f"[{_INVISIBLE}\t\n]")

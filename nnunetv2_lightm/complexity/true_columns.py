@@ -7,7 +7,7 @@ from .counting import TrueCount
 TRUE_HEADER = ("parameters", "GMACs", "in Mamba", "scan, GFLOPs", "GMACs with scan")
 TRUE_LEGEND = """\
 every parameter; the GMACs (10^9 multiplications with their addition) of convolutions and matrix products
-  for one sample, each once; of these the ones inside Mamba; the GFLOPs of the scans, which are no matrix products;
+  for one sample, each once; of these the ones inside Mamba; the GFLOPs of the scans, which are not matrix products;
   both together, where 2 FLOPs are worth a MAC."""
 
 

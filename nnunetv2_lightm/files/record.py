@@ -138,7 +138,7 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise NotOursError(
-            f"{folder}: is there already; give another folder, or --overwrite to replace what this command made"
+            f"{folder}: already exists; give another folder, or --overwrite to replace what this command made"
         )
     if not folder.is_dir():
         raise NotOursError(f"{folder}: is not a folder and is not replaced; move it away, or give another name")

@@ -214,7 +214,7 @@ def _distinct(path: Path, values: np.ndarray) -> tuple[int, ...]:
     distinct = np.unique(values)
     if distinct.dtype.kind == "f" and (fractional := distinct[distinct != np.rint(distinct)]).size:
         raise ImageFault(
-            path, f"has values that are no integers, such as {exactly(fractional[0])}: was it interpolated?"
+            path, f"has values that are not integers, such as {exactly(fractional[0])}: was it interpolated?"
         )
     return tuple(int(value) for value in distinct)
 

@@ -203,14 +203,14 @@ def _dtype(path: Path, header: nibabel.Nifti1Header) -> np.dtype:
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         raise ImageFault(
-            path, f"has a damaged header: datatype {int(header['datatype'])} is none of NIfTI's"
+            path, f"has a damaged header: datatype {int(header['datatype'])} is not one of NIfTI's"
         ) from error
     if dtype.itemsize * 8 != int(header["bitpix"]):
         raise ImageFault(
             path, f"has a contradicting header: {dtype.name} with {int(header['bitpix'])} bits a voxel. Export it again"
         )
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise ImageFault(path, f"is no volume of one channel, but of {_name_of(dtype)}")
+        raise ImageFault(path, f"is not a volume of one channel, but of {_name_of(dtype)}")
     return dtype
 
 

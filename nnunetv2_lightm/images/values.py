@@ -49,8 +49,8 @@ def check_label_values(nifti: Nifti) -> LabelValues:
             if (fractional := values[values != np.rint(values)]).size:
                 raise ImageFault(
                     nifti.path,
-                    f"has values that are no integers, such as {exactly(fractional[0])}: was it interpolated? Resample "
-                    "labels by nearest neighbour",
+                    f"has values that are not integers, such as {exactly(fractional[0])}: was it interpolated? "
+                    "Resample labels by nearest neighbour",
                 )
         if len(distinct) < _MAX_DISTINCT:
             distinct.update(int(value) for value in values[:_MAX_DISTINCT])

@@ -168,7 +168,7 @@ def check_replaceable(file: Path) -> None:
     """
     if (Record.read(file.parent) or Record(file.parent)).not_ours(file):
         raise PlanningError(
-            f"{file} is there already, and was edited or made by another planner. Give another --plans-name; or "
+            f"{file} already exists, and was edited or made by another planner. Give another --plans-name; or "
             f"--overwrite, which renames it to kept_{file.name}"
         )
 

@@ -108,7 +108,7 @@ def _require(path: Path, what: str, content: dict, needed: dict[str, type | tupl
     if missing:
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise CheckpointError(
-            f"{path}: is no checkpoint of nnU-Net: its {what} lacks {', '.join(missing)}; it holds {keys}"
+            f"{path}: is not a checkpoint of nnU-Net: its {what} lacks {', '.join(missing)}; it holds {keys}"
         )
     for key, types in needed.items():
         if not isinstance(content[key], types):

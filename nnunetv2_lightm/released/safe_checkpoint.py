@@ -78,7 +78,7 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         size = path.stat().st_size
         raise CheckpointError(
-            f"{path}: {size} bytes that are no checkpoint, or not all of one; expected a file of torch.save (zip)"
+            f"{path}: {size} bytes that are not a checkpoint, or not all of one; expected a file of torch.save (zip)"
         )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -75,7 +75,7 @@ def test_a_sound_data_set(raw):
         ("imagesTr/b_0000.nii.gz", lambda path: save(path, image(), AFFINE + np.eye(4, k=3) * 9), "away"),
         ("imagesTr/b_0000.nii.gz", lambda path: save(path, image()[1:]), "4 x 5 x 5"),
         ("imagesTr/b_0000.nii.gz", lambda path: edit(path, 280, "<f", np.nan), "not finite"),
-        ("labelsTr/b.nii.gz", lambda path: save(path, label() + 0.5), "no integers, such as 0.5"),
+        ("labelsTr/b.nii.gz", lambda path: save(path, label() + 0.5), "not integers, such as 0.5"),
         ("labelsTr/b.nii.gz", lambda path: save(path, label() + np.uint8(1)), "holds the values 3"),
         ("labelsTr/b.nii.gz", lambda path: save(path, label().astype(np.int8) - np.int8(1)), "holds the values -1"),
         ("imagesTs/c_0000.nii.gz", with_nan, "NaN"),

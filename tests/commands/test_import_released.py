@@ -38,7 +38,7 @@ def test_overwrites_only_when_told(checkpoints, tmp_path, capsys):
     out = str(tmp_path / "model")
     assert cli.main(["import-released", *checkpoints, out]) == 0
     assert cli.main(["import-released", checkpoints[0], out]) == 1
-    assert f"nnUNetv2_lightm import-released: {out}: is there already" in capsys.readouterr().err
+    assert f"nnUNetv2_lightm import-released: {out}: already exists" in capsys.readouterr().err
     assert cli.main(["import-released", checkpoints[0], "--overwrite", out]) == 0
     assert not (tmp_path / "model" / "fold_4").exists()
 
@@ -49,7 +49,7 @@ def test_refuses_with_one_line(tmp_path, capsys):
     assert cli.main(["import-released", str(path), str(tmp_path / "model")]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
-    assert f"{path}: 4 bytes that are no checkpoint" in captured.err
+    assert f"{path}: 4 bytes that are not a checkpoint" in captured.err
 
 
 def test_an_unwritable_place_is_named(checkpoints, unwritable_folder, capsys):

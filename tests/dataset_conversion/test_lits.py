@@ -160,7 +160,7 @@ BAD_INPUTS = {
     "has the values 3, 5; allowed": lambda lits: lits.write(
         lits.as_volume(np.arange(480).reshape(6, 8, 10).astype(np.int16) % 2 * 2 + 3), "segmentation-1.nii.gz"
     ),
-    "no integers, such as": lambda lits: lits.write(
+    "not integers, such as": lambda lits: lits.write(
         lits.as_volume(np.full((6, 8, 10), 0.5, np.float32)), "segmentation-1.nii.gz"
     ),
     "480 NaN or infinite": lambda lits: lits.write(

@@ -93,7 +93,7 @@ def test_a_series_and_channels_are_refused(lits):
     colours = lits.write(sitk.Compose([sitk.Cast(lits.image(1), sitk.sitkUInt8)] * 3), "volume-2.nii.gz")
     plane = lits.write(lits.image(1)[:, :, 0], "volume-3.nii.gz")
     for file in (series, colours, plane):
-        with pytest.raises(CaseRefused, match=f"{file.name} is no volume of one channel"):
+        with pytest.raises(CaseRefused, match=f"{file.name} is not a volume of one channel"):
             read_volume(file)
 
 
@@ -204,7 +204,7 @@ def test_float_labels_become_uint8(lits):
 def test_interpolated_labels_are_refused(lits, bad):
     values = sitk.GetArrayFromImage(lits.label(1, dtype=np.float64))
     values[0, 0, 0] = bad
-    with pytest.raises(CaseRefused, match=f"x has values that are no integers, such as {bad:g}"):
+    with pytest.raises(CaseRefused, match=f"x has values that are not integers, such as {bad:g}"):
         check_label(lits.as_volume(values), "x", (0, 1, 2))
 
 

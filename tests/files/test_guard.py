@@ -110,7 +110,7 @@ def test_an_output_of_ours_may_be_written_again(place):
 
 
 def test_other_outputs_are_refused(place):
-    with pytest.raises(NotOursError, match="target/file is there already and was not written by this command"):
+    with pytest.raises(NotOursError, match="target/file already exists and was not written by this command"):
         check_output(Path("target/file"), ours=ours)
     with pytest.raises(IsADirectoryError):
         check_output(Path("target"), ours=ours)

@@ -193,7 +193,7 @@ def test_a_negative_label_keeps_its_sign(tmp_path, dtype):
 def test_fractional_labels_are_refused_with_all_digits(tmp_path, bad):
     values = (VALUES % 3).astype(np.float32)
     values[0, 0, 0] = float(bad)
-    with pytest.raises(ImageFault, match=f"no integers, such as {bad}"):
+    with pytest.raises(ImageFault, match=f"not integers, such as {bad}"):
         check_label(write_nifti(tmp_path / "label.nii.gz", values))
 
 

@@ -61,7 +61,7 @@ def without_a_record(file):
 def test_they_are_refused_and_with_overwrite_renamed(file, change):
     change(file)
     before = file.read_bytes()
-    with pytest.raises(PlanningError, match=f"{file.name} is there already, and was edited or made by another"):
+    with pytest.raises(PlanningError, match=f"{file.name} already exists, and was edited or made by another"):
         plan_dataset("5", batch_size=3)
     assert file.read_bytes() == before
     plan_dataset("5", batch_size=3, overwrite=True)
@@ -74,7 +74,7 @@ def test_they_are_refused_and_with_overwrite_renamed(file, change):
 def test_the_name_of_another_planners_plans(file):
     other = file.with_name("nnUNetResEncUNetMPlans.json")
     other.write_text("{}")
-    with pytest.raises(PlanningError, match="nnUNetResEncUNetMPlans.json is there already"):
+    with pytest.raises(PlanningError, match="nnUNetResEncUNetMPlans.json already exists"):
         plan_dataset("5", plans_name="nnUNetResEncUNetMPlans")
     assert other.read_text() == "{}"
 

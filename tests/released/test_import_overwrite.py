@@ -12,7 +12,7 @@ from nnunetv2_lightm.released.safe_checkpoint import CheckpointError
 def test_a_folder_that_is_there_is_left_alone(tmp_path, source):
     out = tmp_path / "model"
     out.mkdir()
-    with pytest.raises(CheckpointError, match="model: is there already; give another folder, or --overwrite"):
+    with pytest.raises(CheckpointError, match="model: already exists; give another folder, or --overwrite"):
         import_released([source()], out)
     assert list(out.iterdir()) == []
 

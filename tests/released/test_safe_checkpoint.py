@@ -88,8 +88,8 @@ def test_object_arrays_do_not_come_in_through_a_scalar(tmp_path):
     [
         (lambda path: None, r"no such file; give a checkpoint file, e\.g\. fold_0/checkpoint_final\.pth"),
         (lambda path: path.mkdir(), "is a folder; give a checkpoint file"),
-        (lambda path: path.write_bytes(b""), "0 bytes that are no checkpoint"),
-        (lambda path: path.write_text("not a checkpoint"), "16 bytes that are no checkpoint, or not all of one"),
+        (lambda path: path.write_bytes(b""), "0 bytes that are not a checkpoint"),
+        (lambda path: path.write_text("not a checkpoint"), "16 bytes that are not a checkpoint, or not all of one"),
         (lambda path: path.write_bytes(pickle.dumps({"network_weights": 1})), "that are no checkpoint"),
         (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "that are no checkpoint"),
         (lambda path: zip_with(path, {"readme.txt": b"text"}), "cannot be loaded as a checkpoint: RuntimeError"),

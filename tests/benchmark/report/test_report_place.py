@@ -20,7 +20,7 @@ def test_files_of_others_stay(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("of the user")
     before = contents(tmp_path)
-    with pytest.raises(NotOursError, match=f"{name} is there already"):
+    with pytest.raises(NotOursError, match=f"{name} already exists"):
         write_report([make_results(("nnUNetTrainer",))], tmp_path, "T")
     assert contents(tmp_path) == before
 
