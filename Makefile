@@ -55,15 +55,15 @@ demo: $(STAMP)
 	$(BIN)/nnUNetv2_lightm demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 # The others: they train, predict, compile or install.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "end_to_end or slow"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "end_to_end or slow"
 
 # Most of what can break, in minutes: nothing that trains, predicts, compiles or installs.
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not end_to_end and not slow"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not end_to_end and not slow"
 
 compat: $(STAMP)
 	$(BIN)/python tests/end_to_end/compat.py $(if $(wildcard dist/*.whl),--wheels dist) $(COMPAT)

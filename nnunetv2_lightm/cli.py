@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     name = f"{PROGRAM} {arguments.command}"
     try:
         return import_module(f"nnunetv2_lightm.{COMMANDS[arguments.command][0]}").main(arguments.arguments)
-    except (ImportError, SyntaxError) as error:  # a truncated file is not valid Python
+    except (ImportError, SyntaxError, NameError) as error:  # a truncated file is not valid Python, or ends in a name
         return _fail(f"{name}: a library is missing or broken: {error}. {_advice(arguments.command)}.")
     except KeyboardInterrupt:
         return INTERRUPTED

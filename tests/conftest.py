@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # How long an example takes says more of the machine than of the code; the time limit of a test catches what hangs.
 hypothesis.settings.register_profile("any_machine", deadline=None)
@@ -18,6 +19,37 @@ def pytest_configure() -> None:
     """A shell's background jobs, and so all that they start, ignore Ctrl-C; the tests of it need it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Folders whose files share what takes long to make: with `--dist loadfile` one process runs all of a folder.
+SHARING = ("tests/nnunet_prediction",)
+
+
+def work_unit(nodeid: str) -> str:
+    """What one process runs as a whole: a file, because its tests share fixtures, or a folder of them."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+
+
+class OneProcessAFile(LoadFileScheduling):
+    """Hands out files in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return work_unit(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    return OneProcessAFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On several processes files with long tests come first, so that short ones fill the end; else they come last."""
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("end_to_end")}
+    items.sort(key=lambda item: (item.path in long) != hasattr(config, "workerinput"))
 
 
 # A property of a test that makes random wrong calls: the operator, and what became of how many calls.

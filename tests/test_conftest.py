@@ -1,10 +1,10 @@
-"""What the test run itself says at its end."""
+"""How a test run hands out its work, and what it says at its end."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from .conftest import FUZZ, pytest_terminal_summary
+from .conftest import FUZZ, SHARING, pytest_terminal_summary, work_unit
 
 
 class Terminal:
@@ -42,3 +42,11 @@ def test_nothing_is_said_where_no_wrong_calls_were_made():
     terminal = Terminal([report()])
     pytest_terminal_summary(terminal)
     assert not terminal.said
+
+
+def test_what_one_process_runs_as_a_whole(repository):
+    assert work_unit("tests/ops/test_on_gpu.py::test_layer[a::b]") == "tests/ops/test_on_gpu.py"
+    for folder in SHARING:
+        (first, *others) = sorted((repository / folder).glob("test_*.py"))
+        units = {work_unit(f"{folder}/{file.name}::test") for file in (first, *others)}
+        assert others and units == {folder}
