@@ -54,6 +54,10 @@ $(STAMP): pyproject.toml setup.py runtime/pyproject.toml runtime/setup.py
 demo: $(STAMP)
 	$(BIN)/nnUNetv2_lightm demo
 
+# The other core has a test of its own.
+test test-slow test-fast: export nnUNet_n_proc_DA := 1
+test test-slow test-fast: export nnUNet_def_n_proc := 1
+
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 

@@ -22,6 +22,8 @@ from nnunetv2_lightm.complexity.paper_study import count_tables, judge_claims
 from nnunetv2_lightm.complexity.paper_tables import FIRST, HEAD, TABLES, TEXT
 from nnunetv2_lightm.networks import LightMUNetReleased
 
+pytestmark = pytest.mark.slow  # counting all networks takes a quarter of a minute
+
 # thop's parameters, its GMACs for the batch, true parameters, true GMACs for a sample.
 EXPECTED = {
     (1, "nnU-Net"): (88_621_199, "7240.26", 31_196_399, "477.37"),

@@ -28,7 +28,7 @@ class Workspace:
             (root / name).mkdir()
         # The commands must find the trainers without it, and the outer process has it from our autoload.
         inherited = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
-        workers = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2"}
+        workers = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_npp": "1", "nnUNet_nps": "1"}
         self.environment = {**inherited, **workers, **{name: str(root / name) for name in FOLDERS}}
 
     def run(self, *command: str | Path) -> str:

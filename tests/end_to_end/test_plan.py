@@ -26,7 +26,7 @@ def test_stock_commands_train_our_plans(workspace):
     preprocess, train, _ = [line.split() for line in printed.splitlines()[-3:]]
     assert train == ["nnUNetv2_train", "801", "3d_fullres", "0", "-p", PLANS]
     configurations = preprocess[preprocess.index("-c") + 1 :]
-    workspace.run(*preprocess[: -len(configurations)], "3d_fullres", "-np", "2")
+    workspace.run(*preprocess[: -len(configurations)], "3d_fullres", "-np", "1")
 
     again = workspace.run("nnUNetv2_lightm", "plan", "801", "--batch-size", "2", "--gpu-memory-gb", "0.5")
     assert "Already preprocessed: 3d_fullres." in again

@@ -15,10 +15,11 @@ OURS = "nnUNetTrainerLightMUNet_1epochs_2iters"
 STOCK = "nnUNetTrainer_1epochs_1iters"
 
 
-def plan(workspace, dataset, *configurations):
+def plan(workspace, dataset, *configurations, workers=1):
+    """Each worker imports PyTorch for every step."""
     workspace.run(
         *("nnUNetv2_plan_and_preprocess", "-d", int(dataset[7:10]), "-c", *configurations),
-        *("-np", "2", "-npfp", "2", "--verify_dataset_integrity"),
+        *("-np", workers, "-npfp", workers, "--verify_dataset_integrity"),
         # A small machine's plan: the stock network, too, trains in seconds.
         *("-gpu_memory_target", "0.2"),
     )
@@ -49,7 +50,7 @@ def predict(workspace, dataset, configuration, trainer, name, *options):
 
 def ensemble(workspace, dataset, members):
     folder = workspace.root / "ensemble"
-    workspace.run("nnUNetv2_ensemble", "-i", *members, "-o", folder, "-np", "2")
+    workspace.run("nnUNetv2_ensemble", "-i", *members, "-o", folder, "-np", "1")
     check_predictions(workspace, dataset, folder)
     return folder
 
@@ -85,7 +86,7 @@ def evaluate_like_nnunet(workspace, dataset, predictions):
     ours, theirs = workspace.root / "ours.json", predictions / "summary.json"
     table = workspace.run("nnUNetv2_lightm", "evaluate", predictions, references, "--json", ours)
     workspace.run(
-        *("nnUNetv2_evaluate_folder", references, predictions, "-np", "2", "-o", theirs),
+        *("nnUNetv2_evaluate_folder", references, predictions, "-np", "1", "-o", theirs),
         *("-djfile", predictions / "dataset.json"),
         *("-pfile", workspace.root / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json"),
     )
@@ -110,7 +111,7 @@ def test_phantoms_in_the_lits_layout(workspace):
     )
     output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     assert "nnUNetv2_plan_and_preprocess -d 801" in output
-    plan(workspace, dataset, "3d_fullres", "2d")
+    plan(workspace, dataset, "3d_fullres", "2d", workers=2)
     members = []
     for configuration, trainer in (("3d_fullres", OURS), ("2d", OURS), ("3d_fullres", STOCK)):
         train(workspace, dataset, configuration, trainer)
@@ -141,7 +142,7 @@ def test_hippocampus_3d(workspace, data_root):
     for file in content["test"]:
         shutil.copyfile(source / file, target / file)
     (target / "dataset.json").write_text(json.dumps(content))
-    workspace.run("nnUNetv2_convert_MSD_dataset", "-i", target, "-np", "2")
+    workspace.run("nnUNetv2_convert_MSD_dataset", "-i", target, "-np", "1")
     dataset = "Dataset004_Hippocampus"
     plan(workspace, dataset, "3d_fullres")
     train(workspace, dataset, "3d_fullres", OURS)

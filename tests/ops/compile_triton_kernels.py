@@ -1,10 +1,11 @@
 """Compiles the Triton kernels for NVIDIA GPUs that need not be there, down to machine code.
 
-    python compile_triton_kernels.py ARCHITECTURE fp16|bf16|fp32|fp64 all|none|layer LENGTH CHUNKS STATES CHANNELS
+    python compile_triton_kernels.py ARCHITECTURE,fp16|bf16|fp32|fp64,all|none|layer,LENGTH,CHUNKS,STATES,CHANNELS ...
 
 ARCHITECTURE: 80 for compute capability 8.0; then the dtype of the tokens, the optional inputs that there are, in the
-network's layers all but the gate, and sizes. Prints one JSON object a kernel: registers, spilled bytes, shared memory,
-and the PTX's instructions by kind. A process of its own: where Triton interprets, it does not compile.
+network's layers all but the gate, and sizes. Prints one JSON object a kernel: which of the arguments it is of,
+registers, spilled bytes, shared memory, and the PTX's instructions by kind. A process of its own: where Triton
+interprets, it does not compile.
 """
 
 from __future__ import annotations
@@ -127,14 +128,19 @@ def assembled(ptx: str, architecture: int) -> tuple[int, int]:
     return int(re.search(r"Used (\d+) registers", done.stderr)[1]), sum(map(int, spilled))
 
 
-if __name__ == "__main__":
-    architecture, dtype, optional, *sizes = sys.argv[1:]
+def report(target: str) -> None:
+    architecture, dtype, optional, *sizes = target.split(",")
     sizes = dict(zip(("length", "chunks", "states", "channels"), map(int, sizes), strict=True))
     sizes |= {"tokens": sizes["length"], "groups": sizes["chunks"]}
     for kernel, warps, absent in KERNELS:
         compiled = compile_kernel(kernel, warps, absent, int(architecture), dtype, optional, sizes)
         registers, spilled = assembled(compiled.asm["ptx"], int(architecture))
-        found = {"kernel": kernel.fn.__name__, "registers": registers, "spilled": spilled}
+        found = {"target": target, "kernel": kernel.fn.__name__, "registers": registers, "spilled": spilled}
         found["shared"] = compiled.metadata.shared
         found |= {name: len(re.findall(pattern, compiled.asm["ptx"])) for name, pattern in INSTRUCTIONS.items()}
         print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    for target in sys.argv[1:]:
+        report(target)

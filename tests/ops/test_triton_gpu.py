@@ -50,7 +50,10 @@ def test_interpreted_layers_agree_with_the_compiled_ones():
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_pass_the_tests_of_every_backend():
-    assert run_interpreted("test_selective_scan.py", "-k", "triton_gpu") >= 100
+    # The vectors are long: in the dtype that networks compute in, without the one of 1000 tokens.
+    assert (
+        run_interpreted("test_selective_scan.py", "-k", "triton_gpu and not (vectors and (scan_5 or float64))") >= 100
+    )
 
 
 @needs_triton
@@ -62,6 +65,15 @@ def test_interpreted_kernels_pass_the_tests_of_the_operator():
 # Kernels, in each way that they are called.
 KERNELS = 15
 ARCHITECTURES = [75, 80, 86, 89, 90, 120]
+# As the network has them under autocast.
+IN_THE_NETWORK = {architecture: f"{architecture},fp16,layer,4096,32,16,64" for architecture in ARCHITECTURES}
+# An argument that is 1 becomes a constant of the kernel.
+OTHER_INPUTS = {
+    "all inputs": "80,fp32,all,70,3,16,64",
+    "sizes of 1": "80,fp32,none,1,1,1,1",
+    "float64": "80,fp64,all,64,1,16,64",
+    "bfloat16, odd sizes": "80,bf16,all,70,3,5,33",
+}
 # Bytes of shared memory that a block may have: the least of all of these, compute capability 7.5.
 SHARED_MEMORY = 64 * 1024
 # At most so many instructions of the kernels that the time goes to, for a span of 4 tokens (backward), a token (scan)
@@ -75,26 +87,28 @@ AT_MOST = {
 }
 
 
-def compiled_kernels(architecture, dtype, optional, sizes, cache):
-    """What compile_triton_kernels.py tells of each kernel."""
-    arguments = (architecture, dtype, optional, *sizes)
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> dict[str, list[dict]]:
+    """What compile_triton_kernels.py tells of each kernel, by what it was compiled for."""
+    targets = [*IN_THE_NETWORK.values(), *OTHER_INPUTS.values()]
     done = subprocess.run(
-        [sys.executable, FOLDER / "compile_triton_kernels.py", *map(str, arguments)],
-        env=os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)},
+        [sys.executable, FOLDER / "compile_triton_kernels.py", *targets],
+        env=os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {target: [kernel for kernel in found if kernel["target"] == target] for target in targets}
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, tmp_path):
-    """As the network has them under autocast, down to machine code: nothing is spilled, shared memory suffices."""
-    kernels = compiled_kernels(architecture, "fp16", "layer", (4096, 32, 16, 64), tmp_path)
+def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, compiled):
+    """Down to machine code: nothing is spilled, shared memory suffices."""
+    kernels = compiled[IN_THE_NETWORK[architecture]]
     assert len(kernels) == KERNELS
     for found in kernels:
         assert found["spilled"] == 0, found
@@ -106,19 +120,9 @@ def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, tmp_pat
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "optional", "sizes"),
-    [
-        ("fp32", "all", (70, 3, 16, 64)),
-        ("fp32", "none", (1, 1, 1, 1)),
-        ("fp64", "all", (64, 1, 16, 64)),
-        ("bf16", "all", (70, 3, 5, 33)),
-    ],
-    ids=["all inputs", "sizes of 1", "float64", "bfloat16, odd sizes"],
-)
-def test_kernels_compile_with_other_inputs(dtype, optional, sizes, tmp_path):
-    """An argument that is 1 becomes a constant of the kernel."""
-    assert len(compiled_kernels(80, dtype, optional, sizes, tmp_path)) == KERNELS
+@pytest.mark.parametrize("inputs", OTHER_INPUTS)
+def test_kernels_compile_with_other_inputs(inputs, compiled):
+    assert len(compiled[OTHER_INPUTS[inputs]]) == KERNELS
 
 
 def test_other_devices_are_left_to_others(monkeypatch):

@@ -106,7 +106,10 @@ def test_failing_step_ends_the_demo_with_its_log(tmp_path, capsys):
 def run_demo(folder, **options):
     command = [sys.executable, "-m", "nnunetv2_lightm.cli", "demo", "--folder", str(folder), "--num-cases", "6"]
     command += ["--shape", "24", "48", "48", "--trainer", "nnUNetTrainerLightMUNet_2epochs_1iters"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    # Each worker imports PyTorch for every step.
+    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_npp", "nnUNet_nps"), "1")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=os.environ | workers, **pipes, **options)
 
 
 @pytest.mark.end_to_end
