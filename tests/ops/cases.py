@@ -20,6 +20,8 @@ VECTORS = [f"scan_{i}" for i in range(6)]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Tokens of a chunk, in which the backends cut a sequence.
 CHUNK = 8 if INTERPRETED else 64
+# Tokens of many chunks, the last not whole.
+LONG = 44 if INTERPRETED else 1000
 USABLE = [status.name for status in backend_table(("cpu",)) if status.usable]
 
 

@@ -9,7 +9,7 @@ from nnunetv2_lightm.ops import selective_scan
 from nnunetv2_lightm.ops._operator import scan_backward_op, scan_op
 from nnunetv2_lightm.ops.backends import load_backend
 
-from .cases import CHUNK, OPTIONAL, USABLE, make_inputs
+from .cases import CHUNK, LONG, OPTIONAL, USABLE, make_inputs
 
 pytestmark = [pytest.mark.parametrize("backend", USABLE), pytest.mark.usefixtures("short_triton_chunks")]
 
@@ -94,7 +94,7 @@ def test_compiled_once_for_any_length(backend):
         torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 15 * CHUNK + 40])
+@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, LONG])
 def test_checkpoints_are_as_many_as_announced(backend, length):
     tensors = [t.detach() for t in make_inputs(2, length, 3, 2).values()]
     _, _, checkpoints = scan_op(*tensors, True, backend, True)

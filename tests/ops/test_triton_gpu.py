@@ -21,7 +21,9 @@ from nnunetv2_lightm.ops.backends import triton_gpu
 
 FOLDER = Path(__file__).parent
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-# Of the tests of the scan as an operator: its finite differences take minutes under the interpreter.
+# What the interpreter is given of the tests of every backend: of the vectors, which are long, the dtype that networks
+# compute in, without the one of 1000 tokens; of the operator no finite differences of every input.
+SCAN = "not number_of_states and not (vectors and (scan_5 or float64))"
 OPERATOR = "several_chunks or (opcheck and float32 and delta_bias) or compiled or announced or not_kept"
 
 
@@ -50,10 +52,7 @@ def test_interpreted_layers_agree_with_the_compiled_ones():
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_pass_the_tests_of_every_backend():
-    # The vectors are long: in the dtype that networks compute in, without the one of 1000 tokens.
-    assert (
-        run_interpreted("test_selective_scan.py", "-k", "triton_gpu and not (vectors and (scan_5 or float64))") >= 100
-    )
+    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({SCAN})") >= 80
 
 
 @needs_triton
