@@ -42,6 +42,18 @@ def stock_network(dims: int) -> dict:
     }
 
 
+def small_network(dims: int, strides: list) -> dict:
+    """LightMUNet as plans name it, with fewer layers: to trace all of them takes a minute."""
+    return {
+        "network_class_name": "nnunetv2_lightm.networks.LightMUNet",
+        "arch_kwargs": {
+            "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+            **{"features": 16, "rvm_layers": [1, 1], "bottleneck_rvm_layers": 1, "d_state": 4, "strides": strides},
+        },
+        "_kw_requires_import": ["conv_op"],
+    }
+
+
 FLAT = {"configuration": "2d", "spacing": (1.0, 1.0), "patch_size": (32, 32), "mirroring_axes": (1,)}
 IMAGE = {"shape": (40, 37)}
 VOLUME = {"patch_size": (16, 16, 16), "mirroring_axes": (0,)}
@@ -65,12 +77,16 @@ MODELS = {
         {"shape": (14, 20, 18), "orientation": "PIR"},
     ),
     "3D, thick slices, cropped": (
-        {**VOLUME, "spacing": (4.0, 0.9, 0.9), "patch_size": (8, 17, 16), "transpose": (0, 2, 1)},
+        {
+            **{**VOLUME, **STOCK, "architecture": small_network(3, [[1, 1, 1], [1, 2, 2], [2, 2, 2]])},
+            **{"spacing": (4.0, 0.9, 0.9), "patch_size": (8, 17, 16), "transpose": (0, 2, 1)},
+        },
         {"shape": (12, 24, 26), "spacing": (5.0, 0.7, 0.8), "margin": 3},
     ),
     "2D of slices, two channels, regions": (
         {
-            **{**FLAT, "schemes": ("CTNormalization", "ZScoreNormalization"), "spacing": (0.9, 1.1)},
+            **{**FLAT, **STOCK, "architecture": small_network(2, [[1, 1], [2, 2], [2, 2]])},
+            **{"schemes": ("CTNormalization", "ZScoreNormalization"), "spacing": (0.9, 1.1)},
             **{"labels": REGIONS, "regions_class_order": (1, 2, 3)},
         },
         {"shape": (2, 40, 37), "spacing": (3.5, 1.0, 1.0)},
