@@ -42,6 +42,7 @@ class OneProcessAFile(LoadFileScheduling):
         return work_unit(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist may be switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
     return OneProcessAFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
