@@ -52,7 +52,7 @@ def test_interpreted_layers_agree_with_the_compiled_ones():
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_pass_the_tests_of_every_backend():
-    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({SCAN})") >= 80
+    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({SCAN})") >= 70
 
 
 @needs_triton
