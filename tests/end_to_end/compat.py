@@ -138,12 +138,12 @@ def installs(turn: int) -> tuple[Install, Install]:
 
 
 def make_environment(folder: Path, interpreter: Path, nnunetv2: str) -> Environment:
-    """An environment with that nnunetv2 and all it needs, without our package; one that is there is used again."""
+    """An environment with that nnunetv2 and all that our package needs, without it; one that is there is used again."""
     if not (folder / "venv").exists():
         folder.mkdir(exist_ok=True)
         subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True, capture_output=True, text=True)
     environment = Environment(folder)
-    environment.pip("install", f"nnunetv2=={nnunetv2}", timeout=PIP_TIMEOUT_SECONDS)
+    environment.pip("install", *dependencies(), f"nnunetv2=={nnunetv2}", timeout=PIP_TIMEOUT_SECONDS)
     environment.pip("uninstall", "--yes", DISTRIBUTION)  # an interrupted run may have left it
     for name in NNUNET_FOLDERS:
         (folder / name).mkdir(exist_ok=True)
@@ -255,6 +255,13 @@ class Sources:
 
 def compiles(wheel: Path) -> bool:
     return any(name.startswith("nnunetv2_lightm/ops/_native.") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def dependencies() -> list[str]:
+    """What pyproject.toml says that the package needs; pip leaves it when the package goes."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'^ *"([^"]+)",', block, re.MULTILINE)
 
 
 def supported_pythons() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import requires
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import compat
 import pytest
 from installing import CheckFailed
+from packaging.requirements import Requirement
 
 PYTHONS = {"3.10": Path("python3.10"), "3.13": Path("python3.13")}
 
@@ -166,3 +168,9 @@ def test_this_interpreter_is_found_and_another_version_is_not(monkeypatch, tmp_p
     assert compat.find_interpreter(here) == Path(sys.executable)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert compat.find_interpreter("3.1") is None
+
+
+def test_what_the_package_needs_is_there_before_it():
+    """Or pip would leave it behind, and the check take it for the package's."""
+    needed = [Requirement(text) for text in requires(compat.DISTRIBUTION) if "extra ==" not in text]
+    assert {*map(Requirement, compat.dependencies())} == {*needed}
