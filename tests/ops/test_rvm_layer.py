@@ -17,6 +17,8 @@ from nnunetv2_lightm.ops import rvm_layer, rvm_layer_op
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, cpu_native, native_rvm
 from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op
 
+from .cases import LAYER_TOLERANCES
+
 REASON = cpu_native.not_supported_reason("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"cpu_native: {REASON}")
 
@@ -40,7 +42,6 @@ CASES = {
 M_PERTURB = -6
 # Results of the specification, which takes its time.
 EXPECTED = {}
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-5}
 
 
 def layer_and_input(case, dtype):
@@ -80,12 +81,12 @@ def expected_of(case, monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("dtype", LAYER_TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_layer_of_torch_operators(case, dtype, instruction_set, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = results(*layer_and_input(case, dtype), monkeypatch, "cpu_native")
-    assert_close(found, expected_of(case, monkeypatch), TOLERANCES[dtype])
+    assert_close(found, expected_of(case, monkeypatch), LAYER_TOLERANCES[dtype])
 
 
 def test_decays_beyond_all_bounds(instruction_set, monkeypatch):

@@ -20,6 +20,7 @@ from nnunetv2_lightm.ops.backends import cpu_native
 from nnunetv2_lightm.ops.reference import compute_dtype
 
 from ..conftest import FUZZ
+from .cases import CALL_TOLERANCES
 from .operator_calls import OPERATORS, Call
 
 REASON = cpu_native.not_supported_reason("cpu")
@@ -33,7 +34,6 @@ SPACE = "nnunetv2_lightm::"
 # What says something to a user; an IndexError or a ZeroDivisionError does not.
 REFUSALS = (ValueError, RuntimeError, TypeError, NotImplementedError)
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64)
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-4, torch.bfloat16: 3e-2, torch.float16: 6e-3}
 
 
 # What goes wrong with an operand. SAME keep its values, so that the result is defined.
@@ -162,7 +162,7 @@ def assert_as_specified(got: list[torch.Tensor], expected: list[torch.Tensor], c
     )
     for one, other in zip(got, expected, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype, (one.shape, other.shape, one.dtype, other.dtype)
-        tolerance = max(coarsest, TOLERANCES.get(one.dtype, 0.15))
+        tolerance = max(coarsest, CALL_TOLERANCES.get(one.dtype, 0.15))
         one, other = (t.detach().double() for t in (one, other))
         finite = other.isfinite()
         if not bool(finite.all()):
@@ -216,7 +216,7 @@ def check(operator: str, number: int) -> str:
         return "accepted, without a defined result"
     with torch.no_grad():
         expected = expect(call)
-    coarsest = 0.0 if operator.endswith("backward") else TOLERANCES[compute_dtype(*tensors)]
+    coarsest = 0.0 if operator.endswith("backward") else CALL_TOLERANCES[compute_dtype(*tensors)]
     assert_as_specified(got, expected, coarsest)
     return RIGHT
 

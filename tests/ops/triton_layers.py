@@ -13,6 +13,8 @@ from nnunetv2_lightm.ops import depthwise_op, rvm_layer_op, select_backend, upsa
 from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.native_depthwise import HEAD, PLAIN, STEM
 
+from .cases import AUTOCAST_TOLERANCES
+
 # shape (batch, *spatial, channels), output channels, pooling, options. The interpreter takes milliseconds a token.
 LAYERS = {
     "3d, two images, 1x2x2 pooling": ((2, 3, 4, 5, 6), 5, (1, 2, 2), {"d_state": 3}),
@@ -21,7 +23,6 @@ LAYERS = {
     "2d, odd": ((2, 5, 3, 7), 3, (2, 2), {"d_state": 1}),
 }
 MAPS = {"3d": (1, 5, 3, 4, 6), "3d, thin": (1, 2, 1, 9, 3), "3d, deep": (1, 19, 2, 1, 2), "2d": (2, 18, 5, 5)}
-HALF = {torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
 def oracle(layer: RVMLayer) -> str:
@@ -46,11 +47,11 @@ def check_layer(case: str, device: str, dtype: torch.dtype) -> None:
     layer = RVMLayer(shape[-1], out_channels, len(shape) - 2, **options).double()
     x = torch.randn(shape, dtype=torch.float64)
     expected = run_layer(layer, x, pool, oracle(layer))
-    if dtype in HALF:
+    if dtype in AUTOCAST_TOLERANCES:
         found = run_layer(layer.float().to(device), x.float().to(device), pool, triton_gpu.NAME, dtype)
     else:
         found = run_layer(layer.to(device, dtype), x.to(device, dtype), pool, triton_gpu.NAME)
-    assert_near(found, expected, HALF.get(dtype, 1e-9 if dtype == torch.float64 else 1e-4))
+    assert_near(found, expected, AUTOCAST_TOLERANCES.get(dtype, 1e-9 if dtype == torch.float64 else 1e-4))
 
 
 def check_depthwise(case: str, device: str, dtype: torch.dtype) -> None:
@@ -66,10 +67,10 @@ def check_depthwise(case: str, device: str, dtype: torch.dtype) -> None:
     for kind, given, out_size, point in kinds:
         made = [p.double() for p in (*conv, *point)]
         expected = run_depthwise(kind, given, out_size, made, "torch_chunked")
-        here = [t.to(device, torch.float32 if dtype in HALF else dtype) for t in (given, *made)]
-        product = dtype if dtype in HALF and kind != STEM else None
+        here = [t.to(device, torch.float32 if dtype in AUTOCAST_TOLERANCES else dtype) for t in (given, *made)]
+        product = dtype if dtype in AUTOCAST_TOLERANCES and kind != STEM else None
         found = run_depthwise(kind, here[0], out_size, here[1:], triton_gpu.NAME, product)
-        assert_near(found, expected, HALF.get(dtype, 1e-11 if dtype == torch.float64 else 1e-5))
+        assert_near(found, expected, AUTOCAST_TOLERANCES.get(dtype, 1e-11 if dtype == torch.float64 else 1e-5))
 
 
 def run_depthwise(kind, x, size, parameters, backend, product_dtype=None):
@@ -96,7 +97,7 @@ def check_upsampling(device: str, dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     (expected_grad,) = torch.autograd.grad(expected, wide, weights)
     pairs = {"y": (found[0][0], expected.detach()), "gradient": (found[0][1], expected_grad)}
-    tolerance = HALF.get(dtype, 1e-5)
+    tolerance = AUTOCAST_TOLERANCES.get(dtype, 1e-5)
     for name, (one, other) in pairs.items():
         assert_near({name: one.double().cpu()}, {name: other}, tolerance)
 
