@@ -32,6 +32,12 @@ STARTUP_FILES = {
     "nnunetv2_lightm.start": "nnunetv2_lightm.autoload.boot:announce",
 }
 
+# Packages that lie elsewhere in the repository; the second has C++ alone, which `export --web` compiles.
+ELSEWHERE = {
+    "nnunetv2_lightm.dataset_conversion": "dataset_conversion",
+    "nnunetv2_lightm.deploy.web.engine_sources": "runtime/src",
+}
+
 
 class build_native_library(build_ext):
     """Builds a plain shared library for ctypes, with flags per file; if that fails, the install goes on without it."""
@@ -120,8 +126,8 @@ class build_with_startup_files(build):
 
 
 setup(
-    packages=[*find_packages(include=["nnunetv2_lightm", "nnunetv2_lightm.*"]), "nnunetv2_lightm.dataset_conversion"],
-    package_dir={"nnunetv2_lightm.dataset_conversion": "dataset_conversion"},
+    packages=[*find_packages(include=["nnunetv2_lightm", "nnunetv2_lightm.*"]), *ELSEWHERE],
+    package_dir=ELSEWHERE,
     ext_modules=[
         Extension(
             "nnunetv2_lightm.ops._native",

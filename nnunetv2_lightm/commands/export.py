@@ -1,8 +1,9 @@
-"""``nnUNetv2_lightm export``: a trained model becomes one file, or ONNX."""
+"""``nnUNetv2_lightm export``: a trained model becomes one file, a web page, or ONNX."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -14,13 +15,17 @@ FOLD_HELP = 'folds to average, numbers or "all"; default: all numbered ones that
 
 def main(argv: list[str]) -> int:
     """Export, and print what was written. Returns 1 if the model cannot be exported, or OUT already exists."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.onnx and arguments.float32:
+        parser.error("argument --onnx: not allowed with argument --float32: ONNX is float32 always")
     # Loads torch and nnunetv2, which --help does not need.
     from ..deploy.errors import ExportError
     from ..files import NotOursError
 
     try:
-        print(escape_terminal((_onnx if arguments.onnx else _bundle)(arguments)))
+        write = _onnx if arguments.onnx else _web if arguments.web else _bundle
+        print(escape_terminal(write(arguments)))
     except (ExportError, FileExistsError, NotOursError) as error:
         print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
         return 1
@@ -61,23 +66,60 @@ def _onnx(arguments: argparse.Namespace) -> str:
     )
 
 
+def _web(arguments: argparse.Namespace) -> str:
+    from ..deploy.bundle import bundle_content, pipeline_of, read_bundle
+    from ..deploy.model_folder import read_model_folder
+    from ..deploy.web.engine import web_engine
+    from ..deploy.web.page import is_page, write_page
+    from ..files import check_output
+
+    bundled = arguments.model.is_file()
+    if os.path.lexists(arguments.out) and not arguments.overwrite:
+        raise FileExistsError(f"{arguments.out} is there already; give another name, or --overwrite")
+    inputs = [arguments.model] if bundled else [path for path in arguments.model.rglob("*") if path.is_file()]
+    check_output(arguments.out, inputs=inputs, ours=is_page)
+    # First: it may be missing, and the checks of the model take longer.
+    engine = web_engine(lambda text: print(escape_terminal(text), file=sys.stderr, flush=True))
+    if bundled:
+        content = read_bundle(arguments.model)
+        said = pipeline_of(content)["name"]
+    else:
+        model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
+        content, comparison = bundle_content(model, half=not arguments.float32, check_images=arguments.check_images)
+        said = f"{model}. Compared with the trained weights: {comparison}"
+    write_page(content, engine, arguments.out)
+    return (
+        f"{arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {said}.\n"
+        "Open it in a browser, from disk; it needs no network:\n"
+        f"  {arguments.out.resolve().as_uri()}"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write a trained model with nnU-Net's whole pipeline into one file, for `lightm segment` of "
-        "lightm-runtime, which needs neither PyTorch nor nnU-Net, or as ONNX.",
+        "lightm-runtime, which needs neither PyTorch nor nnU-Net, as a web page, or as ONNX.",
         epilog="Nothing in a checkpoint is executed. For research use only.",
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION below nnUNet_results"
+        "model",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="TRAINER__PLANS__CONFIGURATION below nnUNet_results; with --web also a file that was exported before",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="file to write, e.g. liver.lightm; with --onnx a folder")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="file to write, e.g. liver.lightm, liver.html; with --onnx a folder"
+    )
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help=FOLD_HELP)
     parser.add_argument(
         "-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s"
     )
+    parser.add_argument("--float32", action="store_true", help="store the weights in float32 instead of float16")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--float32", action="store_true", help="store the weights in float32 instead of float16")
+    form.add_argument(
+        "--web", action="store_true", help="one HTML page that segments in the browser, offline; needs '.[web]'"
+    )
     form.add_argument(
         "--onnx", action="store_true", help="ONNX, pipeline and script instead; any trainer; needs '.[onnx]'"
     )

@@ -9,6 +9,7 @@ import struct
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.func import functional_call
@@ -41,6 +42,17 @@ def write_bundle(
     """
     if not overwrite and os.path.lexists(out):
         raise FileExistsError(f"{out} is there already; give another name, or --overwrite")
+    content, worst = bundle_content(model, half=half, check_images=check_images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as partial:
+        partial.write_bytes(content)
+    return worst
+
+
+def bundle_content(
+    model: TrainedModel, *, half: bool = True, check_images: Path | None = None
+) -> tuple[bytes, Comparison]:
+    """The content of a model's bundle; arguments and errors as in :func:`write_bundle`."""
     pipeline = {**describe_pipeline(model), "network": describe_network(model.network)}
     patches = real_patches(model, check_images)
     tensors, comparisons = {}, []
@@ -52,10 +64,38 @@ def write_bundle(
     if worst.equal_labels < EQUAL_LABELS:
         raise ExportError(f"float16 is too coarse for this model: {worst}; export with --float32")
     pipeline["check"] = {"weights": "float16" if half else "float32", **asdict(worst)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as partial:
-        partial.write_bytes(serialised(tensors, pipeline))
-    return worst
+    return serialised(tensors, pipeline), worst
+
+
+def pipeline_of(content: bytes) -> dict:
+    """The pipeline of a sound bundle."""
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pipeline"])
+
+
+def read_bundle(path: Path) -> bytes:
+    """The content of a bundle that was written before.
+
+    Raises:
+        ExportError: if it is not a bundle, of another version, cut off or damaged.
+    """
+    content = path.read_bytes()
+    try:
+        with safe_open(path, "pt") as file:  # checks every offset
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ExportError(f"{path}: is no bundle, or is cut off or damaged: {error}") from error
+    if metadata.get("format") != "lightm":
+        raise ExportError(f"{path}: is a safetensors file, but no model that `nnUNetv2_lightm export` wrote")
+    if metadata.get("version") != str(VERSION):
+        raise ExportError(
+            f"{path}: is of format version {metadata.get('version')}; this program reads version {VERSION}: export the "
+            "model again"
+        )
+    (length,) = struct.unpack("<Q", content[:8])
+    if hashlib.sha256(content[8 + length :]).hexdigest() != metadata.get("sha256"):
+        raise ExportError(f"{path}: is damaged: the checksum of its weights is wrong; copy it again")
+    return content
 
 
 def is_bundle(content: bytes) -> bool:

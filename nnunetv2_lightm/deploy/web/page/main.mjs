@@ -1,0 +1,192 @@
+// The page: files in, labels out.
+import { parseBundle } from "./bundle.mjs";
+import { Cancelled, MOST_HELPERS, segment } from "./crew.mjs";
+import { deflate, inflate } from "./gzip.mjs";
+import { readImage } from "./image.mjs";
+import { amountOf, colourOf, countsOf, labelsOf } from "./labels.mjs";
+import { writeNifti } from "./nifti.mjs";
+import { writePng } from "./png.mjs";
+import { Refused } from "./refused.mjs";
+import { Viewer } from "./viewer.mjs";
+
+const at = (id) => document.getElementById(id);
+const page = { model: null, module: null, bundle: null, code: null, image: null, viewer: null, stop: null };
+
+// What the exporter put into the page: compressed, in base64.
+async function embedded(id) {
+  const text = atob(at(id).textContent);
+  return inflate(Uint8Array.from(text, (letter) => letter.charCodeAt(0)), "gzip", "This page");
+}
+
+async function start() {
+  page.bundle = await embedded("bundle");
+  page.model = parseBundle(page.bundle);
+  page.module = await WebAssembly.compile(await embedded("engine"));
+  page.code = URL.createObjectURL(new Blob([at("worker").textContent], { type: "text/javascript" }));
+  describe(page.model.pipeline);
+  at("files").disabled = false;
+  say("Ready. Choose an image, or drop one anywhere on this page.");
+}
+
+function describe({ input, network, source, licence, citation, inference }) {
+  const facts = {
+    Input: input.channels.map(({ name }) => name).join(", ") + (network.spatial_dims === 3 ? ", volumes" : ", 2D"),
+    Network: `${network.type}, ${source.trainer}, ${page.model.folds.length} fold(s)`,
+    Training: `${source.dataset}, ${source.configuration}, patch ${inference.patch_size.join(" x ")}`,
+    Licence: licence ?? "not stated",
+    "To cite": citation.join(" "),
+  };
+  at("facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+}
+
+function element(tag, text = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  return made;
+}
+
+function say(text, wrong = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("wrong", wrong);
+}
+
+async function take(files) {
+  if (!files.length || !page.model) return;
+  page.stop?.abort();
+  const stop = (page.stop = new AbortController());
+  const current = () => page.stop === stop;
+  try {
+    say(`Reading ${[...files].map(({ name }) => name).join(", ")} ...`);
+    const image = await readImage(files, page.model.pipeline);
+    if (!current()) return;
+    show(image);
+    await segmented(image, stop);
+  } catch (error) {
+    if (!current() && !(error instanceof Cancelled)) return;
+    if (error instanceof Cancelled) current() && say("Cancelled. The image is shown without a segmentation.");
+    else say(error instanceof Refused ? error.message : `This did not work: ${error.message}`, true);
+  } finally {
+    if (current()) {
+      page.stop = null;
+      at("work").hidden = true;
+    }
+  }
+}
+
+async function segmented(image, stop) {
+  const began = performance.now();
+  at("work").hidden = false;
+  at("progress").removeAttribute("value");
+  say(`Segmenting ${image.name} ...`);
+  const progress = (done, total) => {
+    Object.assign(at("progress"), { max: total, value: done });
+    at("passes").textContent = `${done} of ${total}`;
+  };
+  const { code, module, bundle } = page;
+  const helpers = Math.min(MOST_HELPERS, navigator.hardwareConcurrency || 1);
+  const found = await segment({ code, module, bundle, image: image.input, helpers, progress, signal: stop.signal });
+  image.input = null;
+  image.labels = image.back(found);
+  page.viewer.labels = image.labels;
+  page.viewer.draw();
+  tabulate(image);
+  at("save").hidden = false;
+  say(`${image.name}: segmented in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+}
+
+function show(image) {
+  page.image = image;
+  page.viewer = new Viewer(at("planes"), image, tell);
+  const { level, width } = page.viewer;
+  const range = (id, least, most, value) => Object.assign(at(id), { min: least, max: most, step: (most - least) / 500, value });
+  range("level", level - 1.5 * width, level + 1.5 * width, level);
+  range("width", width / 100, 3 * width, width);
+  at("opacity").value = 100 * page.viewer.opacity;
+  const names = page.model.pipeline.input.channels.map(({ name }, i) => Object.assign(element("option", name), { value: i }));
+  at("channel").replaceChildren(...names);
+  at("channel").parentElement.hidden = names.length === 1;
+  at("png").hidden = image.dimensions === 3;
+  for (const id of ["table", "save"]) at(id).hidden = true;
+  at("viewer").hidden = false;
+}
+
+// Voxel, value and label that are looked at.
+function tell([x, y, z]) {
+  const { size, voxels, labels, dimensions } = page.image;
+  const voxel = (z * size[1] + y) * size[0] + x, label = labels?.[voxel];
+  const value = voxels[page.viewer.channel * page.viewer.count + voxel];
+  const names = label ? labelsOf(page.model.pipeline).filter(({ values }) => values.includes(label)) : [];
+  const place = dimensions === 3 ? `${x}, ${y}, ${z}` : `${x}, ${y}`;
+  at("voxel").textContent = `Voxel ${place}: ${Number(value.toPrecision(5))}${names.map(({ name }) => `, ${name}`).join("")}`;
+}
+
+function tabulate(image) {
+  const { pipeline } = page.model, counts = countsOf(image.labels, pipeline);
+  const rows = labelsOf(pipeline).map(({ name, values }, i) => {
+    const row = element("tr"), shown = element("input"), heading = element("th"), named = element("label");
+    Object.assign(shown, { type: "checkbox", checked: true });
+    shown.addEventListener("change", () => {
+      for (const value of values) page.viewer.hidden[shown.checked ? "delete" : "add"](value);
+      page.viewer.draw();
+    });
+    heading.scope = "row";
+    named.append(shown, ...values.map(swatch), name);
+    heading.append(named);
+    row.append(heading, element("td", counts[i].toLocaleString("en")), element("td", amountOf(counts[i], image)));
+    return row;
+  });
+  at("rows").replaceChildren(...rows);
+  at("table").hidden = false;
+}
+
+function swatch(label) {
+  const made = element("span");
+  made.className = "swatch";
+  made.style.background = colourOf(label);
+  return made;
+}
+
+function save(blob, ending) {
+  const link = element("a"), stem = page.image.name.replace(/\.(nii(\.gz)?|png|jpe?g)$/i, "");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${stem}${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+const savers = {
+  nifti: async ({ labels }) => save(new Blob([await deflate(writeNifti(page.image, labels), "gzip")]), "_seg.nii.gz"),
+  png: async ({ labels, size }) => save(new Blob([await writePng(size[0], size[1], labels)], { type: "image/png" }), "_seg.png"),
+  picture: async () => save(await page.viewer.picture(), "_picture.png"),
+};
+
+function listen() {
+  at("files").addEventListener("change", () => {
+    const files = [...at("files").files];
+    at("files").value = ""; // so that the same file can be chosen again
+    take(files);
+  });
+  const body = document.body;
+  body.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    body.classList.add("dragged");
+  });
+  body.addEventListener("dragleave", () => body.classList.remove("dragged"));
+  body.addEventListener("drop", (event) => {
+    event.preventDefault();
+    body.classList.remove("dragged");
+    take([...event.dataTransfer.files]);
+  });
+  at("cancel").addEventListener("click", () => page.stop?.abort());
+  body.addEventListener("keydown", ({ key }) => key === "Escape" && page.stop?.abort());
+  const look = (id, set) => at(id).addEventListener("input", () => (set(Number(at(id).value)), page.viewer.draw()));
+  look("level", (value) => (page.viewer.level = value));
+  look("width", (value) => (page.viewer.width = value));
+  look("opacity", (value) => (page.viewer.opacity = value / 100));
+  look("channel", (value) => (page.viewer.channel = value));
+  for (const [id, act] of Object.entries(savers))
+    at(id).addEventListener("click", () => act(page.image).catch((error) => say(`Not saved: ${error.message}`, true)));
+}
+
+listen();
+start().catch((error) => say(error instanceof Refused ? error.message : `This browser cannot run the page: ${error.message}`, true));

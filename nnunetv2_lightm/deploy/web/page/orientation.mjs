@@ -1,0 +1,68 @@
+// Which way the axes of a volume run in the patient. Anatomical axes are to the Right, to the front (Anterior), and up
+// (Superior), as in NIfTI; a volume is turned by whole axes only.
+import { Refused } from "./refused.mjs";
+
+// Columns of the qform's rotation, nifti_quatern_to_mat44; the last one changes sign with qfac.
+function columnsOfQform({ pixdim, quaternion: [b, c, d] }) {
+  const a = Math.sqrt(Math.max(0, 1 - b * b - c * c - d * d)), factor = pixdim[0] < 0 ? -1 : 1;
+  return [
+    [a * a + b * b - c * c - d * d, 2 * (b * c + a * d), 2 * (b * d - a * c)],
+    [2 * (b * c - a * d), a * a + c * c - b * b - d * d, 2 * (c * d + a * b)],
+    [2 * (b * d + a * c), 2 * (c * d - a * b), a * a + d * d - c * c - b * b].map((value) => factor * value),
+  ];
+}
+
+const columnsOfSform = ({ rows }) => [0, 1, 2].map((column) => [0, 1, 2].map((row) => rows[4 * row + column]));
+
+// For each anatomical axis, the axis of the file that is nearest to it, and whether that runs the other way.
+function nearest(columns) {
+  const unit = columns.map((column) => column.map((value) => value / (Math.hypot(...column) || 1)));
+  const pairs = unit.flatMap((column, axis) => column.map((value, anatomical) => ({ axis, anatomical, value })));
+  const found = [];
+  for (const { axis, anatomical, value } of pairs.sort((p, q) => Math.abs(q.value) - Math.abs(p.value)))
+    if (!found[anatomical] && !found.some((other) => other?.axis === axis)) found[anatomical] = { axis, reversed: value < 0 };
+  return found;
+}
+
+// Of a volume whose header says nothing, as SimpleITK takes it: x to the left, y to the back.
+const UNKNOWN = [{ axis: 0, reversed: true }, { axis: 1, reversed: true }, { axis: 2, reversed: false }];
+
+// header: of readNifti(). Returns [{ axis, reversed }] for R, A, S; certain: false where qform and sform disagree.
+export function orientationOf(header) {
+  const qform = header.qform > 0 && nearest(columnsOfQform(header));
+  const sform = header.sform > 0 && nearest(columnsOfSform(header));
+  const certain = !qform || !sform || JSON.stringify(qform) === JSON.stringify(sform);
+  return { axes: qform || sform || UNKNOWN, certain };
+}
+
+// What a reader that turns images to RAS first gives, and the way back for the labels.
+export function turning({ size, spacing, header }, name) {
+  const { axes, certain } = orientationOf(header);
+  if (!certain)
+    throw new Refused(`${name}: its header places it in two ways, qform and sform, that contradict each other.`);
+  const stride = [1, size[0], size[0] * size[1]];
+  const turned = axes.map(({ axis }) => size[axis]);
+  const steps = axes.map(({ axis, reversed }) => (reversed ? -stride[axis] : stride[axis]));
+  const first = axes.reduce((sum, { axis, reversed }) => sum + (reversed ? (size[axis] - 1) * stride[axis] : 0), 0);
+  // Calls f(place in the turned volume, place in the file).
+  const each = (f) => {
+    for (let z = 0, to = 0; z < turned[2]; ++z)
+      for (let y = 0; y < turned[1]; ++y)
+        for (let x = 0, from = first + z * steps[2] + y * steps[1]; x < turned[0]; ++x, from += steps[0]) f(to++, from);
+  };
+  const count = size[0] * size[1] * size[2];
+  return {
+    size: turned,
+    spacing: axes.map(({ axis }) => spacing[axis]),
+    there(voxels) {
+      const result = new Float32Array(voxels.length);
+      for (let first = 0; first < voxels.length; first += count) each((to, from) => (result[first + to] = voxels[first + from]));
+      return result;
+    },
+    back(labels) {
+      const result = new labels.constructor(labels.length);
+      each((to, from) => (result[from] = labels[to]));
+      return result;
+    },
+  };
+}
