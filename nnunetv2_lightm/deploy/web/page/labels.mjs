@@ -24,8 +24,8 @@ export function countsOf(labels, pipeline) {
   return labelsOf(pipeline).map(({ values }) => values.reduce((sum, value) => sum + (counts[value] ?? 0), 0));
 }
 
-// The size of some voxels in words: ml, mm² where the file says how large a pixel is, or nothing.
-export function amountOf(count, { dimensions, spacing: [x, y, z], picture }) {
-  if (dimensions === 3) return `${(count * x * y * z / 1000).toFixed(3)} ml`;
-  return picture ? "" : `${(count * x * y).toFixed(1)} mm²`;
+// The size of some voxels in words: ml; mm² where the file says how large a pixel is; else the share of the picture.
+export function amountOf(count, { dimensions, spacing: [x, y, z], size, picture }) {
+  if (dimensions === 3) return `${((count * x * y * z) / 1000).toFixed(3)} ml`;
+  return picture ? `${((100 * count) / (size[0] * size[1])).toFixed(2)} %` : `${(count * x * y).toFixed(1)} mm²`;
 }

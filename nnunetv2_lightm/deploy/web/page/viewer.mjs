@@ -30,7 +30,7 @@ export class Viewer {
     const caption = document.createElement("figcaption"), frame = document.createElement("div");
     canvas.width = plane.right.size;
     canvas.height = plane.down.size;
-    canvas.style.aspectRatio = `${plane.right.size * plane.right.mm} / ${plane.down.size * plane.down.mm}`;
+    canvas.style.setProperty("--ratio", (plane.right.size * plane.right.mm) / (plane.down.size * plane.down.mm));
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${plane.name} plane`);
     frame.className = "frame";

@@ -1,0 +1,86 @@
+"""Pages of drawn models, and a browser to open them from disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_lightm.deploy.bundle import bundle_content
+from nnunetv2_lightm.deploy.model_folder import read_model_folder
+
+from ...model_folders import REGIONS, write_model_folder
+from ...prediction import write_images
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = "<img src=x onerror=alert(1)>"
+NATURAL = {"configuration": "2d", "spacing": (1.0, 1.0), "reader": "NaturalImage2DIO", "file_ending": ".png"}
+MODELS = {
+    "picture": ({**NATURAL, "patch_size": (32, 32), "mirroring_axes": (1,)}, {"shape": (40, 32), "ending": ".png"}),
+    "colours": (
+        {**NATURAL, "patch_size": (32, 32), "mirroring_axes": (), "schemes": ("RGBTo01Normalization",) * 3},
+        {"shape": (32, 32), "ending": ".png", "rgb": True},
+    ),
+    "slices": (
+        {"configuration": "2d", "spacing": (1.0, 1.3), "patch_size": (24, 24), "mirroring_axes": ()},
+        {"shape": (30, 24), "spacing": (1.0, 1.2)},
+    ),
+    "volume": (
+        {
+            **{"patch_size": (8, 16, 16), "spacing": (1.4, 0.8, 1.1), "mirroring_axes": ()},
+            **{"reader": "SimpleITKIOWithReorient", "labels": {"background": 0, "organ": 1, HOSTILE: 2}},
+        },
+        {"shape": (10, 18, 15), "spacing": (1.5, 1.2, 0.9)},
+    ),
+    "channels": (
+        {
+            **{"patch_size": (8, 16, 16), "schemes": ("CTNormalization", "ZScoreNormalization"), "folds": (0, 1)},
+            **{"labels": REGIONS, "regions_class_order": (1, 2, 3), "mirroring_axes": (0,)},
+        },
+        {"shape": (10, 18, 17)},
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def bundle_of(tmp_path_factory):
+    """Writes the bundle of one of MODELS, and an image for it; returns both: (bundle, image's files)."""
+    made = {}
+
+    def make(kind: str) -> tuple[Path, list[Path]]:
+        if kind not in made:
+            options, image = MODELS[kind]
+            folder = tmp_path_factory.mktemp(kind)
+            channels = len(options.get("schemes", (1,)))
+            files = write_images(folder / "images", channels, **image)
+            model = read_model_folder(write_model_folder(folder / "model", **options))
+            content, _ = bundle_content(model, half=False, check_images=folder / "images")
+            (folder / "model.lightm").write_bytes(content)
+            made[kind] = folder / "model.lightm", files
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engine() -> bytes:
+    """The compiled engine; it takes a minute or two where the cache has none."""
+    pytest.importorskip("ziglang", reason="ziglang is not installed: pip install '.[web]'")
+    from nnunetv2_lightm.deploy.web.engine import web_engine
+
+    return web_engine()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no {' or '.join(BROWSERS)} is installed (Debian, Ubuntu: apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        # Without its sandbox, which containers lack: it opens nothing but the pages of these tests.
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,0 +1,79 @@
+"""An exported page in a browser, and what a user does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+MOST_MS = 120_000  # for a segmentation, on a busy machine
+DONE = "#save:not([hidden])"
+WRONG = "#status.wrong"
+
+
+class OpenedPage:
+    """Attributes:
+    page: Playwright's.
+    requests: Addresses that were asked for, but for the page itself and what it made.
+    errors: Of its scripts.
+    """
+
+    def __init__(self, browser, path: Path, *, width: int = 1200, cores: int | None = None) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        if cores:
+            self.page.add_init_script(
+                f"Object.defineProperty(navigator, 'hardwareConcurrency', {{get: () => {cores}}})"
+            )
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#files:not([disabled])", state="attached", timeout=MOST_MS)
+        self.requests = [url for url in self.requests if url != path.as_uri() and not url.startswith("blob:")]
+
+    def __enter__(self) -> OpenedPage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    @property
+    def status(self) -> str:
+        return self.page.inner_text("#status")
+
+    def give(self, files: Sequence[Path]) -> None:
+        """Choose files by the button."""
+        self.page.set_input_files("#files", list(files))
+
+    def segment(self, files: Sequence[Path]) -> None:
+        """Choose files and wait until they are segmented."""
+        self.give(files)
+        # The result of an image before is hidden while this one is read.
+        self.page.wait_for_selector(f"#work:not([hidden]), {WRONG}", timeout=MOST_MS)
+        self.page.wait_for_selector(f"{DONE}, {WRONG}", timeout=MOST_MS)
+        assert not self.page.query_selector(WRONG), self.status
+        assert self.errors == []
+
+    def refused(self, files: Sequence[Path]) -> str:
+        """Choose files that cannot be used; what the page says."""
+        self.page.evaluate("() => document.getElementById('status').classList.remove('wrong')")
+        self.give(files)
+        self.page.wait_for_selector(WRONG, timeout=MOST_MS)
+        assert self.errors == []
+        return self.status
+
+    def saved(self, button: str, folder: Path) -> Path:
+        """What a button saves."""
+        with self.page.expect_download() as download:
+            self.page.click(f"#{button}")
+        path = folder / download.value.suggested_filename
+        download.value.save_as(path)
+        return path
+
+    def table(self) -> list[list[str]]:
+        """Cells of the table of labels."""
+        return [
+            [cell.inner_text() for cell in row.query_selector_all("th, td")]
+            for row in self.page.query_selector_all("#rows tr")
+        ]
