@@ -22,10 +22,11 @@ export nnUNet_nps ?= 1
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo test test-fast test-slow compat sanitize wheels prove release docs lint campaigns bench clean
+.PHONY: help install demo web-demo test test-fast test-slow compat sanitize wheels prove release docs lint campaigns bench clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
+	@echo "make web-demo  the same, then its model as one page that segments in a browser, from disk"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
 	@echo "make test-fast  run the tests that take seconds each: some minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
@@ -53,6 +54,14 @@ $(STAMP): pyproject.toml setup.py runtime/pyproject.toml runtime/setup.py
 
 demo: $(STAMP)
 	$(BIN)/nnUNetv2_lightm demo
+
+DEMO := nnunetv2_lightm_demo
+web-demo: demo
+	@$(BIN)/python -c 'import ziglang' 2>/dev/null || $(BIN)/python -m pip install --editable '.[web]'
+	@nnUNet_raw=$(DEMO)/nnUNet_raw nnUNet_preprocessed=$(DEMO)/nnUNet_preprocessed nnUNet_results=$(DEMO)/nnUNet_results \
+		$(BIN)/nnUNetv2_lightm export --web --overwrite $(DEMO)/nnUNet_results/Dataset801_LiTS/nnUNetTrainerLightMUNet_15epochs_20iters__nnUNetPlans_demo__3d_fullres \
+		$(DEMO)/model.html
+	@echo "Drop one of these on it: $(DEMO)/nnUNet_raw/Dataset801_LiTS/imagesTs/"
 
 # The other core has a test of its own.
 test test-slow test-fast: export nnUNet_n_proc_DA := 1
