@@ -22,7 +22,7 @@ class OpenedPage:
         self.page = self.context.new_page()
         self.requests: list[str] = []
         self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("request", lambda request: self._note(request.url, path))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         if cores:
             self.page.add_init_script(
@@ -30,13 +30,16 @@ class OpenedPage:
             )
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("#files:not([disabled])", state="attached", timeout=MOST_MS)
-        self.requests = [url for url in self.requests if url != path.as_uri() and not url.startswith("blob:")]
 
     def __enter__(self) -> OpenedPage:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.context.close()
+
+    def _note(self, url: str, path: Path) -> None:
+        if url != path.as_uri() and not url.startswith("blob:"):
+            self.requests.append(url)
 
     @property
     def status(self) -> str:
@@ -62,6 +65,14 @@ class OpenedPage:
         self.page.wait_for_selector(WRONG, timeout=MOST_MS)
         assert self.errors == []
         return self.status
+
+    def is_idle(self) -> bool:
+        """Whether all workers end, of which the browser tells a little later."""
+        for _ in range(100):
+            if not self.page.workers:
+                return True
+            self.page.wait_for_timeout(100)
+        return False
 
     def saved(self, button: str, folder: Path) -> Path:
         """What a button saves."""

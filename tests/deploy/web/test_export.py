@@ -8,6 +8,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -84,9 +85,7 @@ def test_what_is_there_is_not_replaced(compiled, bundle_of, tmp_path, capsys):
     assert (tmp_path / "mine.html").read_text() == "<!DOCTYPE html><p>mine" and bundle.read_bytes()[8:9] == b"{"
 
 
-def test_nothing_half_written_stays(compiled, bundle_of, tmp_path, monkeypatch):
-    from pathlib import Path
-
+def test_nothing_half_written_stays(compiled, bundle_of, tmp_path, monkeypatch, capsys):
     def full(self, *_, **__):
         Path(self).touch()
         raise OSError(28, "No space left on device", str(self))
@@ -94,16 +93,17 @@ def test_nothing_half_written_stays(compiled, bundle_of, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match="No space left"):
-            export(bundle_of("picture")[0], tmp_path / "out" / "a.html")
+        assert export(bundle_of("picture")[0], tmp_path / "out" / "a.html") != 0
+    assert "No space left" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_zig_that_is_missing_is_named_with_the_command(bundle_of, tmp_path, monkeypatch):
+def test_zig_that_is_missing_is_named_with_the_command(bundle_of, tmp_path, monkeypatch, capsys):
     found = extras.find_spec
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ziglang" else found(name))
-    with pytest.raises(ImportError, match=r'export --web` needs ziglang.*python -m pip install "ziglang'):
-        export(bundle_of("picture")[0], tmp_path / "a.html")
+    assert export(bundle_of("picture")[0], tmp_path / "a.html") != 0
+    said = capsys.readouterr().err
+    assert "export --web` needs ziglang" in said and 'python -m pip install "ziglang' in said
     assert not (tmp_path / "a.html").exists()
 
 
@@ -150,7 +150,7 @@ def test_the_engine_is_compiled_once(tmp_path, monkeypatch):
         if len(commands) == 1:
             return SimpleNamespace(returncode=1, stderr="web.cpp:1: error: no such thing")
         assert {"-fno-exceptions", "-msimd128"} <= set(command)
-        (engine_room.Path(command[-1])).write_bytes(ENGINE)
+        (Path(command[-1])).write_bytes(ENGINE)
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", compile_)
