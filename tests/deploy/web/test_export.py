@@ -86,6 +86,8 @@ def test_what_is_there_is_not_replaced(compiled, bundle_of, tmp_path, capsys):
 
 
 def test_nothing_half_written_stays(compiled, bundle_of, tmp_path, monkeypatch, capsys):
+    bundle, _ = bundle_of("picture")
+
     def full(self, *_, **__):
         Path(self).touch()
         raise OSError(28, "No space left on device", str(self))
@@ -93,7 +95,7 @@ def test_nothing_half_written_stays(compiled, bundle_of, tmp_path, monkeypatch, 
     (tmp_path / "out").mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full)
-        assert export(bundle_of("picture")[0], tmp_path / "out" / "a.html") != 0
+        assert export(bundle, tmp_path / "out" / "a.html") != 0
     assert "No space left" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
