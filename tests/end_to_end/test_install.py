@@ -150,10 +150,20 @@ def test_wheel_holds_the_whole_package_and_nothing_else(wheel, source):
         for folder, place in folders.items()
         for path in folder.rglob("*.py")
     }
+    # What `export --web` compiles and joins.
+    web = {
+        str(Path("nnunetv2_lightm", place, path.name))
+        for folder, place in (
+            ("nnunetv2_lightm/ops/csrc", "ops/csrc"),
+            ("nnunetv2_lightm/deploy/web/page", "deploy/web/page"),
+            ("runtime/src", "deploy/web/engine_sources"),
+        )
+        for path in (source / folder).glob("[!.]*")
+    }
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     compiled = {name for name in names if name.startswith("nnunetv2_lightm/ops/_native.")}  # where there is a compiler
     others = {"nnunetv2_lightm.pth", "nnunetv2_lightm.start", "nnunetv2_lightm/py.typed"}
-    assert set(names) == modules | compiled | others
+    assert set(names) == modules | web | compiled | others
 
 
 def test_stock_look_up_finds_us_beside_other_plugins(installed, tmp_path):
