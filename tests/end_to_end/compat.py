@@ -144,7 +144,6 @@ def make_environment(folder: Path, interpreter: Path, nnunetv2: str) -> Environm
         subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True, capture_output=True, text=True)
     environment = Environment(folder)
     environment.pip("install", *dependencies(), f"nnunetv2=={nnunetv2}", timeout=PIP_TIMEOUT_SECONDS)
-    environment.pip("uninstall", "--yes", DISTRIBUTION)  # an interrupted run may have left it
     for name in NNUNET_FOLDERS:
         (folder / name).mkdir(exist_ok=True)
     return environment
@@ -158,6 +157,8 @@ def check(where: str, environment: Environment, sources: Sources, install: Insta
         missing = sources.why_not(install)
         if missing:
             return Row(name, "", f"{NOT_CHECKED}: {missing}", time.monotonic() - begin)
+        # A check that failed, or a run that was interrupted, may have left it.
+        environment.pip("uninstall", "--yes", DISTRIBUTION)
         before = environment.files()
         environment.pip("install", *sources.arguments(install), **sources.variables(install))
         environment.pip("check")

@@ -27,21 +27,23 @@ class FakeEnvironment:
 
     def __init__(self, root, breaks=None):
         self.root, self.python, self.breaks = root / "venv", root / "venv/bin/python", breaks
-        self.installed = None
+        self.installed, self.left = False, set()
         self.site_packages = root / "site-packages"
         metadata = self.site_packages / "nnunetv2_lightm-1.0.dist-info"
         metadata.mkdir(parents=True, exist_ok=True)
         (metadata / "WHEEL").write_text("Tag: py3-none-any\n", encoding="utf-8")
 
     def files(self):
-        left = {"trace.pth"} if self.breaks == "uninstall" and self.installed is False else set()
-        return {"lib.py", *left, *(["ours.py"] if self.installed else [])}
+        return {"lib.py", *self.left, *(["ours.py"] if self.installed else [])}
 
     def pip(self, action, *arguments, **_):
         if action == "check":
             fail_if(self.breaks == "check", "nnunetv2-lightm 1.0 requires pydantic, which is not installed.")
             return
-        fail_if(self.breaks == "install", "ERROR: No matching distribution found")
+        fail_if(self.breaks == "install" and action == "install", "ERROR: No matching distribution found")
+        assert not (self.installed and action == "install"), "pip would leave what is there"
+        if self.breaks == "uninstall" and self.installed:
+            self.left = {f"trace{len(self.left)}.pth", *self.left}
         self.installed = action == "install"
 
     def command(self, program, command, *_, **__):
@@ -114,13 +116,22 @@ def test_all_passed(run, capsys):
         ("doctor", "FAILED: Training cannot start."),
         ("tag", "FAILED: doctor does not say `wheel py3-none-any from` but: 1.0, wheel cp313-cp313-linux from /wheels"),
         ("backend", "FAILED: the backend on the CPU is ['cpu_native'], expected torch_chunked"),
-        ("uninstall", "FAILED: the uninstallation left or took 1 files, such as trace.pth"),
+        ("uninstall", "FAILED: the uninstallation left or took 1 files, such as trace0.pth"),
     ],
 )
 def test_what_fails_is_told(run, capsys, breaks, message):
     assert run(breaks) == 1
     table = capsys.readouterr().out.split("\n\n")[-1]
     assert table.count(message) == 2 and table.count("passed") == 2
+
+
+def test_a_check_that_failed_leaves_nothing_to_the_next(tmp_path):
+    environment = FakeEnvironment(tmp_path, breaks="doctor")
+    sources = SimpleNamespace(why_not=lambda install: None, arguments=lambda install: (), variables=lambda install: {})
+    install = compat.Install(compat.WHEEL, compiled=False)
+    assert compat.check("here", environment, sources, install).result.startswith("FAILED")
+    environment.breaks = None
+    assert compat.check("here", environment, sources, install).result == "passed"
 
 
 def test_what_cannot_be_had_is_not_called_passed(run, capsys):
