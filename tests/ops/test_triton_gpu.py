@@ -40,7 +40,7 @@ def run_interpreted(*arguments: str) -> int:
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_agree_with_the_reference():
-    assert run_interpreted("interpreted_triton_gpu.py") >= 30
+    assert run_interpreted("interpreted_triton_gpu.py") >= 28
 
 
 @needs_triton
