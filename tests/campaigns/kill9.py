@@ -223,7 +223,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that its commands are ended, too
     with (
         tempfile.TemporaryDirectory(prefix="kill_9_", ignore_cleanup_errors=True) as folder,
         Workspace(folder) as space,
@@ -236,4 +235,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # So that its commands are ended, too. Not in `main`: in a process that goes on, pools that it forks would have it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     sys.exit(main())
