@@ -102,6 +102,7 @@ def test_a_broken_one_is_silent(site_packages, damage):
 
 
 @pytest.mark.parametrize("damage", ["cut off at 50%", "cut off at 90%", "null bytes", "another Python"])
+@pytest.mark.slow
 def test_the_doctor_says_so(site_packages, damage):
     DAMAGES[damage](site_packages / "nnunetv2_lightm")
     code = (

@@ -134,6 +134,7 @@ def test_works_without_torch_and_nnunetv2(argv, tmp_path):
         assert finished.stdout == f"{shim_directory()}\n"
 
 
+@pytest.mark.slow
 def test_reader_that_has_seen_enough_is_no_error():
     """`nnUNetv2_lightm backends | head -0`."""
     command = [sys.executable, "-m", "nnunetv2_lightm.cli", "backends"]

@@ -67,6 +67,13 @@ class TestFolders:
         monkeypatch.setenv("nnUNet_raw", "nnUNet_raw")
         assert "relative" in self.check("nnUNet_raw").message
 
+    def test_relative_and_almost_full(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("nnUNet_raw", "nnUNet_raw")
+        monkeypatch.setattr(folders, "LOW_DISK_GIB", 1e9)
+        message = self.check("nnUNet_raw").message
+        assert "relative" in message and "GiB free" in message
+
     def test_disk_almost_full(self, monkeypatch):
         monkeypatch.setattr(folders, "LOW_DISK_GIB", 1e9)
         finding = self.check("nnUNet_raw")

@@ -152,6 +152,7 @@ def folder(tmp_path):
     return write_model_folder(tmp_path / "model", **FLAT, **STOCK, architecture=stock_network(2))
 
 
+@pytest.mark.slow
 def test_command_writes_and_replaces_its_folder(folder, tmp_path, capsys):
     options = (folder, tmp_path / "onnx", "--check-images", tmp_path / "images")
     assert export(*options) == 0

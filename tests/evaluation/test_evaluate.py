@@ -110,6 +110,7 @@ def test_class_that_no_case_has_is_left_out_of_the_average(tmp_path):
     ],
     ids=["labels", "regions", "ignore"],
 )
+@pytest.mark.slow
 def test_agrees_with_nnunet(folders, labels, regions, ignore):
     summary = nnunet_summary(*folders, regions, ignore)
     result = evaluate_folder(*folders, labels, file_ending=".nii.gz")

@@ -131,6 +131,7 @@ def test_table_shows_a_forced_backend_even_where_it_cannot_run(monkeypatch):
     assert [status.name for status in backend_table(("cpu",)) if status.selected] == ["torch_chunked"]
 
 
+@pytest.mark.slow
 def test_backends_of_a_gpu_are_not_looked_at_for_the_cpu():
     script = """
 import sys

@@ -25,6 +25,7 @@ def test_scan_is_the_specification(length, options):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_networks_are_put_together_from_portable_operators():
     torch.manual_seed(0)
     network, image = LightMUNet(1, 2, spatial_dims=2).eval(), torch.randn(1, 1, 16, 24)

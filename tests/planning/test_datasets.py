@@ -12,6 +12,8 @@ from nnunetv2_lightm.planning.datasets import plan_dataset
 from nnunetv2_lightm.planning.memory_model import CPU_COMPILED, GPU
 from nnunetv2_lightm.planning.planner import PlanningError
 
+pytestmark = pytest.mark.slow  # nnU-Net's planner runs
+
 DATA = ((1.0, 1.0, 1.0), (40, 48, 48))
 
 

@@ -15,6 +15,8 @@ from nnunetv2_lightm.planning import PLANS_NAME
 from nnunetv2_lightm.planning.memory_model import GPU, USABLE_SHARE
 from nnunetv2_lightm.planning.planner import DATA_KEYS, NETWORK, WIDTHS, PlanningError, nnUNetPlannerLightMUNet
 
+pytestmark = pytest.mark.slow  # nnU-Net's planner runs
+
 ISOTROPIC = ((1.0, 1.0, 1.0), (48, 60, 52))
 LARGE = ((1.0, 0.8, 0.8), (400, 480, 480))
 THIN = ((4.0, 0.7, 0.7), (20, 300, 300))

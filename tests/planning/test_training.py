@@ -84,6 +84,7 @@ def test_one_output_for_each_scale_of_the_stock_trainer(make_trainer):
     assert len(outputs) == 3
 
 
+@pytest.mark.slow
 def test_stock_checkpoint_predicts_without_deep_supervision(make_trainer, folders):
     """As `nnUNetv2_predict` does: the network is rebuilt from the plans, and loads the weights strictly."""
     trainer = make_trainer(STOCK)
@@ -103,6 +104,7 @@ def test_stock_checkpoint_predicts_without_deep_supervision(make_trainer, folder
         torch.testing.assert_close(network.eval()(image), trainer.network(image))
 
 
+@pytest.mark.slow
 def test_cascade(make_dataset, folders, monkeypatch):
     """The second stage gets the first one's labels as further channels."""
     monkeypatch.setattr(nnunet_trainer_module, "infer_dataset_class", lambda folder: None)

@@ -235,6 +235,7 @@ def test_a_small_file_takes_little_memory(tmp_path, make, message):
         load_safely(path)
 
 
+@pytest.mark.slow
 def test_shared_parts_are_not_written_out(tmp_path):
     content = load_safely(saved(tmp_path / "c.pth", {"plans": shared(60)}))
     with pytest.raises(CheckpointError, match=r"c\.pth: plans has more than 8,388,608 entries"):

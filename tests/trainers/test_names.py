@@ -92,6 +92,7 @@ def test_a_near_name_that_another_plug_in_has_is_found_there(search, tmp_path, p
 
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("name", ["nnUNetTrainerOfTheUser", "nnUNetTrainerLightMUNetV2"])
+@pytest.mark.slow
 def test_a_budget_goes_on_another_plug_ins_trainer(search, tmp_path, make_trainer, place, name):
     other = plug_in(tmp_path / "other", name)
     trainer = search(f"{name}_4epochs_10iters_seed1", **{place: [other]})
@@ -104,6 +105,7 @@ def test_a_budget_goes_on_another_plug_ins_trainer(search, tmp_path, make_traine
 
 @pytest.mark.parametrize("suffix", ["", "_2epochs", "_2epochs_10iters_seed1"])
 @pytest.mark.parametrize("name", [OURS, "nnUNetTrainerSegResNet"])
+@pytest.mark.slow
 def test_a_rival_of_our_name_that_comes_first_gets_the_budget_too(search, tmp_path, name, suffix):
     rival = plug_in(tmp_path / "rival", name)
     theirs = search(f"{name}{suffix}", before=[rival])

@@ -47,10 +47,11 @@ def _check(variable: str, purpose: str) -> Finding:
             return fail(variable, f"{value} cannot be written to: {refusal}", *_suggestion(variable))
         return note(variable, f"{value} can be read but not written to ({refusal}): nothing new can be put there")
     free_gib = shutil.disk_usage(folder).free / 2**30
+    notes = [] if folder.is_absolute() else ["is relative: it names another folder whenever you start elsewhere"]
     if free_gib < LOW_DISK_GIB:
-        return note(variable, f"{value}: only {free_gib:.1f} GiB free")
-    if not folder.is_absolute():
-        return note(variable, f"{value} is relative: it names another folder whenever you start elsewhere")
+        notes.append(f"has only {free_gib:.1f} GiB free")
+    if notes:
+        return note(variable, f"{value} {'; it '.join(notes)}")
     return ok(variable, f"{value}, {free_gib:.0f} GiB free")
 
 

@@ -215,6 +215,7 @@ def test_nothing_finished_is_reported_as_such(tmp_path):
     assert list((tmp_path / "figures").glob("*.png")) == []
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_same_case_and_scores_stays_where_the_images_are_gone(tmp_path):
     results = with_images(make_results(TRAINERS[:2]), tmp_path / "data")
     gone = replace(results, runs=tuple(replace(run, predictions=None, images=None) for run in results.runs))

@@ -39,6 +39,7 @@ def test_an_earlier_report_is_replaced(tmp_path):
     assert (tmp_path / "figures" / "mine.png").read_text() == "of the user"
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_begun_anew(tmp_path, monkeypatch):
     """Its figures are there, and no report names them."""
     results = make_results(("nnUNetTrainer",))

@@ -128,6 +128,7 @@ def test_missing_data_say_which_variable_to_set(monkeypatch, tmp_path):
         study.main([str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_of_the_machine(published, tmp_path):
     for name, ending in (("chest_seconds", ".png"), ("hippocampus_seconds", ".nii.gz")):
         comparison = tmp_path / "comparisons" / name / "seed0"

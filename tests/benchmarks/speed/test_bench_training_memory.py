@@ -52,6 +52,7 @@ def result(monkeypatch):
     return Result("training_memory", QUICK, threads=1)
 
 
+@pytest.mark.slow
 def test_fit_finds_what_the_peaks_were_made_with(result):
     saved = StepMemory((200, 900, 2000, 6000), 0, 0, 1 << 18, 12, 0)
     truth = {"backward": 250.0, "slab": 2000.0, "fixed_mib": 40.0, "loss": 6.0}

@@ -196,6 +196,7 @@ COMMANDS = pytest.mark.parametrize("command", [predict_entry_point, predict_entr
 
 
 @COMMANDS
+@pytest.mark.slow
 def test_sound_images_are_segmented(predict, images, command):
     assert predict(images, command) == ["a.nii.gz", "b.nii.gz"]
 
@@ -262,6 +263,7 @@ def predictor_of(dataset) -> nnUNetPredictor:
 
 @pytest.mark.parametrize("predict", ["nnUNetTrainer_1epochs_1iters_seed0", "nnUNetTrainerAdam_2epochs"], indirect=True)
 @COMMANDS
+@pytest.mark.slow
 def test_stock_trainers_with_a_budget_are_watched_too(predict, images, command, monkeypatch):
     """They reach nnU-Net through this package."""
     assert predict(images, command) == ["a.nii.gz", "b.nii.gz"]
