@@ -28,7 +28,7 @@ help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
 	@echo "make web-demo  the same, then its model as one page that segments in a browser, from disk"
 	@echo "make test   run all tests, two at a time (JOBS=2)"
-	@echo "make test-fast  run the tests that take seconds each: some minutes on two cores"
+	@echo "make test-fast  run the tests that take seconds each: five minutes on two cores"
 	@echo "make compat  install into clean environments: oldest and newest Python, each nnunetv2; downloads GBs, 20 minutes"
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make wheels  build the source distribution and wheels for Linux, macOS and Windows into dist/, with Zig from PyPI"
