@@ -40,7 +40,7 @@ ELSEWHERE = {
 
 
 class build_native_library(build_ext):
-    """Builds a plain shared library for ctypes, with flags per file; if that fails, the install goes on without it."""
+    """Builds a plain shared library for ctypes, with flags per file; if that fails, the package installs without it."""
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_name(native_build.library_name(sys.platform)))

@@ -75,7 +75,7 @@ def _web(arguments: argparse.Namespace) -> str:
 
     bundled = arguments.model.is_file()
     if os.path.lexists(arguments.out) and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.out} is there already; give another name, or --overwrite")
+        raise FileExistsError(f"{arguments.out} already exists; give another name, or --overwrite")
     inputs = [arguments.model] if bundled else [path for path in arguments.model.rglob("*") if path.is_file()]
     check_output(arguments.out, inputs=inputs, ours=is_page)
     # First: it may be missing, and the checks of the model take longer.

@@ -41,7 +41,7 @@ def write_bundle(
         FileExistsError: if ``out`` already exists.
     """
     if not overwrite and os.path.lexists(out):
-        raise FileExistsError(f"{out} is there already; give another name, or --overwrite")
+        raise FileExistsError(f"{out} already exists; give another name, or --overwrite")
     content, worst = bundle_content(model, half=half, check_images=check_images)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
@@ -84,9 +84,9 @@ def read_bundle(path: Path) -> bytes:
         with safe_open(path, "pt") as file:  # checks every offset
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ExportError(f"{path}: is no bundle, or is cut off or damaged: {error}") from error
+        raise ExportError(f"{path}: is not a bundle, or is truncated or damaged: {error}") from error
     if metadata.get("format") != "lightm":
-        raise ExportError(f"{path}: is a safetensors file, but no model that `nnUNetv2_lightm export` wrote")
+        raise ExportError(f"{path}: is a safetensors file, but not a model that `nnUNetv2_lightm export` wrote")
     if metadata.get("version") != str(VERSION):
         raise ExportError(
             f"{path}: is of format version {metadata.get('version')}; this program reads version {VERSION}: export the "

@@ -148,7 +148,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise ExportError(str(error)) from error
     if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in NEEDED.items()):
-        raise ExportError(f"{path}: is no checkpoint of nnU-Net; it needs {', '.join(NEEDED)}")
+        raise ExportError(f"{path}: is not a checkpoint of nnU-Net; it needs {', '.join(NEEDED)}")
     return content
 
 

@@ -57,7 +57,7 @@ def read_bundle(path: str | Path) -> Bundle:
     header, data = _header(path, content)
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise BundleError(f"{path}: is a safetensors file, but no model that `nnUNetv2_lightm export` wrote")
+        raise BundleError(f"{path}: is a safetensors file, but not a model that `nnUNetv2_lightm export` wrote")
     if metadata.get("version") != str(VERSION):
         raise BundleError(
             f"{path}: is of format version {metadata.get('version')}; this program reads version {VERSION}: "
@@ -74,13 +74,13 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
         raise BundleError(f"{path}: {len(content)} bytes are no model")
     (length,) = struct.unpack("<Q", content[:8])
     if length > min(len(content) - 8, MOST_HEADER_BYTES):
-        raise BundleError(f"{path}: is no model, or not all of one: it has {len(content)} bytes")
+        raise BundleError(f"{path}: is not a model, or not all of one: it has {len(content)} bytes")
     try:
         header = json.loads(content[8 : 8 + length].decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise BundleError(f"{path}: is no model: it does not begin as a safetensors file does")
+        raise BundleError(f"{path}: is not a model: it does not begin as a safetensors file does")
     return header, memoryview(content)[8 + length :]
 
 

@@ -125,7 +125,7 @@ def _targets(arguments: argparse.Namespace, model: LoadedModel, cases: dict[str,
         if target.suffix.lower() in (".jpg", ".jpeg"):
             raise UsageError(f"{target}: JPEG changes labels; write PNG")
         if target.exists() and not arguments.overwrite:
-            raise UsageError(f"{target}: is there already; give another output, or --overwrite")
+            raise UsageError(f"{target} already exists; give another output, or --overwrite")
     return targets
 
 

@@ -68,11 +68,11 @@ def test_other_files(tmp_path):
     assert "no such file" in refusal(tmp_path / "nothing.lightm")
     assert "folder" in refusal(tmp_path)
     (tmp_path / "text.lightm").write_text("no model at all, and long enough to have a header" * 10)
-    assert "no model" in refusal(tmp_path / "text.lightm")
+    assert "is not a model" in refusal(tmp_path / "text.lightm")
     save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
-    assert "no model that `nnUNetv2_lightm export` wrote" in refusal(tmp_path / "other.safetensors")
+    assert "not a model that `nnUNetv2_lightm export` wrote" in refusal(tmp_path / "other.safetensors")
     torch.save({"a": torch.zeros(3)}, tmp_path / "checkpoint.pth")
-    assert "no model" in refusal(tmp_path / "checkpoint.pth")
+    assert "is not a model" in refusal(tmp_path / "checkpoint.pth")
 
 
 def test_unknown_version(flat_bundle, tmp_path):

@@ -65,8 +65,8 @@ def test_a_damaged_bundle_is_refused(compiled, bundle_of, tmp_path, capsys):
     content = bundle_of("picture")[0].read_bytes()
     for name, damaged, said in (
         ("changed", content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "is damaged: the checksum"),
-        ("short", content[:-100], "is cut off or damaged"),
-        ("text", b"no model", "is no bundle"),
+        ("short", content[:-100], "is truncated or damaged"),
+        ("text", b"no model", "is not a bundle"),
         ("later", content.replace(b'"version":"1"', b'"version":"9"'), "is of format version 9"),
     ):
         (tmp_path / name).write_bytes(damaged)
