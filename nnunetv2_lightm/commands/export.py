@@ -69,7 +69,7 @@ def _onnx(arguments: argparse.Namespace) -> str:
 def _web(arguments: argparse.Namespace) -> str:
     from ..deploy.bundle import bundle_content, pipeline_of, read_bundle
     from ..deploy.model_folder import read_model_folder
-    from ..deploy.web.engine import web_engine
+    from ..deploy.web.engine import web_engines
     from ..deploy.web.page import is_page, write_page
     from ..files import check_output
 
@@ -79,7 +79,7 @@ def _web(arguments: argparse.Namespace) -> str:
     inputs = [arguments.model] if bundled else [path for path in arguments.model.rglob("*") if path.is_file()]
     check_output(arguments.out, inputs=inputs, ours=is_page)
     # First: it may be missing, and the checks of the model take longer.
-    engine = web_engine(lambda text: print(escape_terminal(text), file=sys.stderr, flush=True))
+    engines = web_engines(lambda text: print(escape_terminal(text), file=sys.stderr, flush=True))
     if bundled:
         content = read_bundle(arguments.model)
         said = pipeline_of(content)["name"]
@@ -87,7 +87,7 @@ def _web(arguments: argparse.Namespace) -> str:
         model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
         content, comparison = bundle_content(model, half=not arguments.float32, check_images=arguments.check_images)
         said = f"{model}. Compared with the trained weights: {comparison}"
-    write_page(content, engine, arguments.out)
+    write_page(content, engines, arguments.out)
     return (
         f"{arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {said}.\n"
         "Open it in a browser, from disk; it needs no network:\n"

@@ -21,21 +21,21 @@ EXPORT = re.compile(r"^export ((?:async )?function|const|class) (\w+)", re.MULTI
 MARKUP = re.compile(r"</script|<!--", re.IGNORECASE)
 
 
-def write_page(bundle: bytes, engine: bytes, out: Path) -> None:
+def write_page(bundle: bytes, engines: dict[str, bytes], out: Path) -> None:
     """Write the page of a bundle; it appears whole or not at all."""
-    content = web_page(pipeline_of(bundle)["name"], bundle, engine)
+    content = web_page(pipeline_of(bundle)["name"], bundle, engines)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         partial.write_text(content, encoding="utf-8", newline="")
 
 
-def web_page(name: str, bundle: bytes, engine: bytes) -> str:
+def web_page(name: str, bundle: bytes, engines: dict[str, bytes]) -> str:
     """The page.
 
     Args:
         name: Of the model, of any characters.
         bundle: Content of a checked bundle.
-        engine: The compiled engine.
+        engines: The compiled modules, ``web_engines()``.
     """
     script, style = joined("main"), (PAGE / "style.css").read_text(encoding="utf-8")
     return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(
@@ -46,7 +46,8 @@ def web_page(name: str, bundle: bytes, engine: bytes) -> str:
         script=script,
         worker=joined("worker"),
         bundle=_packed(bundle),
-        engine=_packed(engine),
+        engine=_packed(engines["engine"]),
+        fused=_packed(engines["engine-fused"]),
     )
 
 

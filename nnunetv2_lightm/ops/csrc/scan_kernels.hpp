@@ -10,6 +10,9 @@
 
 namespace {
 
+// Where registers are few, exp's constants need them: the decays of a tile are computed before the states that need theirs.
+constexpr bool DECAYS_FIRST = VECTOR_BYTES < 64;
+
 // Runs states n ... n + J - 1 through the tile whose rows of B and C begin at token `first`; with `emit`, adds their
 // contribution to y.
 template <class T, int64_t J, bool emit>
@@ -19,11 +22,14 @@ INLINE void advance_state(Workspace<T>& w, int64_t n, const ScanProblem& p, int6
     for (int64_t j = 0; j < J; ++j) A[j] = w.scaled_A(p.states)[n + j], state[j] = h[n + j];
     const T* B = row<T>(p.B, batch, first) + n;
     const T* C = emit ? row<T>(p.C, batch, first) + n : nullptr;
+    const auto decay = [&](int64_t t, int64_t j) { return scaled_exp(w.dt[t] * A[j]); };
+    for (int64_t t = 0; DECAYS_FIRST && t < count; ++t)
+        for (int64_t j = 0; j < J; ++j) w.decay[t][j] = decay(t, j);
     for (int64_t t = 0; t < count; ++t, B += p.B.token_stride, C += emit ? p.C.token_stride : 0) {
-        const Vec<T> dt = w.dt[t], x = w.x[t];
+        const Vec<T> x = w.x[t];
         Vec<T> y = w.y[t];
         for (int64_t j = 0; j < J; ++j) {
-            state[j] = scaled_exp(dt * A[j]) * state[j] + x * B[j];
+            state[j] = (DECAYS_FIRST ? w.decay[t][j] : decay(t, j)) * state[j] + x * B[j];
             if (emit) y += state[j] * C[j];
         }
         if (emit) w.y[t] = y;

@@ -64,12 +64,12 @@ def bundle_of(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def engine() -> bytes:
-    """The compiled engine; it takes a minute or two where the cache has none."""
+def engines() -> dict[str, bytes]:
+    """The compiled engine, both modules; it takes a minute or two where the cache has none."""
     pytest.importorskip("ziglang", reason="ziglang is not installed: pip install '.[web]'")
-    from nnunetv2_lightm.deploy.web.engine import web_engine
+    from nnunetv2_lightm.deploy.web.engine import web_engines
 
-    return web_engine()
+    return web_engines()
 
 
 @pytest.fixture(scope="session")

@@ -23,14 +23,14 @@ runtime = pytest.importorskip("lightm_runtime", reason="lightm-runtime is not in
 
 
 @pytest.fixture(scope="session")
-def page_of(bundle_of, engine, tmp_path_factory):
+def page_of(bundle_of, engines, tmp_path_factory):
     """Writes the page of one of MODELS."""
     folder, made = tmp_path_factory.mktemp("pages"), {}
 
     def make(kind: str) -> Path:
         if kind not in made:
             made[kind] = folder / f"{kind}.html"
-            write_page(bundle_of(kind)[0].read_bytes(), engine, made[kind])
+            write_page(bundle_of(kind)[0].read_bytes(), engines, made[kind])
         return made[kind]
 
     return make
@@ -300,3 +300,13 @@ def test_by_keyboard_on_a_phone(chromium, page_of, bundle_of):
                 assert page.inner_text("#voxel") != before
         assert {"Axial slice", "Coronal slice", "Sagittal slice", "level", "width", "opacity", "nifti"} <= set(names)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", ["engine", "engine-fused"])
+def test_either_engine_segments(name, chromium, bundle_of, engines, natively, tmp_path):
+    bundle, files = bundle_of("picture")
+    others = {other: b"for a browser to come" for other in engines if other != name}
+    write_page(bundle.read_bytes(), engines | others, tmp_path / "page.html")
+    with OpenedPage(chromium, tmp_path / "page.html") as page:
+        page.segment(files)
+        assert_same(page.saved("nifti", tmp_path), natively("picture", files))

@@ -22,13 +22,13 @@ from ...model_folders import write_model_folder
 from ...prediction import write_images
 from .conftest import HOSTILE
 
-ENGINE = b"\0asm, or so"
+ENGINES = {"engine": b"\0asm, or so", "engine-fused": b"\0asm, fused"}
 
 
 @pytest.fixture
 def compiled(monkeypatch):
     """Compiling takes a minute and is no matter here."""
-    monkeypatch.setattr(engine_room, "web_engine", lambda say: ENGINE)
+    monkeypatch.setattr(engine_room, "web_engines", lambda say: ENGINES)
 
 
 def export(*arguments) -> int:
@@ -47,7 +47,7 @@ def test_page_holds_the_model_and_the_engine(compiled, tmp_path, capsys):
     assert export(folder, tmp_path / "model.html", *options) == 0
     assert (tmp_path / "model.html").as_uri() in capsys.readouterr().out
     page = (tmp_path / "model.html").read_text(encoding="utf-8")
-    assert embedded(page, "engine") == ENGINE
+    assert {name: embedded(page, name) for name in ENGINES} == ENGINES
     assert pipeline_of(embedded(page, "bundle"))["source"]["dataset"] == "Dataset901_Drawn"
     assert "Dataset901_Drawn 2d" in re.search("<title>(.*)</title>", page)[1]
 
@@ -110,13 +110,13 @@ def test_zig_that_is_missing_is_named_with_the_command(bundle_of, tmp_path, monk
 
 
 def test_names_of_others_are_text_on_the_page():
-    page = web_page(f"{HOSTILE}</script>$policy", b"bundle", b"engine")
+    page = web_page(f"{HOSTILE}</script>$policy", b"bundle", ENGINES)
     assert HOSTILE not in page and "&lt;img src=x onerror=alert(1)&gt;&lt;/script&gt;$policy" in page
-    assert page.count("</script>") == 4
+    assert page.count("</script>") == 5
 
 
 def test_the_policy_allows_this_script_and_no_connection():
-    page = web_page("a model", b"bundle", b"engine")
+    page = web_page("a model", b"bundle", ENGINES)
     policy = re.search('http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == "'none'" and rules["connect-src"] == "'none'" and "http" not in policy
@@ -137,7 +137,7 @@ def test_every_module_is_on_the_page():
 
 
 def test_pages_are_told_from_other_files():
-    assert is_page(web_page("x", b"", b"").encode())
+    assert is_page(web_page("x", b"", ENGINES).encode())
     assert not is_page(b"<!DOCTYPE html><title>export --web</title>") and not is_page(b"")
 
 
@@ -149,20 +149,20 @@ def test_the_engine_is_compiled_once(tmp_path, monkeypatch):
 
     def compile_(command, **_):
         commands.append(command)
-        if len(commands) == 1:
+        if len(commands) == 2:
             return SimpleNamespace(returncode=1, stderr="web.cpp:1: error: no such thing")
         assert {"-fno-exceptions", "-msimd128"} <= set(command)
-        (Path(command[-1])).write_bytes(ENGINE)
+        Path(command[-1]).write_bytes(ENGINES["engine-fused" if "-mrelaxed-simd" in command else "engine"])
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(subprocess, "run", compile_)
     with pytest.raises(engine_room.ExportError, match="no such thing"):
-        engine_room.web_engine(said.append)
-    assert list((tmp_path / "nnunetv2_lightm").iterdir()) == []
-    assert [engine_room.web_engine(said.append) for _ in range(2)] == [ENGINE, ENGINE]
-    assert len(commands) == 2 and len(said) == 2 and commands[0][0] == sys.executable
+        engine_room.web_engines(said.append)
+    assert [path.name.split("-")[0] for path in (tmp_path / "nnunetv2_lightm").iterdir()] == ["engine"]
+    assert [engine_room.web_engines(said.append) for _ in range(2)] == [ENGINES, ENGINES]
+    assert len(commands) == 3 and len(said) == 2 and commands[0][0] == sys.executable
     monkeypatch.setattr(engine_room, "version", lambda _: "0.16")
-    assert engine_room.web_engine(said.append) == ENGINE and len(commands) == 3
+    assert engine_room.web_engines(said.append) == ENGINES and len(commands) == 5
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -171,4 +171,4 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_room, "require_libraries", lambda *_: None)
     monkeypatch.setattr(engine_room, "version", lambda _: "0.15")
     with pytest.raises(engine_room.ExportError, match="XDG_CACHE_HOME=FOLDER"):
-        engine_room.web_engine(lambda _: None)
+        engine_room.web_engines(lambda _: None)
