@@ -3,8 +3,9 @@
 python -m benchmarks.speed.deploy --ours MODEL_FOLDER --stock MODEL_FOLDER --images FOLDER -o deploy.md
 
 Both models share a data set and plans (deploy_models.py makes such models); the images are one or more cases, as for
-nnUNetv2_predict. Each command runs in its own process, in turns, `--repeats` times; the smallest time counts. Memory is
-the peak of the summed resident memory of the command and its children, shared memory counted once, sampled every 20 ms.
+nnUNetv2_predict. With --onnx also ONNX Runtime, by the script that `export --onnx` writes, for the first image. Each
+command runs in its own process, in turns, `--repeats` times; the smallest time counts. Memory is the peak of the summed
+resident memory of the command and its children, shared memory counted once, sampled ten times a second or less.
 Needs lightm-runtime: pip install ./runtime
 """
 
@@ -23,8 +24,10 @@ import SimpleITK as sitk
 
 from nnunetv2_lightm.measure.machine import machine
 
-PERIOD_S = 0.02
+PERIOD_S = 0.1
+SAMPLING = 0.03  # at most this share of a core: reading the memory of a process of gigabytes takes a while
 SHOWN = 3000  # characters of a failed command's output
+OUT = "{out}"  # in a command: the folder of its segmentations
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,25 +35,43 @@ def main(argv: list[str] | None = None) -> int:
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as work:
         bundle = Path(work, "model.lightm")
-        export = [scripts / "nnUNetv2_lightm", "export", arguments.ours, bundle, "-f", "0"]
-        export += ["--check-images", arguments.images, *(["--float32"] if arguments.float32 else [])]
-        measure([*map(str, export)])
-        predict = [scripts / "nnUNetv2_predict_from_modelfolder", "-device", "cpu", "-f", "0", "-i", arguments.images]
+        measure(export(arguments, arguments.ours, bundle, *(["--float32"] if arguments.float32 else [])))
+        predict = [scripts / "nnUNetv2_predict_from_modelfolder", "-device", "cpu", "-f", "0"]
+        predict += ["-i", arguments.images, "-o", OUT]
         commands = {
-            "`lightm segment`": [scripts / "lightm", "segment", bundle, arguments.images],
+            "`lightm segment`": [scripts / "lightm", "segment", bundle, arguments.images, "-o", OUT],
             "`nnUNetv2_predict`, LightMUNet": [*predict, "-m", arguments.ours],
             "`nnUNetv2_predict`, stock network": [*predict, "-m", arguments.stock],
         }
+        if arguments.onnx:
+            commands |= onnx_commands(arguments, Path(work))
         rows = {name: [] for name in commands}
         for turn in range(arguments.repeats):
             for number, (name, command) in enumerate(commands.items()):
                 out = Path(work, f"out_{number}")
                 shutil.rmtree(out, ignore_errors=True)
-                rows[name].append(measure([*map(str, command), "-o", str(out)]))
+                out.mkdir()
+                rows[name].append(measure([str(part).replace(OUT, str(out)) for part in command]))
                 print(f"turn {turn + 1}: {name}: {rows[name][-1][0]:.2f} s", file=sys.stderr)
         equal = share_of_equal_voxels(Path(work, "out_0"), Path(work, "out_1"))
         arguments.out.write_text(report(arguments, rows, equal), encoding="utf-8")
     return 0
+
+
+def export(arguments: argparse.Namespace, model: Path, out: Path, *options: str) -> list[str]:
+    program = Path(sys.executable).with_name("nnUNetv2_lightm")
+    return [*map(str, (program, "export", model, out, "-f", "0", "--check-images", arguments.images, *options))]
+
+
+def onnx_commands(arguments: argparse.Namespace, work: Path) -> dict[str, list]:
+    """Exports both networks."""
+    image, commands = sorted(arguments.images.iterdir())[0], {}
+    for name, model in (("LightMUNet", arguments.ours), ("stock network", arguments.stock)):
+        folder = work / f"onnx_{model.name}"
+        measure(export(arguments, model, folder, "--onnx"))
+        segmentation = f"{OUT}/{image.name.replace('_0000', '', 1)}"
+        commands[f"ONNX Runtime, {name}"] = [sys.executable, folder / "predict.py", segmentation, image]
+    return commands
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -61,15 +82,24 @@ def measure(command: list[str]) -> tuple[float, float]:
     with tempfile.TemporaryFile("w+") as said:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=said, stderr=said)
-        peak = 0.0
-        while process.poll() is None:
+        peak, pause = 0.0, PERIOD_S
+        while not ended(process, pause):
+            sampled = time.perf_counter()
             peak = max(peak, sum(map(resident_mib, family(process.pid))))
-            time.sleep(PERIOD_S)
+            pause = max(PERIOD_S, (time.perf_counter() - sampled) / SAMPLING)
         seconds = time.perf_counter() - begin
         if process.returncode:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{said.read()[-SHOWN:]}")
     return seconds, peak
+
+
+def ended(process: subprocess.Popen, within_s: float) -> bool:
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def family(pid: int) -> list[int]:
@@ -106,7 +136,7 @@ def report(arguments: argparse.Namespace, rows: dict[str, list[tuple[float, floa
     (seconds, mib), *_ = best.values()
     files = sorted(arguments.images.iterdir())
     sizes = {" x ".join(map(str, sitk.ReadImage(str(path)).GetSize()[::-1])) for path in files}
-    facts = ", ".join(f"{key} {value}" for key, value in machine("lightm-runtime", "SimpleITK").items())
+    facts = ", ".join(f"{key} {value}" for key, value in machine("lightm-runtime", "SimpleITK", "onnxruntime").items())
     lines = [
         f"{len(files)} file(s) of {', '.join(sorted(sizes)[:3])} voxels, {arguments.repeats} turns; {facts}",
         "",
@@ -125,6 +155,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stock", type=Path, required=True, help="model folder of nnUNetTrainer, of the same plans")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--float32", action="store_true", help="weights of the bundle, for networks not trained")
+    parser.add_argument("--onnx", action="store_true", help="also ONNX Runtime; needs the extra onnx")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("-o", "--out", type=Path, required=True)
     return parser.parse_args(argv)

@@ -132,8 +132,8 @@ INLINE Vec<double> scaled_exp(Vec<double> x) {
 INLINE Vec<float> absolute(Vec<float> x) { return (Vec<float>)((Ints)x & 0x7fffffff); }
 
 INLINE Vec<float> sigmoid(Vec<float> x) {
-    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
-    return (x < 0.0f ? e : e * 0.0f + 1.0f) / (e + 1.0f);
+    const Vec<float> e = exp2_(absolute(x) * constant(-EXP_SCALE<float>)), one = constant(1.0f);
+    return (x < 0.0f ? e : e * 0.0f + one) / (e + one);
 }
 
 INLINE Vec<double> sigmoid(Vec<double> x) {
@@ -144,12 +144,12 @@ INLINE Vec<double> sigmoid(Vec<double> x) {
 // log(1 + e^x) without cancellation: max(x, 0) + log1p(e^-|x|); log1p(e) = 2 artanh(s), s = e / (2 + e) <= 1/3, by a
 // polynomial in s^2 (relative error 5e-9).
 INLINE Vec<float> softplus(Vec<float> x) {
-    const Vec<float> e = exp2_(absolute(x) * -EXP_SCALE<float>);
-    const Vec<float> s = e / (e + 2.0f), w = s * s;
+    const Vec<float> e = exp2_(absolute(x) * constant(-EXP_SCALE<float>)), two = constant(2.0f);
+    const Vec<float> s = e / (e + two), w = s * s;
     Vec<float> p = w * constant(1.40122293962e-1f) + constant(1.39995705448e-1f);
     p = p * w + constant(2.00108495291e-1f);
     p = p * w + constant(3.33332065664e-1f);
-    return (x > 0.0f ? x : Vec<float>{}) + (s + s * w * p) * 2.0f;
+    return (x > 0.0f ? x : Vec<float>{}) + (s + s * w * p) * two;
 }
 
 // Linear above 20, like PyTorch's.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import http.server
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -69,12 +71,24 @@ def test_labels_are_those_of_the_engine(kind, chromium, page_of, bundle_of, nati
         assert page.requests == []
 
 
+def interlaced(pixels: np.ndarray) -> bytes:
+    """An 8-bit grey PNG in the seven passes of Adam7, which Pillow reads and does not write."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    parts = [pixels[y::down, x::right] for y, x, down, right in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts for row in part if row.size)
+    header = struct.pack(">2I5B", *pixels.shape[::-1], 8, 0, 0, 0, 1)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
 def pictures(folder: Path, source: Path) -> dict[str, Path]:
     """The same picture in other forms."""
     image = Image.open(source)
     wide = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     for name, form in (("deep.png", wide), ("few.png", image.point(lambda value: 255 * (value > 127), "1"))):
         form.save(folder / name)
+    (folder / "passes.png").write_bytes(interlaced(np.asarray(image)))
     image.save(folder / "lossy.jpg", quality=85)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned: other readers do not
