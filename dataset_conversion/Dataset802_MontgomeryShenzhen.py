@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import SimpleITK as sitk
 
 from ._cli import make_parser, run
 from ._convert import ConversionOptions, DatasetKind, convert
-from ._errors import CaseRefused
+from ._errors import CaseRefused, ConversionError
 from ._files import FoundCases, SourceCase, list_files, relative_names, require_utf8, take_over
 from ._geometry import resample_to_shape
 from ._parallel import CaseOutcome
@@ -22,6 +23,9 @@ from ._report import CaseReport, ConversionReport
 from ._split import Ratio
 
 LABELS = {"background": 0, "lung": 1}
+# The sets, by how the names of their images begin.
+SETS = {"montgomery": "MCU", "shenzhen": "CHN"}
+_HOSPITALS = {"montgomery": "Montgomery County", "shenzhen": "Shenzhen Hospital"}
 
 # The role of a file, by the name of its folder.
 _ROLES = {"cxr_png": "image", "mask": "mask", "masks": "mask", "leftmask": "left half", "rightmask": "right half"}
@@ -41,6 +45,7 @@ def convert_montgomery_shenzhen(
     overwrite: bool = False,
     dry_run: bool = False,
     show_progress: bool = False,
+    only: str | None = None,
 ) -> ConversionReport:
     """Convert the Montgomery and Shenzhen sets, or one of them, to nnU-Net's raw format.
 
@@ -66,13 +71,30 @@ def convert_montgomery_shenzhen(
         overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
         dry_run: Check and report; write nothing.
         show_progress: Show a progress bar on stderr.
+        only: Take one set alone, a key of ``SETS``; the images of the other are left out, as if they were not there.
     Raises:
         ConversionError: if nothing can be converted; then nothing is written.
     """
     options = ConversionOptions(
         dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
     )
-    return convert(KIND, Path(source), options)
+    return convert(KIND if only is None else _one_set(only), Path(source), options)
+
+
+def _one_set(name: str) -> DatasetKind:
+    """The kind with one set alone."""
+    if name not in SETS:
+        raise ConversionError(f"no set {name!r}; expected {' or '.join(SETS)}")
+
+    def find(source: Path) -> FoundCases:
+        found = find_cases(source)
+        found.cases = [case for case in found.cases if case.source == SETS[name]]
+        found.refused = [report for report in found.refused if _source_of(report.case) == SETS[name]]
+        return found
+
+    about = KIND.about | {"description": f"Lungs in frontal chest X-rays, {_HOSPITALS[name]} set"}
+    layouts = f"{KIND.layouts}, and of these {name} alone, whose images begin with {SETS[name]}"
+    return replace(KIND, find_cases=find, about=about, layouts=layouts)
 
 
 def find_cases(source: Path) -> FoundCases:
@@ -115,7 +137,7 @@ def _unpaired(by_role: dict[str, list[Path]]) -> str | None:
 
 def _source_of(case: str) -> str:
     prefix = case[:3].upper()
-    return prefix if prefix in ("MCU", "CHN") else "other"
+    return prefix if prefix in SETS.values() else "other"
 
 
 def convert_case(
@@ -209,6 +231,11 @@ def main(argv: list[str] | None = None) -> int:
         dataset_id=802,
         dataset_name="MontgomeryShenzhen",
         axes=("HEIGHT", "WIDTH"),
+    )
+    parser.add_argument(
+        "--only",
+        choices=SETS,
+        help="one set alone, by the names of its images: MCU... are Montgomery's, CHN... Shenzhen's",
     )
     return run(parser, argv, convert_montgomery_shenzhen, "2d")
 

@@ -24,7 +24,7 @@ OPTIONS = {
     "complexity": "--paper -tr -d -c -p -device --count-only --format -o",
     "convert lits": "--dry-run --id --name --link --copy --overwrite --resize --seed --split --strict --workers",
     "convert montgomery-shenzhen": (
-        "--dry-run --id --name --link --copy --overwrite --resize --seed --split --strict --workers"
+        "--dry-run --id --name --link --copy --only --overwrite --resize --seed --split --strict --workers"
     ),
     "plan": "--batch-size --gpu-memory-gb --plans-name",
     "demo": "--folder --device --trainer --num-cases --shape",
@@ -35,7 +35,7 @@ OPTIONS = {
     ),
     "benchmark-report": "-o --output --title",
     "import-released": "--overwrite",
-    "export": "-f -chk --float32 --check-images --overwrite",
+    "export": "-f -chk --float32 --zip --check-images --overwrite",
 }
 NAMES = (
     *("nnunetv2_lightm.LightMUNet", "nnunetv2_lightm.selective_scan", "nnunetv2_lightm.__version__"),

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm export``: a trained model becomes one file, a web page, or ONNX."""
+"""``nnUNetv2_lightm export``: a trained model becomes one file, a web page, ONNX, or a zip for nnU-Net."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     from ..files import NotOursError
 
     try:
-        write = _onnx if arguments.onnx else _web if arguments.web else _bundle
+        write = _onnx if arguments.onnx else _web if arguments.web else _zip if arguments.zip else _bundle
         print(escape_terminal(write(arguments)))
     except (ExportError, FileExistsError, NotOursError) as error:
         print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
@@ -66,6 +66,29 @@ def _onnx(arguments: argparse.Namespace) -> str:
     )
 
 
+def _zip(arguments: argparse.Namespace) -> str:
+    from ..deploy.model_folder import read_model_folder
+    from ..deploy.nnunet_zip import is_model_zip, write_zip
+    from ..files import check_output
+
+    if arguments.overwrite:
+        inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
+        check_output(arguments.out, inputs=inputs, ours=is_model_zip)
+    model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
+    options = {"check_images": arguments.check_images, "overwrite": arguments.overwrite}
+    comparison = write_zip(model, arguments.out, half=not arguments.float32, **options)
+    names = ("-d", model.plans.dataset_name, "-c", model.configuration, "-p", model.plans.plans_name)
+    folds = [fold.removeprefix("fold_") for fold in model.weights]
+    predict = shell_line("nnUNetv2_predict", *names, "-tr", model.trainer, "-f", *folds)
+    return (
+        f"{arguments.out}: {model}, {arguments.out.stat().st_size / 1e6:.1f} MB.\n"
+        f"Compared with the trained weights: {comparison}.\n"
+        "Install into nnUNet_results, and predict, wherever this package is installed:\n"
+        f"  {shell_line('nnUNetv2_install_pretrained_model_from_zip', arguments.out)}\n"
+        f"  {predict} -i IMAGES -o SEGMENTATIONS"
+    )
+
+
 def _web(arguments: argparse.Namespace) -> str:
     from ..deploy.bundle import bundle_content, pipeline_of, read_bundle
     from ..deploy.model_folder import read_model_folder
@@ -99,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Write a trained model with nnU-Net's whole pipeline into one file, for `lightm segment` of "
-        "lightm-runtime, which needs neither PyTorch nor nnU-Net, as a web page, or as ONNX.",
+        "lightm-runtime, which needs neither PyTorch nor nnU-Net, as a web page, as ONNX, or for nnU-Net elsewhere.",
         epilog="Nothing in a checkpoint is executed. For research use only.",
     )
     parser.add_argument(
@@ -109,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
         help="TRAINER__PLANS__CONFIGURATION below nnUNet_results; with --web also a file that was exported before",
     )
     parser.add_argument(
-        "out", type=Path, metavar="OUT", help="file to write, e.g. liver.lightm, liver.html; with --onnx a folder"
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="file to write, e.g. liver.lightm, liver.html, liver.zip; with --onnx a folder",
     )
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help=FOLD_HELP)
     parser.add_argument(
@@ -122,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     form.add_argument(
         "--onnx", action="store_true", help="ONNX, pipeline and script instead; any trainer; needs '.[onnx]'"
+    )
+    form.add_argument(
+        "--zip",
+        action="store_true",
+        help="a small zip for nnUNetv2_install_pretrained_model_from_zip instead; any trainer",
     )
     parser.add_argument(
         "--check-images",

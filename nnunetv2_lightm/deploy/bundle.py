@@ -12,14 +12,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torch.func import functional_call
 
 from ..files import whole_file
-from .check import EQUAL_LABELS, Comparison, compare, real_patches
+from .check import Comparison
 from .errors import ExportError
 from .model_folder import TrainedModel
-from .network import describe_network, tensors_of
+from .network import describe_network
 from .pipeline import VERSION, describe_pipeline
+from .stored import stored_weights
 
 
 def write_bundle(
@@ -54,15 +54,8 @@ def bundle_content(
 ) -> tuple[bytes, Comparison]:
     """The content of a model's bundle; arguments and errors as in :func:`write_bundle`."""
     pipeline = {**describe_pipeline(model), "network": describe_network(model.network)}
-    patches = real_patches(model, check_images)
-    tensors, comparisons = {}, []
-    for fold, weights in model.weights.items():
-        stored = tensors_of(model.network, weights, half)
-        comparisons.append(_compare(model, weights, stored, patches))
-        tensors.update({f"{fold}/{name}": tensor for name, tensor in stored.items()})
-    worst = min(comparisons, key=lambda comparison: comparison.equal_labels)
-    if worst.equal_labels < EQUAL_LABELS:
-        raise ExportError(f"float16 is too coarse for this model: {worst}; export with --float32")
+    stored, worst = stored_weights(model, half=half, check_images=check_images)
+    tensors = {f"{fold}/{name}": tensor for fold, weights in stored.items() for name, tensor in weights.items()}
     pipeline["check"] = {"weights": "float16" if half else "float32", **asdict(worst)}
     return serialised(tensors, pipeline), worst
 
@@ -101,18 +94,6 @@ def read_bundle(path: Path) -> bytes:
 def is_bundle(content: bytes) -> bool:
     """Whether a file begins as a bundle does."""
     return content[8:].startswith(b'{"__metadata__":{') and b'"format":"lightm"' in content[: 1 << 20]
-
-
-def _compare(
-    model: TrainedModel, weights: dict[str, Tensor], stored: dict[str, Tensor], patches: dict[str, Tensor]
-) -> Comparison:
-    """Compare the network with its trained weights and with the stored ones."""
-
-    def network_with(state: dict[str, Tensor]):
-        state = {name: state[name].float() for name in stored}
-        return lambda patch: functional_call(model.network, state, (patch,))
-
-    return compare(model, patches, network_with(weights), network_with(stored))
 
 
 def serialised(tensors: dict[str, Tensor], pipeline: dict) -> bytes:

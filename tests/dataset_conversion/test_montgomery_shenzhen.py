@@ -93,6 +93,27 @@ def test_split_is_stratified(xrays, folders):
     assert json.loads((folders.preprocessed / DATASET / "splits_final.json").read_text())[0]["val"] == split["val"]
 
 
+def test_one_set_alone(xrays, folders):
+    xrays.add_kaggle(1, 2)
+    xrays.add_kaggle(3, source="CHN")
+    xrays.add_kaggle(4, source="XYZ")
+    (xrays.folder / "masks" / "CHNCXR_0009_0_mask.png").write_bytes(b"a mask without an image")
+    report = convert(xrays, only="montgomery")
+    assert [case.case for case in report.cases] == ["MCUCXR_0001_0", "MCUCXR_0002_0"]
+    assert names(folders, "labelsTr") == ["MCUCXR_0001_0.png", "MCUCXR_0002_0.png"]
+    content = json.loads((folders.raw / DATASET / "dataset.json").read_text())
+    assert content["description"].endswith("Montgomery County set") and "Shenzhen" not in content["description"]
+
+
+def test_a_set_that_is_not_there(xrays, folders, capsys):
+    xrays.add_kaggle(1)
+    assert main([str(xrays.folder), "--only", "shenzhen", "--split", "none", "--workers", "1"]) == 1
+    assert "shenzhen alone, whose images begin with CHN" in capsys.readouterr().err
+    with pytest.raises(ConversionError, match="no set 'Montgomery'; expected montgomery or shenzhen"):
+        convert(xrays, only="Montgomery")
+    assert folders.everything() == []
+
+
 def test_16_bits_keep_their_precision(xrays, folders):
     xrays.add_kaggle(1)
     deep = xrays.pixels(2, np.uint16)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nnunetv2_lightm import cli
-from nnunetv2_lightm.deploy import bundle, check
+from nnunetv2_lightm.deploy import check, stored
 from nnunetv2_lightm.deploy.bundle import write_bundle
 from nnunetv2_lightm.deploy.errors import ExportError
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
@@ -74,7 +74,7 @@ def test_file_says_what_nnunet_does(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 def test_weights_are_those_that_were_trained(precision, tmp_path, images, monkeypatch):
-    monkeypatch.setattr(bundle, "EQUAL_LABELS", 0.95)  # of a patch of 256 voxels one would be too many
+    monkeypatch.setattr(stored, "EQUAL_LABELS", 0.95)  # of a patch of 256 voxels one would be too many
     folder = write_model_folder(tmp_path / "model", folds=(0, 1), **FLAT)
     options = ["--float32"] if precision == "float32" else []
     assert export(folder, tmp_path / "a.lightm", "--check-images", images, *options) == 0
@@ -85,10 +85,10 @@ def test_weights_are_those_that_were_trained(precision, tmp_path, images, monkey
             f"fold_{fold}/{name}" for name in trained
         }
         for name, tensor in trained.items():
-            stored = found[f"fold_{fold}/{name}"]
+            written = found[f"fold_{fold}/{name}"]
             vector = tensor.ndim == 1 or name.endswith("A_log")
-            assert stored.dtype == (torch.float32 if vector or precision == "float32" else torch.float16)
-            torch.testing.assert_close(stored.float(), tensor, rtol=1e-3, atol=1e-7)
+            assert written.dtype == (torch.float32 if vector or precision == "float32" else torch.float16)
+            torch.testing.assert_close(written.float(), tensor, rtol=1e-3, atol=1e-7)
 
 
 def test_folds_and_checkpoint_are_chosen(tmp_path, images):
@@ -129,7 +129,7 @@ def test_preprocessed_cases_are_the_default_to_check_on(tmp_path, monkeypatch):
 
 def test_float16_that_changes_labels_is_refused(tmp_path, images, monkeypatch, capsys):
     folder = write_model_folder(tmp_path / "model", **FLAT)
-    monkeypatch.setattr(bundle, "EQUAL_LABELS", 1.1)
+    monkeypatch.setattr(stored, "EQUAL_LABELS", 1.1)
     assert export(folder, tmp_path / "a.lightm", "--check-images", images) == 1
     assert "--float32" in capsys.readouterr().err and not (tmp_path / "a.lightm").exists()
 

@@ -21,11 +21,12 @@ from .architectures import OtherArchitectureError, refuse_other_weights
 from .files import ImagesRefusedError, check_raw_files
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
 from .lock import FoldIsBeingTrainedError, train_alone
-from .recipes import OtherRecipeError, refuse_other_recipe
+from .recipes import STATE_OF_A_TRAINING, NoTrainingStateError, OtherRecipeError, refuse_other_recipe
 
 __all__ = [
     "FoldIsBeingTrainedError",
     "ImagesRefusedError",
+    "NoTrainingStateError",
     "NotFiniteError",
     "OtherArchitectureError",
     "OtherRecipeError",
@@ -170,6 +171,10 @@ class Safeguards(nnUNetTrainer):
             super().load_checkpoint(filename_or_checkpoint)
         except (OtherArchitectureError, OtherRecipeError) as error:
             raise type(error)(f"{filename_or_checkpoint}: {error}") from None
+        except KeyError as error:
+            if error.args[0] not in STATE_OF_A_TRAINING:
+                raise
+            raise NoTrainingStateError(filename_or_checkpoint) from error
 
     def _splits_file(self) -> str:
         return os.path.join(self.preprocessed_dataset_folder_base, "splits_final.json")

@@ -1,4 +1,5 @@
-"""The optimiser state of another recipe: refused in one sentence where PyTorch accepts it or fails obscurely."""
+"""A checkpoint of another recipe, or for prediction alone: refused in one sentence where PyTorch accepts it or fails
+obscurely."""
 
 from __future__ import annotations
 
@@ -8,10 +9,23 @@ import torch
 
 # Options that distinguish optimisers and exist in every version of PyTorch.
 TELLING = ("betas", "momentum", "muon")
+# What nnU-Net reads from a checkpoint to continue, and what a model that is handed on goes without.
+STATE_OF_A_TRAINING = ("current_epoch", "logging", "_best_ema", "optimizer_state", "grad_scaler_state")
 
 
 class OtherRecipeError(RuntimeError):
     """The checkpoint was made with another recipe; the message says how to continue."""
+
+
+class NoTrainingStateError(RuntimeError):
+    """The checkpoint is for prediction alone, as `export --zip` writes it; nnU-Net ends with a bare KeyError."""
+
+    def __init__(self, checkpoint: object) -> None:
+        super().__init__(
+            f"{checkpoint}: has weights and no state of a training, so it cannot be continued (--c) or validated "
+            "(--val). Start a new training from the weights, nnUNetv2_train ... -pretrained_weights CHECKPOINT, or "
+            "predict with it"
+        )
 
 
 def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
-from nnunetv2_lightm.trainers.safeguards import OtherRecipeError
+from nnunetv2_lightm.trainers.safeguards import NoTrainingStateError, OtherRecipeError
 
 ADAMW, MUON = "nnUNetTrainerLightMUNet_2epochs_1iters", "nnUNetTrainerLightMUNetMuon_2epochs_1iters"
 SGD = "nnUNetTrainerLightMUNetPaperSGD_2epochs_1iters"
@@ -54,6 +54,18 @@ def test_its_own_is_continued(dataset, checkpoint, name):
     assert losses[0] == losses[1]
     for mine, theirs in zip(stopped.network.parameters(), continued.network.parameters()):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_a_checkpoint_for_prediction_alone_is_refused(dataset, checkpoint):
+    """As `export --zip` and `import-released` leave it where a training looks for its own."""
+    _, file = checkpoint(ADAMW)
+    content = torch.load(file, weights_only=False)
+    kept = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
+    torch.save({name: content[name] for name in kept}, file)
+    with pytest.raises(NoTrainingStateError) as error:
+        dataset.continued(dataset.trainer(ADAMW))
+    assert str(error.value).startswith(f"{file}: has weights and no state of a training")
+    assert "-pretrained_weights" in str(error.value)
 
 
 @pytest.mark.parametrize(("of", "by"), [(ADAMW, MUON), (MUON, ADAMW)])
