@@ -11,7 +11,6 @@ from ._derivatives import composite_needed, refuse_forward_mode, register_vmap_b
 from ._operands import Operands, checked_once, require_tensors
 from .backends import cpu_native, select_backend, starts_from_a_state
 from .backends.recomputing import interpolation
-from .reference import compute_dtype
 
 
 # Evaluated once, at trace time: torch.compile treats the answer as a constant.
@@ -59,7 +58,7 @@ def upsample_backward_op(grad: Tensor, spatial: list[int]) -> Tensor:
     refuse_forward_mode("upsample_backward")
     _check((grad,), tuple(spatial))
     with torch.autocast(grad.device.type, enabled=False):
-        return interpolation.upsample_backward(grad.contiguous(), spatial, compute_dtype(grad)).contiguous()
+        return interpolation.upsample_backward(grad.contiguous(), spatial).contiguous()
 
 
 @upsample_backward_op.register_fake

@@ -63,6 +63,17 @@ def test_head_and_upsampling_equal_pytorchs(spatial, growth, slab_elements):
     assert_same(upsample_op(x, size), expected, [x])
 
 
+def test_an_infinity_spreads_to_its_neighbours_alone(monkeypatch):
+    """Interpolation along the slabs is a product, in which 0 times infinity would be NaN everywhere."""
+    monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 1)
+    made = parameters(2, 3, 3, head=True)
+    x = torch.randn(1, 9, 4, 3, 2, dtype=torch.float64)
+    x[0, 4, 1, 1, 0] = torch.inf
+    found = depthwise_op(HEAD, x, [18, 8, 6], made, SCAN)
+    assert found[:, :, :4].isfinite().all() and found[:, :, 14:].isfinite().all()
+    assert not found[:, :, 9].isfinite().all()
+
+
 def test_pooling_keeps_nan_and_the_first_of_equals():
     x = torch.tensor([1.0, 3.0, 3.0, 2.0, torch.nan, 0.0]).view(1, 6, 1, 1)
     best, place = torch.empty(1, 2, 1, 1), torch.empty(1, 2, 1, 1, dtype=torch.uint8)

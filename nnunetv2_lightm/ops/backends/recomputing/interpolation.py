@@ -8,6 +8,7 @@ is zero, but a GPU multiplies with it faster than it reads the map.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor
 
 import torch
 import torch.nn.functional as F
@@ -20,55 +21,61 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x.movedim(-1, 1), size=tuple(size), mode=mode).movedim(1, -1).contiguous()
 
 
-def upsample_backward(grad: Tensor, spatial: Sequence[int], wide: torch.dtype) -> Tensor:
+def upsample_backward(grad: Tensor, spatial: Sequence[int]) -> Tensor:
     """Gradient of a map of this spatial size."""
     for axis in reversed(range(1, grad.ndim - 1)):
-        grad = _gathered(grad, matrix(spatial[axis - 1], grad.shape[axis], wide, grad), axis)
+        grad = _product(matrix(spatial[axis - 1], grad.shape[axis], grad).t(), grad, axis)
     return grad
 
 
-def upsample_planes(x: Tensor, size: Sequence[int], planes: slice) -> Tensor:
-    """Some planes of :func:`upsample`: along the first axis where the map is small, then within the planes."""
-    low, high, weight = _sources(x.shape[1], size[0], x)
-    low, high, weight = (t[planes] for t in (low, high, weight))
-    shape = (-1, *(1,) * (x.ndim - 2))
-    # As PyTorch does in half precision: compute in float32, round once.
-    below, above = x[:, low].to(weight.dtype), x[:, high].to(weight.dtype)
-    mixed = torch.lerp(below, above, weight.view(shape)).to(x.dtype)
+def upsample_planes(x: Tensor, size: Sequence[int], planes: slice, along: Tensor) -> Tensor:
+    """Some planes of :func:`upsample`: along the first axis where the map is small, then within the planes.
+
+    Args:
+        x: The whole map.
+        size: Size of the whole large map.
+        planes: The planes wanted.
+        along: :func:`matrix` of the first axis, in the dtype of the result.
+    """
+    read = _planes_read(planes, *along.shape[::-1])
+    mixed = _product(along[planes, read], x[:, read].to(along.dtype), 1)
     if x.ndim == 4:
         return upsample(mixed, (mixed.shape[1], *size[1:]))
     return upsample(mixed.flatten(0, 1), size[1:]).unflatten(0, mixed.shape[:2])
 
 
-def add_gradient_of_planes(grad: Tensor, grad_x: Tensor, size: Sequence[int], planes: slice) -> None:
-    """Add the contribution of some planes of the large map to grad_x, the wide gradient of the whole small map."""
-    spatial = grad_x.shape[1:-1]
+def add_gradient_of_planes(grad: Tensor, grad_x: Tensor, planes: slice, matrices: Sequence[Tensor]) -> None:
+    """Add the contribution of some planes of the large map to grad_x, the wide gradient of the whole small map.
+
+    ``matrices``: :func:`matrix` of each axis, in grad's dtype.
+    """
     for axis in reversed(range(2, grad.ndim - 1)):
-        grad = _gathered(grad, matrix(spatial[axis - 1], size[axis - 1], grad_x.dtype, grad), axis)
-    along = matrix(spatial[0], size[0], grad_x.dtype, grad)[planes]
-    grad_x += _gathered(grad, along, 1)
+        grad = _product(matrices[axis - 1].t(), grad, axis)
+    read = _planes_read(planes, *matrices[0].shape[::-1])
+    grad_x[:, read].add_(_product(matrices[0][planes, read].t(), grad, 1))
 
 
-def matrix(small: int, large: int, wide: torch.dtype, like: Tensor) -> Tensor:
-    """The interpolation along an axis, (large, small), in the dtype and on the device of ``like``."""
-    low, high, weight = _sources(small, large, like.to(wide) if like.numel() == 0 else like.new_empty(0, dtype=wide))
-    rows = torch.arange(large, device=like.device)
-    result = torch.zeros(large, small, dtype=weight.dtype, device=like.device)
-    result[rows, low] = 1 - weight
-    result[rows, high] += weight  # at the border both are the same voxel, which gets all the weight
-    return result.to(like.dtype)
+def matrices(spatial: Sequence[int], size: Sequence[int], like: Tensor) -> list[Tensor]:
+    """:func:`matrix` of each axis."""
+    return [matrix(small, large, like) for small, large in zip(spatial, size, strict=True)]
 
 
-def _sources(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two voxels between which each new one lies, and the weight of the second, as in PyTorch's UpSample.h."""
-    wide = torch.float64 if like.dtype == torch.float64 else torch.float32
-    centres = torch.arange(large, dtype=wide, device=like.device) + 0.5
-    places = (centres * (small / large) - 0.5).clamp_(min=0)
-    low = places.long().clamp_(max=small - 1)
-    return low, (low + 1).clamp_(max=small - 1), places - low
+def matrix(small: int, large: int, like: Tensor) -> Tensor:
+    """The interpolation along an axis, (large, small), in the dtype and on the device of ``like``: two voxels share the
+    weight of each new one by their distance from it, as in PyTorch's UpSample.h."""
+    wide = torch.promote_types(like.dtype, torch.float32)
+    places = torch.arange(large, dtype=wide, device=like.device).add_(0.5).mul_(small / large).sub_(0.5)
+    distances = torch.arange(small, dtype=wide, device=like.device) - places.clamp_(0, small - 1)[:, None]
+    return distances.abs_().neg_().add_(1).clamp_(min=0).to(like.dtype)
 
 
-def _gathered(grad: Tensor, along: Tensor, axis: int) -> Tensor:
-    """Product with the transposed matrix along an axis."""
-    rows = grad.flatten(axis + 1)
-    return (along.t() @ rows).unflatten(-1, grad.shape[axis + 1 :])
+def _planes_read(planes: slice, small: int, large: int) -> slice:
+    """The planes of the small map between which these of the large one lie, and what rounding may add: others are not
+    read, so that neither are their infinities."""
+    first, last = ((plane + 0.5) * small / large - 0.5 for plane in (planes.start, planes.stop - 1))
+    return slice(max(0, min(floor(first - 1e-3), small - 1)), max(1, min(ceil(last + 1e-3) + 1, small)))
+
+
+def _product(along: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Product with a matrix along an axis."""
+    return (along @ x.flatten(axis + 1)).unflatten(-1, x.shape[axis + 1 :])

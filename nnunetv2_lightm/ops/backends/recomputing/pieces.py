@@ -33,7 +33,9 @@ def depthwise_silu(
     return convolved if keep else None, F.silu(convolved)
 
 
-def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool) -> Tensor:
+def depthwise(
+    x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool, out: Tensor | None = None
+) -> Tensor:
     """Depthwise convolution, 3 taps on each axis, of a slab with its halo; the result has no halo.
 
     Args:
@@ -42,15 +44,16 @@ def depthwise(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, 
         weight: (channels, 1, 3, [3,] 3), of x's dtype.
         bias: (channels,).
         in_triton: Use the Triton kernel instead of PyTorch's.
+        out: Receives the result; contiguous, of any floating dtype. None: a new map of x's dtype.
     """
     if in_triton:
-        return triton_depthwise.convolve(x, beyond, weight, bias)
+        return triton_depthwise.convolve(x, beyond, weight, bias, out)
     dims = x.ndim - 2
     conv = {2: F.conv2d, 3: F.conv3d}[dims]
     x = _with_planes(x, beyond).movedim(-1, 1)
     with _without_tf32(x):
-        out = conv(x, weight, bias, padding=(0, *(1,) * (dims - 1)), groups=x.shape[1])
-    return out.movedim(1, -1).contiguous()
+        convolved = conv(x, weight, bias, padding=(0, *(1,) * (dims - 1)), groups=x.shape[1]).movedim(1, -1)
+    return convolved.contiguous() if out is None else out.copy_(convolved)
 
 
 def depthwise_backward(
@@ -139,6 +142,6 @@ def column_sums(x: Tensor, wide: torch.dtype) -> Tensor:
     return x.flatten(0, -2).sum(0, dtype=wide)
 
 
-def weight_gradient(grad: Tensor, x: Tensor, wide: torch.dtype) -> Tensor:
-    """Gradient, wide, of the weight of ``x @ weight.T``."""
-    return (grad.flatten(0, -2).t() @ x.flatten(0, -2)).to(wide)
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of the weight of ``x @ weight.T``."""
+    return grad.flatten(0, -2).t() @ x.flatten(0, -2)

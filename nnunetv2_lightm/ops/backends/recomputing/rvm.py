@@ -19,6 +19,7 @@ from .. import TRITON
 from ..native_interface import RVM_PARAMETERS
 from ..triton_kernels import rows as triton_rows
 from . import pieces, rows
+from .parameters import Gradients, in_dtypes
 from .slabs import Slab, slab_height, slabs_of
 
 # Those that enter a product or the convolution.
@@ -107,7 +108,7 @@ def backward(
     layer = _Layer(parameters, scan, wide, product_dtype)
     grad_x = torch.zeros_like(x)
     if not (x.numel() and grad_out.numel()):
-        return grad_x, layer.all_gradients()
+        return grad_x, layer.gradients.sums()
 
     grad_state, chunk = None, 0
     for slab in reversed(slabs_of(x.shape[0], x.shape[1:-1], x.shape[-1], pool[0])):
@@ -120,11 +121,12 @@ def backward(
         shape = (*x[slab.own].shape[:-1], layer.projection_weight.shape[0])
         where = _pooled(slab, pool)
         grad = grad_out[where]
-        layer.add("projection_bias", pieces.column_sums(grad, wide))
+        layer.gradients.add(projection_bias=pieces.column_sums(grad, wide))
         if max(pool) > 1:
             grad = pieces.max_pool_backward(grad, argmax[where], pool, shape, product_dtype, layer.in_triton)
         grad_state = _Steps(layer, slab, x).backward(grad.to(product_dtype), states, grad_state, grad_x)
-    return grad_x, layer.all_gradients()
+        layer.gradients.end_slab()
+    return grad_x, layer.gradients.sums()
 
 
 def _pooled(slab: Slab, pool: Sequence[int]) -> tuple[slice, slice]:
@@ -137,34 +139,15 @@ class _Layer:
     def __init__(self, parameters: Sequence[Tensor], scan: ModuleType, wide: torch.dtype, product: torch.dtype) -> None:
         self.backend, self.wide, self.product, self.in_triton = scan, wide, product, scan.NAME == TRITON
         self.rows = triton_rows if self.in_triton else rows
-        for name, tensor in zip(RVM_PARAMETERS, parameters, strict=True):
-            setattr(self, name, tensor.to(product if name in _MULTIPLIED else wide).contiguous())
-        self._gradients: dict[str, Tensor] = {}
-
-    def add(self, name: str, gradient: Tensor) -> None:
-        """Add a slab's gradient of a parameter, wide."""
-        if name in self._gradients:
-            self._gradients[name] += gradient
-        else:
-            # May be a view of several sums, which operators must not return.
-            self._gradients[name] = gradient.clone(memory_format=torch.contiguous_format)
-
-    def all_gradients(self) -> list[Tensor]:
-        """The parameters' gradients in their order, wide; zeros where nothing was added."""
-        found = []
-        for name in RVM_PARAMETERS:
-            parameter, gradient = getattr(self, name), self._gradients.get(name)
-            found.append(torch.zeros_like(parameter, dtype=self.wide) if gradient is None else gradient)
-        return found
-
-    def add_all(self, names: Sequence[str], gradients: Sequence[Tensor]) -> None:
-        """Add several."""
-        for name, gradient in zip(names, gradients, strict=True):
-            self.add(name, gradient)
+        self.gradients = Gradients(dict(zip(RVM_PARAMETERS, parameters, strict=True)), wide)
+        dtypes = [product if name in _MULTIPLIED else wide for name in RVM_PARAMETERS]
+        given = [p.contiguous() for p in parameters]
+        for name, tensor in zip(RVM_PARAMETERS, in_dtypes(given, dtypes), strict=True):
+            setattr(self, name, tensor)
 
     def product_backward(self, name: str, grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """Gradient of x in ``x @ weight.T``, or add it to a contiguous tensor; adds up the weight's gradient."""
-        self.add(name, pieces.weight_gradient(grad, x, self.wide))
+        self.gradients.add(**{name: pieces.weight_gradient(grad, x)})
         weight = getattr(self, name)
         if add_to is None:
             return grad @ weight
@@ -196,9 +179,7 @@ class _Layer:
         inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
         found = self.backend.backward(grad, grad_state, states, *inputs, grad_first=first)
         grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = found
-        self.add("A", grad_A)
-        self.add("D", grad_D)
-        self.add("dt_bias", grad_bias)
+        self.gradients.add(A=grad_A, D=grad_D, dt_bias=grad_bias)
         return *(g.to(self.product) for g in (grad_u, grad_delta, grad_B, grad_C)), first
 
 
@@ -279,16 +260,15 @@ class _Steps:
         grad_h, grad_weight, grad_bias = pieces.depthwise_backward(
             grad_c, h, slab.beyond, layer.conv_weight, layer.wide, layer.in_triton
         )
-        layer.add("conv_weight", grad_weight)
-        layer.add("conv_bias", grad_bias)
+        layer.gradients.add(conv_weight=grad_weight, conv_bias=grad_bias)
         del grad_c, h
         # The norm's backward pass is linear in its gradient: here planes of the halo get this slab's contribution.
         grad_n = layer.product_backward("in_proj", grad_h, self.n)
         del grad_h
         layer.product_backward("gate_proj", grad_gate, self.n_own, add_to=grad_n[:, slab.inner])
         del grad_gate
-        grads = layer.rows.norm_backward(grad_n, self.around, layer.norm_in_weight, grad_x[slab.halo])
-        layer.add_all(("norm_in_weight", "norm_in_bias"), grads)
+        norm = layer.rows.norm_backward(grad_n, self.around, layer.norm_in_weight, grad_x[slab.halo])
+        layer.gradients.add(norm_in_weight=norm[0], norm_in_bias=norm[1])
         return grad_state
 
     def _through_output(self, y: Tensor, grad: Tensor, grad_x: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,12 +279,12 @@ class _Steps:
         mixed = F.linear(layer.rows.gated_norm(y, *norm, gate), layer.out_proj)
         grad = layer.product_backward("projection_weight", grad, self._normed_out(mixed))
         norm_out = (layer.scale, layer.norm_out_weight, layer.norm_out_bias)
-        grad_mixed, *grads = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
-        layer.add_all(("norm_out_weight", "norm_out_bias", "scale"), grads)
+        grad_mixed, *sums = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
+        layer.gradients.add(norm_out_weight=sums[0], norm_out_bias=sums[1], scale=sums[2])
         del mixed, grad
         # The gradient of out_proj, whose other factor the next step yields.
         grad = grad_mixed @ layer.out_proj
-        grad_y, grad_gate, gated, *grads = layer.rows.gated_norm_backward(grad, y, *norm, gate)
-        layer.add("out_proj", pieces.weight_gradient(grad_mixed, gated, layer.wide))
-        layer.add_all(("norm_weight", "norm_bias"), grads)
+        grad_y, grad_gate, gated, *sums = layer.rows.gated_norm_backward(grad, y, *norm, gate)
+        layer.gradients.add(out_proj=pieces.weight_gradient(grad_mixed, gated))
+        layer.gradients.add(norm_weight=sums[0], norm_bias=sums[1])
         return grad_y.flatten(1, -2), grad_gate

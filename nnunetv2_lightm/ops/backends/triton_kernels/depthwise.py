@@ -16,9 +16,9 @@ WARPS = 4
 RUN = 16
 
 
-def convolve(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
+def convolve(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, out: Tensor | None) -> Tensor:
     """As :func:`..recomputing.pieces.depthwise`."""
-    out = _output(x, beyond)
+    out = _output(x, beyond) if out is None else out
     _convolve(x, weight, bias, out, None, shift=beyond[0], flip=False)
     return out
 
