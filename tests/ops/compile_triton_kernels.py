@@ -1,10 +1,10 @@
 """Compiles the Triton kernels for NVIDIA GPUs that need not be there, down to machine code.
 
-    python compile_triton_kernels.py ARCHITECTURE,fp16|bf16|fp32|fp64,all|none|layer,LENGTH,CHUNKS,STATES,CHANNELS ...
+    python compile_triton_kernels.py 80,fp16|bf16|fp32|fp64,all|none|layer,LENGTH,CHUNKS,STATES,CHANNELS,RANK ...
 
-ARCHITECTURE: 80 for compute capability 8.0; then the dtype of the tokens, the optional inputs that there are, in the
-network's layers all but the gate, and sizes. Prints one JSON object a kernel: which of the arguments it is of,
-registers, spilled bytes, shared memory, and the PTX's instructions by kind. A process of its own: where Triton
+80 for compute capability 8.0; then the dtype of the tokens, the optional inputs that there are, in the network's layers
+all but the gate, and sizes; rank 0: delta is not projected. Prints one JSON object a kernel: which of the arguments it
+is of, registers, spilled bytes, shared memory, and the PTX's instructions by kind. A process of its own: where Triton
 interprets, it does not compile.
 """
 
@@ -31,16 +31,17 @@ from nnunetv2_lightm.ops.backends.triton_kernels import (
     rows,
     scan,
     scan_backward,
+    selection,
+    selection_kernels,
 )
 from nnunetv2_lightm.ops.backends.triton_kernels.launch import power_of_2
 
 # Pointers in float32 (float64 for float64) whatever the tokens are; those of y and its gradient too: a norm follows.
 WIDE = {"A_ptr", "D_ptr", "bias_ptr", "starts_ptr", "ends_ptr", "dt_sums_ptr", "grad_ends_ptr", "states_ptr", "y_ptr"}
-WIDE |= {"grad_y_ptr", "grad_A_ptr", "grad_B_ptr", "grad_C_ptr", "grad_D_ptr", "grad_bias_ptr", "parts_ptr"}
-WIDE |= {"local_ptr", "firsts_ptr", "group_dt_ptr", "scale_ptr"}
+WIDE |= {"grad_y_ptr", "sums_ptr", "parts_ptr", "local_ptr", "firsts_ptr", "group_dt_ptr", "scale_ptr"}
 ABSENT = {
     "all": (),
-    "none": ("D_ptr", "z_ptr", "bias_ptr", "grad_D_ptr", "grad_z_ptr", "grad_bias_ptr"),
+    "none": ("D_ptr", "z_ptr", "bias_ptr", "grad_z_ptr"),
     "layer": ("z_ptr", "grad_z_ptr"),
 }
 # Kernel, warps, and the inputs that it does not have, for each way that the layers call it.
@@ -60,6 +61,7 @@ KERNELS = (
     (row_kernels.norm_backward, rows.WARPS, ("add_ptr", "scale_ptr", "grad_add_ptr")),
     (row_kernels.norm_backward, rows.WARPS, ()),
     (row_kernels.gated_norm_backward, rows.WARPS, ()),
+    (selection_kernels.through_selection, selection.WARPS, ()),
 )
 INSTRUCTIONS = {
     "exponentials": r"ex2\.approx",
@@ -72,26 +74,44 @@ INSTRUCTIONS = {
 
 
 def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optional: str, sizes: dict[str, int]):
-    wide = "fp64" if dtype == "fp64" else "fp32"
+    wide, rank = "fp64" if dtype == "fp64" else "fp32", sizes["rank"]
     block_n, block_c = power_of_2(sizes["states"]), min(64, power_of_2(sizes["channels"]))
     backward = kernel is scan_backward.backward_chunks
-    tile = triton_gpu.BACKWARD_TILE_ELEMENTS if backward else triton_gpu.TILE_ELEMENTS
+    tile = triton_gpu.backward_tile(rank) if backward else triton_gpu.TILE_ELEMENTS
     constants = {
-        **{"SOFTPLUS": True, "CHUNK": triton_gpu.CHUNK_LENGTH, "SPAN": triton_gpu.SPAN, "BLOCK_N": block_n},
+        **{
+            "SOFTPLUS": True,
+            "CHUNK": triton_gpu.CHUNK_LENGTH,
+            "SPAN": triton_gpu.SPAN,
+            "KEPT": triton_gpu.KEPT,
+            "BLOCK_N": block_n,
+            "RANK": rank,
+        },
         **{"BLOCK_D": max(1, min(power_of_2(sizes["channels"]), tile // block_n))},
         **{"REVERSE": True, "GROUP": triton_gpu.GROUP_CHUNKS, "BLOCK": triton_gpu.CARRY_ELEMENTS},
-        **{"TAPS_Y": 3, "FLIP": False, "RUN": depthwise.RUN, "TYPE": {"fp32": tl.float32, "fp64": tl.float64}[wide]},
+        **{
+            "TAPS_Y": 3,
+            "FLIP": False,
+            "RUN": depthwise.RUN,
+            "ROWS": depthwise.SUMMED_ROWS,
+            "TYPE": {"fp32": tl.float32, "fp64": tl.float64}[wide],
+        },
         **{"BLOCK_C": block_c, "BLOCK_X": depthwise.TILE_ELEMENTS // block_c},
     }
     if kernel.fn.__module__ == row_kernels.__name__:
         block_c = power_of_2(sizes["channels"])
         constants |= {"BLOCK_C": block_c, "BLOCK_R": max(1, rows.TILE_ELEMENTS // block_c)}
         constants |= {"STEPS": rows.STEPS, "EPSILON": rows.EPSILON}
+    if kernel.fn.__module__ == selection_kernels.__name__:
+        constants |= {"BLOCK_R": selection.BLOCK_ROWS, "BLOCK_K": selection.BLOCK_COLUMNS}
+        constants |= {"BLOCK_C": max(selection.MIN_BLOCK, block_c)}
     if kernel.fn.__module__ == pooling_kernels.__name__:
         constants |= {"WZ": 2, "WY": 2, "WX": 2, "BLOCK_R": pooling.TILE_ELEMENTS // block_c}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     # A norm always has its bias.
     missing = absent if kernel.fn.__module__ == row_kernels.__name__ else (*ABSENT[optional], *absent)
+    if kernel.fn.__module__ in (scan.__name__, scan_backward.__name__):
+        missing = (*missing, "grad_delta_ptr" if rank else "weight_ptr")
     constants |= dict.fromkeys(name for name in kernel.arg_names if name in missing)
     # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
     constants |= {name: 1 for name, size in sizes.items() if size == 1 and name in kernel.arg_names}
@@ -130,8 +150,10 @@ def assembled(ptx: str, architecture: int) -> tuple[int, int]:
 
 def report(target: str) -> None:
     architecture, dtype, optional, *sizes = target.split(",")
-    sizes = dict(zip(("length", "chunks", "states", "channels"), map(int, sizes), strict=True))
+    sizes = dict(zip(("length", "chunks", "states", "channels", "rank"), map(int, sizes), strict=True))
+    columns = -(-(2 * sizes["states"] + sizes["rank"]) // selection.ALIGNMENT) * selection.ALIGNMENT
     sizes |= {"tokens": sizes["length"], "groups": sizes["chunks"]}
+    sizes |= {"row_stride": columns if sizes["rank"] else sizes["states"]}
     for kernel, warps, absent in KERNELS:
         compiled = compile_kernel(kernel, warps, absent, int(architecture), dtype, optional, sizes)
         registers, spilled = assembled(compiled.asm["ptx"], int(architecture))

@@ -9,18 +9,23 @@ import pytest
 import torch
 
 from nnunetv2_lightm.ops import select_backend
-from nnunetv2_lightm.ops.backends import triton_gpu
+from nnunetv2_lightm.ops.backends import torch_chunked, triton_gpu
+from nnunetv2_lightm.ops.backends.recomputing import selection
+from nnunetv2_lightm.ops.backends.recomputing.parameters import Gradients
+from nnunetv2_lightm.ops.backends.triton_kernels import selection as triton_selection
 
-from .cases import NAMES, OPTIONAL, TOLERANCES, cast, compare, grads_for, make_inputs, run
+from .cases import NAMES, OPTIONAL, TOLERANCES, assert_close, cast, compare, grads_for, make_inputs, run
 
 BACKEND = triton_gpu.NAME
 FLOAT32 = TOLERANCES[torch.float32]
+SELECTION = ("A", "D", "dt_bias", "dt_weight", "x_proj")
 
 
 @pytest.fixture
 def small_sizes(monkeypatch):
-    """Several chunks, groups of chunks, groups of groups, tiles of channels and parts of the backward pass."""
-    monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 4)
+    """Several chunks, groups of chunks, groups of groups, tiles of channels, spans, groups of them and parts of the
+    backward pass."""
+    monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 7)
     monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
     monkeypatch.setattr(triton_gpu, "TILE_ELEMENTS", 16)
     monkeypatch.setattr(triton_gpu, "BACKWARD_TILE_ELEMENTS", 8)
@@ -32,7 +37,34 @@ def small_sizes(monkeypatch):
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("without", [(), OPTIONAL], ids=str)
 def test_many_tiles_groups_and_parts(small_sizes, without):
-    compare(make_inputs(2, 23, 5, 3, without=without), BACKEND, TOLERANCES[torch.float64])
+    compare(make_inputs(2, 39, 5, 3, without=without), BACKEND, TOLERANCES[torch.float64])
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(
+    ("length", "d_inner", "d_state", "rank", "kept"),
+    [(1, 1, 1, 1, 2), (7, 5, 3, 2, 1), (15, 6, 5, 3, 2), (22, 9, 2, 5, 3), (12, 20, 16, 16, 2)],
+)
+def test_selection(small_sizes, monkeypatch, length, d_inner, d_state, rank, kept):
+    """delta, B and C from u, the scan and its gradients, from a state and back to it, as composed of PyTorch's products
+    and the scan in PyTorch."""
+    monkeypatch.setattr(triton_gpu, "KEPT", kept)
+    inputs = make_inputs(2, length, d_inner, d_state, seed=1)
+    A, D, bias, u = (inputs[name].detach() for name in ("A", "D", "delta_bias", "u"))
+    x_proj, dt_weight = torch.randn(rank + 2 * d_state, d_inner).double(), torch.randn(d_inner, rank).double()
+    state, grad_state = torch.randn(2, 2, d_inner, d_state).double()
+    convolved, grad_y = torch.randn(2, 2, length, d_inner).double()
+    found = []
+    for kind, scan in ((triton_selection.Selection, triton_gpu), (selection.Selection, torch_chunked)):
+        ssm, gradients = kind(scan, x_proj, dt_weight, A, D, bias), Gradients(dict.fromkeys(SELECTION, A), A.dtype)
+        chunks = scan.checkpoint_count(length)
+        checkpoints = u.new_empty(2, chunks, d_state, d_inner)
+        y, last = ssm.forward(u, ssm.select(u), checkpoints, state)
+        again = ssm.replay(checkpoints, u, ssm.select(u))
+        grads = ssm.backward(grad_y, grad_state, checkpoints, convolved, u, ssm.select(u), gradients)
+        gradients.end_slab()
+        found.append(dict(enumerate((y, last, again, *grads, *gradients.sums()))))
+    assert_close(*found, TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize("d_inner", [1, 12, 33])

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_lightm.ops.backends import triton_gpu
+from nnunetv2_lightm.ops.backends.triton_kernels import support
 
 FOLDER = Path(__file__).parent
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -40,13 +41,13 @@ def run_interpreted(*arguments: str) -> int:
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_agree_with_the_reference():
-    assert run_interpreted("interpreted_triton_gpu.py") >= 28
+    assert run_interpreted("interpreted_triton_gpu.py") >= 33
 
 
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_layers_agree_with_the_compiled_ones():
-    assert run_interpreted("interpreted_triton_layers.py") >= 15
+    assert run_interpreted("interpreted_triton_layers.py") >= 16
 
 
 @needs_triton
@@ -62,16 +63,17 @@ def test_interpreted_kernels_pass_the_tests_of_the_operator():
 
 
 # Kernels, in each way that they are called.
-KERNELS = 15
+KERNELS = 16
 ARCHITECTURES = [75, 80, 86, 89, 90, 120]
 # As the network has them under autocast.
-IN_THE_NETWORK = {architecture: f"{architecture},fp16,layer,4096,32,16,64" for architecture in ARCHITECTURES}
+IN_THE_NETWORK = {architecture: f"{architecture},fp16,layer,4096,32,16,64,2" for architecture in ARCHITECTURES}
 # An argument that is 1 becomes a constant of the kernel.
 OTHER_INPUTS = {
-    "all inputs": "80,fp32,all,70,3,16,64",
-    "sizes of 1": "80,fp32,none,1,1,1,1",
-    "float64": "80,fp64,all,64,1,16,64",
-    "bfloat16, odd sizes": "80,bf16,all,70,3,5,33",
+    "all inputs": "80,fp32,all,70,3,16,64,0",
+    "sizes of 1": "80,fp32,none,1,1,1,1,1",
+    "float64": "80,fp64,all,64,1,16,64,0",
+    "bfloat16, odd sizes": "80,bf16,all,70,3,5,33,3",
+    "deepest layers": "90,fp32,layer,4096,32,16,512,16",
 }
 # Bytes of shared memory that a block may have: the least of all of these, compute capability 7.5.
 SHARED_MEMORY = 64 * 1024
@@ -80,7 +82,7 @@ SHARED_MEMORY = 64 * 1024
 AT_MOST = {
     "scan_chunks": {"exponentials": 20, "shuffles": 4, "multiply-adds": 45},
     "gradients_through_chunks": {"exponentials": 20, "shuffles": 4, "multiply-adds": 35},
-    "backward_chunks": {"exponentials": 80, "shuffles": 180, "multiply-adds": 600},
+    "backward_chunks": {"exponentials": 90, "shuffles": 180, "multiply-adds": 700},
     "convolve": {"multiply-adds": 54, "loads": 80, "exponentials": 2, "shuffles": 0},
     "weight_gradient": {"multiply-adds": 54, "loads": 40, "exponentials": 0},
 }
@@ -121,7 +123,10 @@ def test_kernels_compile_for_nvidia_gpus_that_are_not_here(architecture, compile
 @pytest.mark.slow
 @pytest.mark.parametrize("inputs", OTHER_INPUTS)
 def test_kernels_compile_with_other_inputs(inputs, compiled):
-    assert len(compiled[OTHER_INPUTS[inputs]]) == KERNELS
+    kernels = compiled[OTHER_INPUTS[inputs]]
+    assert len(kernels) == KERNELS
+    if "layer" in OTHER_INPUTS[inputs]:
+        assert not any(found["spilled"] for found in kernels), kernels
 
 
 def test_other_devices_are_left_to_others(monkeypatch):
@@ -186,5 +191,5 @@ class Driver:
 )
 def test_a_gpu_that_triton_cannot_use(monkeypatch, driver, reason):
     monkeypatch.setattr("triton.runtime.driver", driver)
-    told = triton_gpu._no_launch.__wrapped__()
+    told = support._no_launch.__wrapped__()
     assert told is None if reason is None else told.startswith(reason)

@@ -57,8 +57,10 @@ CARDS = {
 LAUNCH_US = 6.0
 # Products that PyTorch's counter of FLOP meets only in pieces; inside our operators they are whole.
 UNREGISTERED_PRODUCTS = ("linear", "matmul", "addmm_")
-# Operators that move nothing.
+# Operators that move nothing, that read nothing, and that do not read what they change; nor do those with ``out=``.
 FREE = ("empty", "detach", "alias", "_reshape_alias")
+FILL = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
+OVERWRITE = ("copy_", "zero_", "fill_", "_foreach_copy_", "_foreach_zero_")
 
 
 @dataclass
@@ -113,16 +115,18 @@ class Costs(Operators):
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         known = {id_of(t) for t in given}
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and id_of(t) not in known]
-        changes = func._schema.is_mutable
-        if any(free in name for free in FREE) or not (made or changes):
+        changed = _changed(func, args, kwargs)
+        if any(free in name for free in FREE) or not (made or changed):
             return  # a view
-        moved = sum(map(size_of, (*given, *made))) + (size_of(given[0]) if changes and given else 0)
+        unread = {id_of(t) for t in changed} if name in OVERWRITE or kwargs.get("out") is not None else set()
+        read = [] if name in FILL else [t for t in given if id_of(t) not in unread]
+        moved = sum(map(size_of, (*read, *made, *changed)))
         formula = flop_registry.get(func.overloadpacket)
         flop = formula(*args, **kwargs, out_val=out) if formula else 0
         if name in UNREGISTERED_PRODUCTS:
             flop = 2 * out.numel() * args[name == "addmm_"].shape[-1]
         half = any(t.dtype in (torch.float16, torch.bfloat16) for t in given)
-        elements = 0 if flop else sum(t.numel() for t in (made or given[:1]))
+        elements = 0 if flop else sum(t.numel() for t in (made or changed))
         self.by_kernel[f"torch: {name}"].add(
             Cost(moved, flop if half else 0, elements if half or not flop else flop, 0, 1)
         )
@@ -140,6 +144,13 @@ class Costs(Operators):
             cost.exponentials = 0 if activated is None else activated.numel()
         elif name.startswith("max_pool"):
             cost.float_flop = 2 * tensors[0].numel()
+        elif name == "through_selection":
+            elements = given["rows"] * given["channels"]
+            flop = 2 * elements * given["columns"]
+            half = given["grad_selected_ptr"].dtype in (torch.float16, torch.bfloat16)
+            cost.product_flop, cost.float_flop = (flop, 0) if half else (0, flop)
+            cost.float_flop += 8 * elements
+            cost.exponentials = elements
         elif name == "carry":
             cost.exponentials = given["local_ptr"].numel()
         elif "rows" in given and "weight_ptr" in given:  # norms
@@ -155,19 +166,30 @@ class Costs(Operators):
         """One exponential for each token, channel and state and each time that it passes; two for a softplus."""
         tokens = min(grid[0] * given["CHUNK"], given["delta_ptr"].shape[0] * given["length"])
         updates = tokens * given["channels"] * given["states"]
-        passes, operations = {"scan_chunks": (1, 6), "gradients_through_chunks": (1, 6), "backward_chunks": (2, 22)}[
-            name
-        ]
-        softplus = 2 * passes * tokens * given["channels"] if given["SOFTPLUS"] else 0
-        cost.exponentials = passes * updates + softplus
-        cost.float_flop = operations * updates
+        # The states before the spans in between are computed once more.
+        again = (given["KEPT"] - 1) / 2 if name == "backward_chunks" else 0
+        passes, operations = {
+            "scan_chunks": (1, 6),
+            "gradients_through_chunks": (1, 6),
+            "backward_chunks": (2 + again, 22 + 4 * again),
+        }[name]
+        steps = passes * tokens * given["channels"]
+        cost.exponentials = passes * updates + (2 * steps if given["SOFTPLUS"] else 0)
+        cost.float_flop = operations * updates + 4 * given["RANK"] * steps
         if name == "backward_chunks":
             # A launch works on its chunks of the tensors; its work space is written and read.
             share = grid[0] / prod(given["starts_ptr"].shape[:2])
             work = size_of(given["states_ptr"])
             cost.bytes = share * (cost.bytes - work) + 2 * work
         elif given.get("y_ptr") is None and name == "scan_chunks":
-            cost.float_flop = 4 * updates
+            cost.float_flop -= 2 * updates
+
+
+def _changed(func: OpOverload, args: tuple, kwargs: dict) -> list[Tensor]:
+    """The arguments that an operator writes to."""
+    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    written = [named.get(a.name) for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [t for t in tree_leaves(written) if isinstance(t, Tensor)]
 
 
 def size_of(tensor: Tensor) -> int:

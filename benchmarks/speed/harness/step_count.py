@@ -28,6 +28,7 @@ from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import depthwise as triton_depthwise
 from nnunetv2_lightm.ops.backends.triton_kernels import pooling as triton_pooling
 from nnunetv2_lightm.ops.backends.triton_kernels import rows as triton_rows
+from nnunetv2_lightm.ops.backends.triton_kernels import selection as triton_selection
 from nnunetv2_lightm.ops.depthwise import depthwise_backward_op, depthwise_op
 from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op, rvm_layer_op
 from nnunetv2_lightm.ops.upsample import upsample_backward_op, upsample_op
@@ -126,6 +127,7 @@ def as_on_a_gpu(scan: str, launch: Callable[..., None] = leave_out) -> Iterator[
         mock.patch.object(triton_depthwise, "launch", launch),
         mock.patch.object(triton_pooling, "launch", launch),
         mock.patch.object(triton_rows, "launch", launch),
+        mock.patch.object(triton_selection, "launch", launch),
     ):
         yield
 

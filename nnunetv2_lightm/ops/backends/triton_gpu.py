@@ -14,15 +14,13 @@ is imported, the kernels are interpreted, on the CPU too: for tests, many thousa
 
 from __future__ import annotations
 
-import os
-import subprocess
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .triton_kernels.launch import launch, power_of_2, type_of
+from .triton_kernels.support import not_supported_reason as not_supported_reason
 
 NAME = "triton_gpu"
 COMPUTE_DTYPES = (torch.float32, torch.float64)
@@ -33,58 +31,17 @@ GROUP_CHUNKS = 64
 TILE_ELEMENTS = 512
 # The same for a program of the backward pass, whose registers also hold a span's states and decays.
 BACKWARD_TILE_ELEMENTS = 256
+# The same times the rank of delta's projection, whose weights and their gradients they hold too.
+BACKWARD_TILE_BY_RANK = 1024
 WARPS = 1
 # States x channels of a program that combines chunks: one per thread.
 CARRY_ELEMENTS = 128
-# Tokens whose states the backward pass holds in registers at a time; the state before each such span is in memory.
+# Tokens whose states the backward pass holds in registers at a time. The state before every KEPT-th such span is in
+# memory, those before the others are computed from it: with two, traffic and exponentials take an H100 equally long.
 SPAN = 4
+KEPT = 2
 # States that the backward pass keeps in memory at a time: 128 MiB in float32.
 WORK_ELEMENTS = 1 << 25
-# The first version whose kernels may hold tensors in tuples; it comes with PyTorch 2.7.
-MIN_TRITON = (3, 3)
-# Times 10, as Triton writes it.
-MIN_COMPUTE_CAPABILITY = 70
-
-
-def not_supported_reason(device_type: str) -> str | None:
-    """Why this backend cannot run on the device; None: it can."""
-    interpreter_wanted = bool(os.environ.get("TRITON_INTERPRET"))
-    if device_type != "cuda" and not (device_type == "cpu" and interpreter_wanted):
-        return "CUDA only"
-    try:
-        import triton
-    except ImportError as error:
-        return (
-            f"needs Triton ({error}), which comes with PyTorch for CUDA on Linux; elsewhere install the version that "
-            "fits this PyTorch: pip install triton, on Windows triton-windows"
-        )
-    if tuple(map(int, triton.__version__.split(".")[:2])) < MIN_TRITON:
-        return (
-            f"needs Triton {MIN_TRITON[0]}.{MIN_TRITON[1]}, which comes with PyTorch 2.7; this is {triton.__version__}"
-        )
-    # Triton decides this when a kernel is defined; for its own kernels, when it is imported.
-    if not isinstance(triton.language.sum, triton.runtime.JITFunction):
-        return None
-    return (
-        "CUDA only; TRITON_INTERPRET was set after Triton had been imported" if device_type == "cpu" else _no_launch()
-    )
-
-
-@cache
-def _no_launch() -> str | None:
-    """Why Triton cannot launch kernels here; None: it can."""
-    from triton.runtime import driver
-
-    try:
-        # Compiles Triton's own driver stub: this needs a C compiler, the headers of Python and a driver of the GPU.
-        target = driver.active.get_current_target()
-    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
-        return f"Triton cannot launch kernels here: {error}"
-    if target.backend == "cuda" and target.arch < MIN_COMPUTE_CAPABILITY:
-        return (
-            f"Triton needs a GPU of compute capability {MIN_COMPUTE_CAPABILITY / 10}, this one has {target.arch / 10}"
-        )
-    return None
 
 
 def describe() -> str:
@@ -96,6 +53,11 @@ def describe() -> str:
 def checkpoint_count(length: int) -> int:
     """Number of checkpointed states for a sequence of the length."""
     return -(-length // CHUNK_LENGTH)
+
+
+def backward_tile(rank: int) -> int:
+    """States x channels of a program of the backward pass."""
+    return min(BACKWARD_TILE_ELEMENTS, BACKWARD_TILE_BY_RANK // power_of_2(rank))
 
 
 def forward(
@@ -111,10 +73,15 @@ def forward(
     keep_checkpoints: bool,
     first_state: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
+    delta_weight: Tensor | None = None,
+    starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A, D and delta_bias in the compute dtype (float32 or float64), the others in any; y in out_dtype, None: as A.
 
     first_state: (batch, d_inner, d_state); None: zero.
+    delta_weight: (d_inner, rank); the step sizes are ``delta @ delta_weight.T`` of a delta (batch, length, rank). Then
+        B, C and delta may be views of the columns of one tensor. None: delta is (batch, length, d_inner).
+    starts: Contiguous memory for the checkpoints; None: new memory.
 
     Returns: y (batch, length, d_inner); last state (batch, d_inner, d_state); checkpoints, the state that each chunk
         starts from, (batch, chunks, d_state, d_inner), or empty if they are not kept.
@@ -127,14 +94,15 @@ def forward(
 
     from .triton_kernels.scan import scan_chunks
 
-    scan = _Scan(u, A, delta_softplus)
-    u, delta, A_t, B, C, D, z, delta_bias = map(_contiguous, (u, delta, A.t(), B, C, D, z, delta_bias))
-    starts, dt_sums = A.new_empty(scan.chunk_states), A.new_empty(scan.chunk_channels)
-    scan.run(scan_chunks, u, delta, A_t, B, None, None, None, delta_bias, None, None, starts, dt_sums)
+    scan = _Scan(u, delta, A, B, C, D, z, delta_bias, delta_weight, delta_softplus)
+    starts = A.new_empty(scan.chunk_states) if starts is None else starts
+    dt_sums = A.new_empty(scan.chunk_channels)
+    u, delta, A_t, B, C, D, z, *projection = scan.operands
+    scan.run(scan_chunks, u, delta, A_t, B, None, None, None, *projection, None, None, starts, dt_sums)
     first_state = None if first_state is None else first_state.transpose(1, 2).contiguous()
     last = _carry(A_t, dt_sums, starts, first_state, reverse=False)
     y = torch.empty_like(u, dtype=out_dtype)
-    scan.run(scan_chunks, u, delta, A_t, B, C, D, z, delta_bias, starts, y, None, None)
+    scan.run(scan_chunks, *scan.operands, starts, y, None, None)
     return y, last.transpose(1, 2).contiguous(), starts if keep_checkpoints else A.new_empty(0)
 
 
@@ -149,6 +117,7 @@ def replay(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    delta_weight: Tensor | None = None,
 ) -> Tensor:
     """Recompute y of ``forward`` from its checkpoints, in the compute dtype."""
     y = torch.empty_like(u, dtype=A.dtype)
@@ -157,9 +126,8 @@ def replay(
 
     from .triton_kernels.scan import scan_chunks
 
-    u, delta, A_t, B, C, D, z, delta_bias = map(_contiguous, (u, delta, A.t(), B, C, D, z, delta_bias))
-    inputs = (u, delta, A_t, B, C, D, z, delta_bias, checkpoints)
-    _Scan(u, A, delta_softplus).run(scan_chunks, *inputs, y, None, None)
+    scan = _Scan(u, delta, A, B, C, D, z, delta_bias, delta_weight, delta_softplus)
+    scan.run(scan_chunks, *scan.operands, checkpoints, y, None, None)
     return y
 
 
@@ -178,8 +146,8 @@ def backward(
     delta_softplus: bool,
     grad_first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of u, delta, A, B, C, D, z and delta_bias (None where the input is None): those of u, delta and z in
-    their dtypes, the others in the compute dtype.
+    """Gradients of u, delta, A, B, C, D, z and delta_bias (None where the input is None): those of A, D and delta_bias
+    in the compute dtype, the others in their dtypes.
 
     grad_first: (batch, d_inner, d_state), written if given: the gradient of the first state.
     """
@@ -187,60 +155,126 @@ def backward(
         if grad_first is not None:
             grad_first.zero_() if grad_last is None else grad_first.copy_(grad_last)
         return tuple(None if t is None else torch.zeros_like(t) for t in (u, delta, A, B, C, D, z, delta_bias))
+    scan = _Scan(u, delta, A, B, C, D, z, delta_bias, None, delta_softplus)
+    grad_u, grad_delta, grad_z, rows, sums = _backward(scan, grad_y, grad_last, checkpoints, grad_first)
+    states = A.shape[1]
+    grad_A, grad_D, grad_bias = sums[:states].t().contiguous(), sums[states].clone(), sums[states + 1].clone()
+    grad_B, grad_C = rows[..., :states].sum(0), rows[..., states:].sum(0)
+    grads = (grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
+    return tuple(None if t is None else g for g, t in zip(grads, (u, delta, A, B, C, D, z, delta_bias), strict=True))
 
+
+def backward_of_rows(
+    grad_y: Tensor,
+    grad_last: Tensor | None,
+    checkpoints: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    delta_weight: Tensor,
+    grad_first: Tensor,
+    grad_rows: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, A, D, delta_bias and delta_weight, with a softplus and a delta of low rank, for no empty input.
+
+    grad_rows: (batch, length, 2 * d_state + rank), written: the gradients of B, C and delta.
+    """
+    scan = _Scan(u, delta, A, B, C, D, None, delta_bias, delta_weight, True)
+    grad_u, _, _, rows, sums = _backward(scan, grad_y, grad_last, checkpoints, grad_first)
+    torch.sum(rows, 0, out=grad_rows)
+    states = A.shape[1]
+    return grad_u, sums[:states].t(), sums[states], sums[states + 1], sums[states + 2 :].t()
+
+
+def _backward(
+    scan: _Scan, grad_y: Tensor, grad_last: Tensor | None, checkpoints: Tensor, grad_first: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Gradients of u, of delta unless it is projected, of z; partial ones of B, C and a projected delta's rows, (blocks
+    of channels, batch, length, columns); those of A, D, the bias and delta's projection, (rows, channels)."""
     from .triton_kernels.scan_backward import backward_chunks, gradients_through_chunks
 
-    scan = _Scan(u, A, delta_softplus)
-    tiles = _Scan(u, A, delta_softplus, BACKWARD_TILE_ELEMENTS)
+    u, delta, A_t, B, C, D, z, delta_bias, weight = scan.operands
+    grad_y = grad_y.contiguous()
     grad_last = None if grad_last is None else grad_last.transpose(1, 2).contiguous()
-    grad_y, u, delta, A_t, B, C, D, z, delta_bias = map(_contiguous, (grad_y, u, delta, A.t(), B, C, D, z, delta_bias))
-    ends, dt_sums = A.new_empty(scan.chunk_states), A.new_empty(scan.chunk_channels)
-    scan.run(gradients_through_chunks, grad_y, delta, A_t, C, z, delta_bias, ends, dt_sums)
+    ends, dt_sums = A_t.new_empty(scan.chunk_states), A_t.new_empty(scan.chunk_channels)
+    scan.run(gradients_through_chunks, grad_y, delta, A_t, C, z, delta_bias, weight, ends, dt_sums)
     first = _carry(A_t, dt_sums, ends, grad_last, reverse=True)
     if grad_first is not None:
         grad_first.copy_(first.transpose(1, 2))
-    grad_u, grad_delta, grad_z = (None if t is None else torch.empty_like(t) for t in (u, delta, z))
-    # Partial gradients, to be summed over chunks or over blocks of channels.
-    grad_A = A.new_empty(scan.chunk_states)
-    grad_B, grad_C = (A.new_empty(tiles.blocks, *t.shape) for t in (B, C))
-    grad_D, grad_bias = (None if t is None else A.new_empty(scan.chunk_channels) for t in (D, delta_bias))
-    inputs = (grad_y, u, delta, A_t, B, C, D, z, delta_bias, checkpoints, ends)
-    grads = (grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias)
-    tiles.run_in_parts(backward_chunks, inputs, grads)
-    grad_A, grad_D, grad_bias = (None if t is None else t.sum((0, 1)) for t in (grad_A, grad_D, grad_bias))
-    return grad_u, grad_delta, grad_A.t(), grad_B.sum(0), grad_C.sum(0), grad_D, grad_z, grad_bias
+    grad_u, grad_z = (None if t is None else torch.empty_like(t) for t in (u, z))
+    grad_delta = torch.empty_like(delta) if weight is None else None
+    shape = (scan.backward_blocks, *u.shape[:2], 2 * B.shape[2] + scan.rank)
+    grad_rows = B.new_empty(shape, dtype=torch.promote_types(B.dtype, C.dtype))
+    sums = A_t.new_empty(*scan.chunk_states[:2], B.shape[2] + 2 + scan.rank, u.shape[2])
+    inputs = (grad_y, *scan.operands, checkpoints, ends)
+    scan.run_in_parts(backward_chunks, inputs, (grad_u, grad_delta, grad_z, grad_rows, sums))
+    return grad_u, grad_delta, grad_z, grad_rows, sums.sum((0, 1))
 
 
 class _Scan:
-    """The sizes of one scan and the launches of its kernels."""
+    """The operands of one scan as the kernels take them, its sizes, and the launches of its kernels.
 
-    def __init__(self, u: Tensor, A: Tensor, delta_softplus: bool, tile_elements: int | None = None) -> None:
-        self._batch, length, channels = u.shape
+    Attributes:
+        operands: u, delta, A (d_state, d_inner), B, C, D, z, delta_bias, delta_weight (rank, d_inner).
+        rank: Of delta's projection; 0 without.
+    """
+
+    def __init__(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        delta_bias: Tensor | None,
+        delta_weight: Tensor | None,
+        delta_softplus: bool,
+    ) -> None:
+        self.rank = 0 if delta_weight is None else delta_weight.shape[1]
+        if not self.rank:
+            delta, B, C = delta.contiguous(), B.contiguous(), C.contiguous()
+        A_t, weight = (None if t is None else t.t().contiguous() for t in (A, delta_weight))
+        u, D, z, delta_bias = (None if t is None else t.contiguous() for t in (u, D, z, delta_bias))
+        self.operands = (u, delta, A_t, B, C, D, z, delta_bias, weight)
+
+        batch, length, channels = u.shape
         chunks, states = checkpoint_count(length), A.shape[1]
-        block_states = power_of_2(states)
-        block_channels = min(power_of_2(channels), max(1, (tile_elements or TILE_ELEMENTS) // block_states))
-        self.blocks = -(-channels // block_channels)
-        self.chunk_states = (self._batch, chunks, states, channels)
-        self.chunk_channels = (self._batch, chunks, channels)
+        self.chunk_states, self.chunk_channels = (batch, chunks, states, channels), (batch, chunks, channels)
         self._sizes = {"length": length, "chunks": chunks, "states": states, "channels": channels}
+        self._sizes |= {"row_stride": B.stride(1) if self.rank else states, "RANK": self.rank}
         self._sizes |= {"SOFTPLUS": delta_softplus, "CHUNK": CHUNK_LENGTH, "TYPE": type_of(A.dtype)}
-        self._sizes |= {"BLOCK_N": block_states, "BLOCK_D": block_channels, "num_warps": WARPS}
+        self._sizes |= {"BLOCK_N": power_of_2(states), "num_warps": WARPS}
+
+    @property
+    def backward_blocks(self) -> int:
+        """Blocks of channels in the backward pass."""
+        return -(-self.chunk_channels[2] // self._block_channels(backward_tile(self.rank)))
+
+    def _block_channels(self, tile_elements: int) -> int:
+        return min(power_of_2(self.chunk_channels[2]), max(1, tile_elements // self._sizes["BLOCK_N"]))
 
     def run(self, kernel: Any, *tensors: Tensor | None) -> None:
         """Launch a kernel on all chunks."""
-        grid = (self._batch * self._sizes["chunks"], self.blocks)
-        launch(kernel, grid, *tensors, **self._sizes)
+        batch, chunks, channels = self.chunk_channels
+        block = self._block_channels(TILE_ELEMENTS)
+        launch(kernel, (batch * chunks, -(-channels // block)), *tensors, **self._sizes, BLOCK_D=block)
 
     def run_in_parts(self, kernel: Any, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
         """Launch a kernel that keeps the states, on as many chunks at a time as the work space holds."""
         batch, chunks, states, channels = self.chunk_states
-        spans = CHUNK_LENGTH // SPAN
-        part = min(batch * chunks, max(1, WORK_ELEMENTS // (spans * max(1, states * channels))))
-        work = inputs[3].new_empty(part, spans, states, channels)
-        tokens = batch * self._sizes["length"]
+        groups = -(-CHUNK_LENGTH // (KEPT * SPAN))
+        part = min(batch * chunks, max(1, WORK_ELEMENTS // (groups * max(1, states * channels))))
+        work = self.operands[2].new_empty(part, groups, states, channels)
+        sizes = self._sizes | {"SPAN": SPAN, "KEPT": KEPT, "BLOCK_D": self._block_channels(backward_tile(self.rank))}
         for first in range(0, batch * chunks, part):
-            grid = (min(part, batch * chunks - first), self.blocks)
-            launch(kernel, grid, *inputs, work, *outputs, first, tokens, SPAN=SPAN, **self._sizes)
+            grid = (min(part, batch * chunks - first), self.backward_blocks)
+            launch(kernel, grid, *inputs, work, *outputs, first, batch * self._sizes["length"], **sizes)
 
 
 def _carry(A_t: Tensor, dt_sums: Tensor, states: Tensor, first: Tensor | None, reverse: bool) -> Tensor:
@@ -276,7 +310,3 @@ def _carry(A_t: Tensor, dt_sums: Tensor, states: Tensor, first: Tensor | None, r
     last = _carry(A_t, dt_totals, ends, first, reverse)
     combine(ends, states, None)
     return last
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()

@@ -18,11 +18,6 @@ from ..triton_kernels import depthwise as triton_depthwise
 from ..triton_kernels import pooling as triton_pooling
 
 
-def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of the SiLU's input."""
-    return torch.ops.aten.silu_backward(grad, x)
-
-
 def depthwise_silu(
     x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, in_triton: bool, keep: bool
 ) -> tuple[Tensor | None, Tensor]:
@@ -145,3 +140,9 @@ def column_sums(x: Tensor, wide: torch.dtype) -> Tensor:
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """Gradient of the weight of ``x @ weight.T``."""
     return grad.flatten(0, -2).t() @ x.flatten(0, -2)
+
+
+def add_product(add_to: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Add ``x @ weight`` to a contiguous tensor, which is returned."""
+    add_to.view(-1, weight.shape[1]).addmm_(x.flatten(0, -2), weight)
+    return add_to

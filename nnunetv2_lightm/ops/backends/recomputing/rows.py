@@ -47,14 +47,13 @@ def residual_norm_backward(
 
 def gated_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Backward pass of :func:`gated_norm`: gradients of x and gate, its output, gradients of weight and bias."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Backward pass of :func:`gated_norm`: gradients of x, gate, weight and bias."""
     out = norm(x, weight, bias, weight.dtype)
-    opened = F.silu(gate)
     grad_gate = torch.ops.aten.silu_backward((out * grad).to(gate.dtype), gate)
-    out = out.mul_(opened).to(gate.dtype)
-    grad_x, grad_weight, grad_bias = _backward(grad * opened, x.to(weight.dtype), weight)
-    return grad_x.to(x.dtype), grad_gate, out, grad_weight, grad_bias
+    del out
+    grad_x, grad_weight, grad_bias = _backward(grad * F.silu(gate), x.to(weight.dtype), weight)
+    return grad_x.to(x.dtype), grad_gate, grad_weight, grad_bias
 
 
 def _residual(add: Tensor, x: Tensor, scale: Tensor) -> Tensor:

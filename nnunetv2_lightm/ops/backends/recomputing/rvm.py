@@ -18,7 +18,8 @@ from torch import Tensor
 from .. import TRITON
 from ..native_interface import RVM_PARAMETERS
 from ..triton_kernels import rows as triton_rows
-from . import pieces, rows
+from ..triton_kernels import selection as triton_selection
+from . import pieces, rows, selection
 from .parameters import Gradients, in_dtypes
 from .slabs import Slab, slab_height, slabs_of
 
@@ -76,14 +77,13 @@ def forward(
         if slab.first == 0:
             state, chunk = None, 0
         steps = _Steps(layer, slab, x)
-        u, delta, B, C = steps.scan_inputs()
-        y, state, kept = layer.scan_forward(u, delta, B, C, keep_checkpoints, state)
-        del u, delta, B, C
-        if keep_checkpoints:
-            checkpoints[slab.images, chunk : chunk + kept.shape[1]] = kept
-            chunk += kept.shape[1]
+        *_, u = steps.convolved(keep=False)
+        first, chunk = chunk, chunk + scan.checkpoint_count(u.shape[1])
+        kept = checkpoints[slab.images, first:chunk] if keep_checkpoints else None
+        y, state = layer.ssm.forward(u, layer.ssm.select(u), kept, state)
+        del u
         result = steps.projected(y)
-        del y, steps, kept
+        del y, steps
         where = _pooled(slab, pool)
         if not pools:
             out[where] = result
@@ -144,43 +144,13 @@ class _Layer:
         given = [p.contiguous() for p in parameters]
         for name, tensor in zip(RVM_PARAMETERS, in_dtypes(given, dtypes), strict=True):
             setattr(self, name, tensor)
+        kind = triton_selection.Selection if self.in_triton else selection.Selection
+        self.ssm = kind(scan, self.x_proj, self.dt_weight, self.A, self.D, self.dt_bias)
 
-    def product_backward(self, name: str, grad: Tensor, x: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """Gradient of x in ``x @ weight.T``, or add it to a contiguous tensor; adds up the weight's gradient."""
+    def product_backward(self, name: str, grad: Tensor, x: Tensor) -> Tensor:
+        """Gradient of x in ``x @ weight.T``; adds the weight's gradient."""
         self.gradients.add(**{name: pieces.weight_gradient(grad, x)})
-        weight = getattr(self, name)
-        if add_to is None:
-            return grad @ weight
-        add_to.view(-1, weight.shape[1]).addmm_(grad.flatten(0, -2), weight)
-        return add_to
-
-    def _for_scan(self, *tensors: Tensor) -> list[Tensor]:
-        return [t if self.backend.TAKES_HALF else t.to(self.wide) for t in tensors]
-
-    def scan_forward(
-        self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, keep: bool, state: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """y, wide, last state, checkpoints."""
-        u, delta, B, C = self._for_scan(u, delta, B, C)
-        inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
-        return self.backend.forward(*inputs, keep, first_state=state)
-
-    def scan_again(self, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        """Recompute y, wide."""
-        u, delta, B, C = self._for_scan(u, delta, B, C)
-        return self.backend.replay(states, u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
-
-    def scan_backward(
-        self, grad: Tensor, grad_state: Tensor | None, states: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Gradients of u, delta, B and C, in the products' dtype, and of the state before the slab."""
-        u, delta, B, C = self._for_scan(u, delta, B, C)
-        first = grad.new_empty(u.shape[0], *self.A.shape, dtype=self.wide)
-        inputs = (u, delta, self.A, B, C, self.D, None, self.dt_bias, True)
-        found = self.backend.backward(grad, grad_state, states, *inputs, grad_first=first)
-        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = found
-        self.gradients.add(A=grad_A, D=grad_D, dt_bias=grad_bias)
-        return *(g.to(self.product) for g in (grad_u, grad_delta, grad_B, grad_C)), first
+        return grad @ getattr(self, name)
 
 
 class _Steps:
@@ -200,18 +170,6 @@ class _Steps:
         convolution = (self.slab.beyond, layer.conv_weight, layer.conv_bias, layer.in_triton)
         convolved, u = pieces.depthwise_silu(h, *convolution, keep)
         return h, convolved, u.flatten(1, -2)
-
-    def scan_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, delta, B, C of equation (3)'s SSM, (images, tokens, ...)."""
-        *_, u = self.convolved(keep=False)
-        return u, *self._selective(u)[1:]
-
-    def _selective(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """dt, delta, B, C of u."""
-        layer = self.layer
-        rank, states = layer.dt_weight.shape[1], layer.A.shape[1]
-        dt, B, C = F.linear(u, layer.x_proj).split((rank, states, states), dim=-1)
-        return dt, F.linear(dt, layer.dt_weight), B.contiguous(), C.contiguous()
 
     def projected(self, y: Tensor) -> Tensor:
         """Equations (1) and (2), before the pooling, from the scan's output."""
@@ -242,21 +200,14 @@ class _Steps:
         """
         layer, slab = self.layer, self.slab
         h, convolved, u = self.convolved(keep=True)
-        dt, delta, B, C = self._selective(u)
-        y = layer.scan_again(states, u, delta, B, C)
-        grad_y, grad_gate = self._through_output(y, grad, grad_x)
-        del y, grad
-        grads = layer.scan_backward(grad_y, grad_state, states, u, delta, B, C)
-        grad_u, grad_delta, grad_B, grad_C, grad_state = grads
-        del grad_y, grads, B, C, delta
-        grad_dt = layer.product_backward("dt_weight", grad_delta, dt)
-        selected = torch.cat((grad_dt, grad_B, grad_C), -1)
-        del grad_delta, grad_dt, grad_B, grad_C, dt
-        layer.product_backward("x_proj", selected, u, add_to=grad_u)
-        del u, selected
+        selected = layer.ssm.select(u)
+        grad_y, grad_gate = self._through_output(layer.ssm.replay(states, u, selected), grad, grad_x)
+        del grad
+        inputs = (states, convolved.flatten(1, -2), u, selected)
+        grad_c, grad_state = layer.ssm.backward(grad_y, grad_state, *inputs, layer.gradients)
+        grad_c = grad_c.view(convolved.shape)
+        del u, selected, grad_y, convolved, inputs
 
-        grad_c = pieces.silu_backward(grad_u.view(convolved.shape), convolved)
-        del grad_u, convolved
         grad_h, grad_weight, grad_bias = pieces.depthwise_backward(
             grad_c, h, slab.beyond, layer.conv_weight, layer.wide, layer.in_triton
         )
@@ -265,7 +216,8 @@ class _Steps:
         # The norm's backward pass is linear in its gradient: here planes of the halo get this slab's contribution.
         grad_n = layer.product_backward("in_proj", grad_h, self.n)
         del grad_h
-        layer.product_backward("gate_proj", grad_gate, self.n_own, add_to=grad_n[:, slab.inner])
+        layer.gradients.add(gate_proj=pieces.weight_gradient(grad_gate, self.n_own))
+        pieces.add_product(grad_n[:, slab.inner], grad_gate, layer.gate_proj)
         del grad_gate
         norm = layer.rows.norm_backward(grad_n, self.around, layer.norm_in_weight, grad_x[slab.halo])
         layer.gradients.add(norm_in_weight=norm[0], norm_in_bias=norm[1])
@@ -276,15 +228,15 @@ class _Steps:
         layer = self.layer
         gate = F.linear(self.n_own, layer.gate_proj)
         y, norm = y.view(gate.shape), (layer.norm_weight, layer.norm_bias)
-        mixed = F.linear(layer.rows.gated_norm(y, *norm, gate), layer.out_proj)
+        gated = layer.rows.gated_norm(y, *norm, gate)
+        mixed = F.linear(gated, layer.out_proj)
         grad = layer.product_backward("projection_weight", grad, self._normed_out(mixed))
         norm_out = (layer.scale, layer.norm_out_weight, layer.norm_out_bias)
-        grad_mixed, *sums = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
+        grad, *sums = layer.rows.residual_norm_backward(grad, mixed, self.x, *norm_out, grad_x[self.slab.own])
         layer.gradients.add(norm_out_weight=sums[0], norm_out_bias=sums[1], scale=sums[2])
-        del mixed, grad
-        # The gradient of out_proj, whose other factor the next step yields.
-        grad = grad_mixed @ layer.out_proj
-        grad_y, grad_gate, gated, *sums = layer.rows.gated_norm_backward(grad, y, *norm, gate)
-        layer.gradients.add(out_proj=pieces.weight_gradient(grad_mixed, gated))
+        del mixed
+        grad = layer.product_backward("out_proj", grad, gated)
+        del gated
+        grad_y, grad_gate, *sums = layer.rows.gated_norm_backward(grad, y, *norm, gate)
         layer.gradients.add(norm_weight=sums[0], norm_bias=sums[1])
         return grad_y.flatten(1, -2), grad_gate

@@ -14,6 +14,9 @@ TILE_ELEMENTS = 256
 WARPS = 4
 # Output planes that a program walks through; two more are read.
 RUN = 16
+# Rows of a program that sums the weights' gradients, and rows x planes: what it writes must be little next to the map.
+SUMMED_ROWS = 4
+SUMMED = 64
 
 
 def convolve(x: Tensor, beyond: tuple[int, int], weight: Tensor, bias: Tensor, out: Tensor | None) -> Tensor:
@@ -53,7 +56,7 @@ def _convolve(
     written = activated if out is None else out
     if not written.numel():
         return
-    sizes = _Sizes(x, written)
+    sizes = _Sizes(x, written, 1, RUN)
     launch(
         depthwise_kernels.convolve,
         sizes.grid,
@@ -62,7 +65,6 @@ def _convolve(
         shift=shift,
         TAPS_Y=1 if x.ndim == 4 else 3,
         FLIP=flip,
-        RUN=RUN,
         TYPE=sizes.type,
         num_warps=WARPS,
     )
@@ -73,8 +75,8 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
 
     if not grad.numel():
         return torch.zeros_like(weight, dtype=wide), grad.new_zeros(grad.shape[-1], dtype=wide)
-    sizes = _Sizes(x, grad)
-    taps_y = 1 if x.ndim == 4 else 3
+    taps_y, rows = (1, 1) if x.ndim == 4 else (3, min(SUMMED_ROWS, x.shape[2]))
+    sizes = _Sizes(x, grad, rows, SUMMED // rows)
     parts = x.new_empty(sizes.grid[0] * sizes.grid[1], 9 * taps_y + 1, x.shape[-1], dtype=wide)
     launch(
         depthwise_kernels.weight_gradient,
@@ -83,7 +85,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
         **sizes.arguments,
         shift=shift,
         TAPS_Y=taps_y,
-        RUN=RUN,
+        ROWS=rows,
         TYPE=sizes.type,
         num_warps=WARPS,
     )
@@ -92,15 +94,16 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
 
 
 class _Sizes:
-    """Grid and sizes of a launch that writes or traverses ``out`` and reads the neighbourhood in ``x``."""
+    """Grid and sizes of a launch that writes or traverses ``out`` and reads the neighbourhood in ``x``; a program has
+    ``rows_each`` rows and ``run`` planes."""
 
-    def __init__(self, x: Tensor, out: Tensor) -> None:
+    def __init__(self, x: Tensor, out: Tensor, rows_each: int, run: int) -> None:
         images, out_planes, channels = out.shape[0], out.shape[1], out.shape[-1]
         _, rows, width = insert_height(out.shape[1:-1])
         block_c = min(BLOCK_CHANNELS, power_of_2(channels))
         block_x = min(power_of_2(width), max(1, TILE_ELEMENTS // block_c))
-        runs = -(-out_planes // RUN)
-        self.grid = (images * runs * rows, -(-width // block_x), -(-channels // block_c))
+        runs = -(-out_planes // run)
+        self.grid = (images * runs * -(-rows // rows_each), -(-width // block_x), -(-channels // block_c))
         self.type = type_of(torch.promote_types(x.dtype, torch.float32))
         self.arguments = {"planes": x.shape[1], "out_planes": out_planes, "rows": rows, "width": width}
-        self.arguments |= {"channels": channels, "runs": runs, "BLOCK_X": block_x, "BLOCK_C": block_c}
+        self.arguments |= {"channels": channels, "runs": runs, "RUN": run, "BLOCK_X": block_x, "BLOCK_C": block_c}

@@ -2,8 +2,9 @@
 
 A map is (images, planes, rows, width, channels); a 2D image is one whose rows are its planes, (images, rows, 1, width,
 channels), and has no taps along the rows. A program owns a few positions along the width, at most 64 channels and one
-row, and walks through RUN planes: each plane is read once for the three planes of output to which it contributes. A
-thread has two channels, so that the 27 weights of each stay in its registers while a warp reads whole cache lines.
+row, several where it sums the weights' gradients, and walks through RUN planes: each plane is read once for the three
+planes of output to which it contributes. A thread has two channels, so that the 27 weights of each stay in its
+registers while a warp reads whole cache lines.
 
 Taps along the planes are at ``plane + tap - shift``, along rows and width at ``place + tap - 1``; outside are zeros.
 """
@@ -109,6 +110,7 @@ def weight_gradient(
     runs,
     shift,
     TAPS_Y: tl.constexpr,
+    ROWS: tl.constexpr,
     RUN: tl.constexpr,
     TYPE: tl.constexpr,
     BLOCK_X: tl.constexpr,
@@ -116,9 +118,11 @@ def weight_gradient(
 ):
     """Each program's share of the gradients of weights and bias. Its part of the map stays in the cache."""
     program = tl.program_id(0).to(tl.int64)
-    row = (program % rows).to(tl.int32)
-    run = ((program // rows) % runs).to(tl.int32)
-    image = program // (rows * runs)
+    blocks = (rows + ROWS - 1) // ROWS
+    first_row = (program % blocks).to(tl.int32) * ROWS
+    last_row = tl.minimum(first_row + ROWS, rows)
+    run = ((program // blocks) % runs).to(tl.int32)
+    image = program // (blocks * runs)
     x = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)[:, None]
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
     in_c = c < channels
@@ -134,21 +138,22 @@ def weight_gradient(
             left = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
             middle = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
             right = tl.zeros((BLOCK_X, BLOCK_C), dtype=TYPE)
-            y = row + tap_y - TAPS_Y // 2
-            for out_plane in range(first, last):
-                plane = out_plane + tap_z - shift
-                at = (((image * out_planes + out_plane) * rows + row) * width + x) * channels + c
-                grad = tl.load(grad_ptr + at, mask=inside, other=0.0).to(TYPE)
-                if tap_z == 0 and tap_y == 0:
-                    bias += grad
-                in_row = (plane >= 0) & (plane < planes) & (y >= 0) & (y < rows) & in_c
-                base = ((image * planes + plane) * rows + y) * width + x
-                at = (base - 1) * channels + c
-                left += grad * tl.load(x_ptr + at, mask=in_row & (x >= 1) & (x <= width), other=0.0).to(TYPE)
-                at = base * channels + c
-                middle += grad * tl.load(x_ptr + at, mask=in_row & (x < width), other=0.0).to(TYPE)
-                at = (base + 1) * channels + c
-                right += grad * tl.load(x_ptr + at, mask=in_row & (x + 1 < width), other=0.0).to(TYPE)
+            for row in range(first_row, last_row):
+                y = row + tap_y - TAPS_Y // 2
+                for out_plane in range(first, last):
+                    plane = out_plane + tap_z - shift
+                    at = (((image * out_planes + out_plane) * rows + row) * width + x) * channels + c
+                    grad = tl.load(grad_ptr + at, mask=inside, other=0.0).to(TYPE)
+                    if tap_z == 0 and tap_y == 0:
+                        bias += grad
+                    in_row = (plane >= 0) & (plane < planes) & (y >= 0) & (y < rows) & in_c
+                    base = ((image * planes + plane) * rows + y) * width + x
+                    at = (base - 1) * channels + c
+                    left += grad * tl.load(x_ptr + at, mask=in_row & (x >= 1) & (x <= width), other=0.0).to(TYPE)
+                    at = base * channels + c
+                    middle += grad * tl.load(x_ptr + at, mask=in_row & (x < width), other=0.0).to(TYPE)
+                    at = (base + 1) * channels + c
+                    right += grad * tl.load(x_ptr + at, mask=in_row & (x + 1 < width), other=0.0).to(TYPE)
             part = parts_ptr + (tap_z * TAPS_Y + tap_y) * 3 * channels + c
             tl.store(part, tl.sum(left, axis=0, keep_dims=True), mask=in_c)
             tl.store(part + channels, tl.sum(middle, axis=0, keep_dims=True), mask=in_c)

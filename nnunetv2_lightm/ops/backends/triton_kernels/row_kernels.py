@@ -135,7 +135,6 @@ def gated_norm_backward(
     gate_ptr,
     grad_x_ptr,  # written
     grad_gate_ptr,  # written
-    out_ptr,  # written: what norm gave
     parts_ptr,  # (2, programs, channels): of weight and bias
     rows,
     channels,
@@ -160,7 +159,6 @@ def gated_norm_backward(
         out = normed * weight + bias
         share = sigmoid(gate)
         opened = gate * share
-        tl.store(out_ptr + at, out * opened, mask=mask)
         tl.store(grad_gate_ptr + at, grad * out * share * (1.0 + gate * (1.0 - share)), mask=mask)
         grad *= opened
         grad_weight += grad * normed

@@ -43,15 +43,15 @@ def residual_norm_backward(
 
 def gated_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from .row_kernels import gated_norm_backward as kernel
 
-    grad_x, grad_gate, out = torch.empty_like(x), torch.empty_like(gate), torch.empty_like(gate)
+    grad_x, grad_gate = torch.empty_like(x), torch.empty_like(gate)
     grid, arguments = _sizes(x, weight)
     parts = weight.new_empty(2, *grid, x.shape[-1])
-    launch(kernel, grid, grad, x, weight, bias, gate, grad_x, grad_gate, out, parts, **arguments)
+    launch(kernel, grid, grad, x, weight, bias, gate, grad_x, grad_gate, parts, **arguments)
     sums = parts.sum(1)
-    return grad_x, grad_gate, out, sums[0], sums[1]
+    return grad_x, grad_gate, sums[0], sums[1]
 
 
 def _norm(

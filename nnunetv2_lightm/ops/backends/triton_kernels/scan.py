@@ -1,9 +1,11 @@
 """Triton kernels of the selective scan's forward pass; :mod:`..triton_gpu` launches them and explains the algorithm.
 
 A program owns a tile (BLOCK_N states, BLOCK_D channels) of one chunk of one sequence and walks through its tokens.
-Tensors are contiguous: tokens (batch, length, channels), B and C (batch, length, states), states (..., states,
-channels). Tokens, B, C and y may have any floating dtype; A, D, the bias and the states are TYPE, in which everything
-is computed. Lanes beyond the states or channels read zeros and write nothing. Pointers may be None only where noted.
+Tensors are contiguous: tokens (batch, length, channels), states (..., states, channels); the rows of B and C (batch,
+length, states) are ``row_stride`` apart. With RANK, delta is its low-rank factor (batch, length, RANK), rows apart like
+those of B, and is projected to the channels in registers. Tokens, B, C, y and the projection's weight may have any
+floating dtype; A, D, the bias and the states are TYPE, in which everything is computed. Lanes beyond the states or
+channels read zeros and write nothing. Pointers may be None only where noted.
 """
 
 from __future__ import annotations
@@ -36,6 +38,29 @@ def channels_or_zero(ptr, d, in_d, TYPE: tl.constexpr):
 
 
 @triton.jit
+def projection_of_delta(weight_ptr, d, in_d, channels, RANK: tl.constexpr, TYPE: tl.constexpr):
+    """The weights (RANK, channels) of the channels, a tuple of RANK vectors."""
+    weights = ()
+    for r in tl.static_range(RANK):
+        weights = weights + (tl.load(weight_ptr + r * channels + d, mask=in_d, other=0.0).to(TYPE),)
+    return weights
+
+
+@triton.jit
+def raw_step(
+    delta_ptr, weights, bias, row, row_stride, channels, d, in_d, inside, RANK: tl.constexpr, TYPE: tl.constexpr
+):
+    """A token's step sizes before the softplus; ``inside``: whether there is such a token."""
+    if RANK == 0:
+        return tl.load(delta_ptr + row * channels + d, mask=in_d & inside, other=0.0).to(TYPE) + bias
+    else:
+        raw = bias
+        for r in tl.static_range(RANK):
+            raw += tl.load(delta_ptr + row * row_stride + r, mask=inside, other=0.0).to(TYPE) * weights[r]
+        return raw
+
+
+@triton.jit
 def scan_chunks(
     u_ptr,
     delta_ptr,
@@ -45,6 +70,7 @@ def scan_chunks(
     D_ptr,  # or None
     z_ptr,  # or None
     bias_ptr,  # or None
+    weight_ptr,  # (RANK, channels), or None
     starts_ptr,  # (batch, chunks, states, channels); None: from zero
     y_ptr,  # None: no output
     ends_ptr,  # (batch, chunks, states, channels), the state after each chunk; None: not wanted
@@ -53,8 +79,10 @@ def scan_chunks(
     chunks,
     states,
     channels,
+    row_stride,
     SOFTPLUS: tl.constexpr,
     CHUNK: tl.constexpr,
+    RANK: tl.constexpr,
     TYPE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -69,6 +97,7 @@ def scan_chunks(
     A = tl.load(A_ptr + at_h, mask=in_h, other=0.0)
     D = channels_or_zero(D_ptr, d, in_d, TYPE)
     bias = channels_or_zero(bias_ptr, d, in_d, TYPE)
+    weights = projection_of_delta(weight_ptr, d, in_d, channels, RANK, TYPE)
     if starts_ptr is None:
         h = tl.zeros((BLOCK_N, BLOCK_D), dtype=TYPE)
     else:
@@ -78,9 +107,9 @@ def scan_chunks(
     first = (chunk % chunks) * CHUNK
     row = (chunk // chunks) * length + first
     for _ in range(0, tl.minimum(length - first, CHUNK).to(tl.int32)):
-        at_d, at_n = row * channels + d, row * states + n
+        at_d, at_n = row * channels + d, row * row_stride + n
         u = tl.load(u_ptr + at_d, mask=in_d, other=0.0).to(TYPE)
-        dt = tl.load(delta_ptr + at_d, mask=in_d, other=0.0).to(TYPE) + bias
+        dt = raw_step(delta_ptr, weights, bias, row, row_stride, channels, d, in_d, True, RANK, TYPE)
         if SOFTPLUS:
             dt = softplus(dt)
         B = tl.load(B_ptr + at_n, mask=in_n, other=0.0).to(TYPE)
