@@ -20,7 +20,7 @@ class Training:
         configuration: E.g. "3d_fullres".
         plans: Plans identifier.
         trainer: Trainer name, with budget and seed.
-        fold: Fold of the split.
+        fold: Fold of the split, or "all".
         device: "cpu", "cuda" or "mps".
     """
 
@@ -28,7 +28,7 @@ class Training:
     configuration: str
     plans: str
     trainer: str
-    fold: int
+    fold: int | str
     device: str
 
     def fold_folder(self, results: Path) -> Path:
