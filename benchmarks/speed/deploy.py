@@ -25,7 +25,7 @@ import SimpleITK as sitk
 from nnunetv2_lightm.measure.machine import machine
 
 PERIOD_S = 0.1
-SAMPLING = 0.03  # at most this share of a core: reading the memory of a process of gigabytes takes a while
+SAMPLING = 0.1  # at most this share of a core: reading the memory of a process of gigabytes takes a while
 SHOWN = 3000  # characters of a failed command's output
 OUT = "{out}"  # in a command: the folder of its segmentations
 

@@ -60,7 +60,7 @@ def web_engines(say: Callable[[str], None] = print) -> dict[str, bytes]:
     sources = [path for path in found if not LEFT_OUT.fullmatch(path.name)]
     cached = {name: _cache() / f"{name}-{_state(sources, name)}.wasm" for name in MODULES}
     if not all(path.is_file() for path in cached.values()):
-        say(f"Compiling the engine for browsers, once: a minute or two. It is kept in {_cache()}")
+        say(f"Compiling the engine for browsers, once: two or three minutes. It is kept in {_cache()}")
     try:
         _cache().mkdir(parents=True, exist_ok=True)
         for name, path in cached.items():
