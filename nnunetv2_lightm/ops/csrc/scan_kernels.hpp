@@ -10,7 +10,7 @@
 
 namespace {
 
-// Where registers are few, exp's constants need them: the decays of a tile are computed before the states that need theirs.
+// Where registers are few, exp's constants need them all: a tile's decays are then computed before its states.
 constexpr bool DECAYS_FIRST = VECTOR_BYTES < 64;
 
 // Runs states n ... n + J - 1 through the tile whose rows of B and C begin at token `first`; with `emit`, adds their
