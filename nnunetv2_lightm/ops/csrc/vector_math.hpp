@@ -55,8 +55,8 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
         for (int64_t i = 0; i < valid; ++i) to[i] = v[i];
 }
 
-// The same value in all lanes. Browsers make WebAssembly's vector constants anew at every use, also in a loop, which took
-// a third of the scan's time; a value whose origin the compiler cannot see stays in a register or in memory.
+// The same value in all lanes. Browsers make WebAssembly's vector constants anew at every use, in loops too, which took a
+// third of the scan's time; a value whose origin the compiler cannot see stays in a register or in memory.
 INLINE Vec<float> constant(float value) {
     Vec<float> lanes = value - Vec<float>{};
 #if defined(__wasm__)
