@@ -55,8 +55,8 @@ INLINE void store(T* to, Vec<T> v, int64_t valid) {
         for (int64_t i = 0; i < valid; ++i) to[i] = v[i];
 }
 
-// The same value in all lanes. Browsers make WebAssembly's vector constants anew at every use, in loops too, which took a
-// third of the scan's time; a value whose origin the compiler cannot see stays in a register or in memory.
+// The same value in all lanes. Browsers make WebAssembly's vector constants anew at every use, in loops too: that took a
+// third of the scan's time. A value whose origin the compiler cannot see stays in a register or in memory.
 INLINE Vec<float> constant(float value) {
     Vec<float> lanes = value - Vec<float>{};
 #if defined(__wasm__)
@@ -65,8 +65,8 @@ INLINE Vec<float> constant(float value) {
     return lanes;
 }
 
-// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512), for any x: 0 below about 2^-126,
-// infinity from 2^127.5 on; NaN stays NaN. Where x is a product, the compiler may use it unrounded.
+// 2^x with an error of at most 2.5 ulp (2.1 with fused multiply-add, 1.8 with AVX-512), for any x: 0 below about
+// 2^-126, infinity from 2^127.5 on; NaN stays NaN. Where x is a product, the compiler may use it unrounded.
 #if VECTOR_BYTES == 64
 // 2^x = 2^k 2^r with k a multiple of 1/32 and |r| <= 1/64. The fraction of 2^k comes from a table in two registers; 2^r
 // = 1 + r p(r) by a minimax polynomial (relative error 5.3e-8).
