@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -67,6 +69,16 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for operator, outcomes in sorted(fuzzed):
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in ({"wrong": 0} | outcomes).items())
         terminalreporter.line(f"{operator}: {sum(outcomes.values()):,} calls, of which {counts}")
+
+
+@pytest.fixture(scope="module")
+def module_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what all tests of a module use, such as models; it goes with the module unless a test failed."""
+    failed = request.session.testsfailed
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    if request.session.testsfailed == failed:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

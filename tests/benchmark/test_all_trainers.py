@@ -34,9 +34,9 @@ BUDGET = "1epochs_1iters"
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> Path:
+def compared(module_folder) -> Path:
     """All trainers compared, at the least budget, in this process; the folder that holds nnU-Net's folders."""
-    root = tmp_path_factory.mktemp("benchmark")
+    root = module_folder
     with nnunet_in_process(root) as nnunet, pytest.MonkeyPatch.context() as patch:
         nnunet.max_patch_voxels = 32 * 32
         nnunet.make_dataset(DATASET, "2d", shape=(32, 32), spacing=(1, 1), file_ending=".png")
@@ -84,6 +84,8 @@ def run_in_process(command: Sequence[str], log_file: Path, *, on_tick: Callable[
             (script,) = entry_points(group="console_scripts", name=program)
             patch.setattr(sys, "argv", [program, *rest])
             code = script.load()()
+    for spare in Path(os.environ[FOLDERS[2]]).rglob("checkpoint_best.pth"):
+        spare.unlink()  # of a gigabyte, for UNETR
     with log_file.open("a") as log:
         log.write(printed.getvalue())
     if code:

@@ -51,11 +51,10 @@ def arguments(planned):
 
 
 @pytest.fixture(scope="module")
-def ranks(planned, arguments, tmp_path_factory):
+def ranks(planned, arguments, module_folder):
     """Results of the two ranks, by case."""
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.save(list(arguments.values()), folder / "cases.pt")
-    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
+    torch.save(list(arguments.values()), module_folder / "cases.pt")
+    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(module_folder)]
     with planned.in_this_process():  # for its environment
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         processes = [subprocess.Popen([*command, str(rank), "2"], **options) for rank in range(2)]
@@ -65,7 +64,7 @@ def ranks(planned, arguments, tmp_path_factory):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    results = [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
+    results = [torch.load(module_folder / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
     return dict(zip(arguments, zip(*results)))
 
 

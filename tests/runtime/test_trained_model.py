@@ -20,8 +20,8 @@ TRAINER = "nnUNetTrainerLightMUNet_1epochs_80iters"
 
 
 @pytest.fixture(scope="module")
-def nnunet(tmp_path_factory) -> Iterator[Nnunet]:
-    with nnunet_in_process(tmp_path_factory.mktemp("nnunet")) as nnunet:
+def nnunet(module_folder) -> Iterator[Nnunet]:
+    with nnunet_in_process(module_folder) as nnunet:
         yield nnunet
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,6 @@ from ..nnunet_in_process import Nnunet, nnunet_in_process
 
 
 @pytest.fixture(scope="module")
-def nnunet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nnunet]:
-    with nnunet_in_process(tmp_path_factory.mktemp("nnunet")) as nnunet:
+def nnunet(module_folder: Path) -> Iterator[Nnunet]:
+    with nnunet_in_process(module_folder) as nnunet:
         yield nnunet
