@@ -31,6 +31,7 @@ from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.runs.progress import Progress
 
 from .comparisons import COMPARISONS, Comparison, DataSet
+from .costs import measure_beside_stock, with_costs_beside_stock
 from .study_results import combine, load_parts, publish_results, with_images, write_costs_of
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--shared-machine",
         action="store_true",
-        help="only comparisons of equal iterations, without timings: for a machine that is shared with other work",
+        help="measure nothing, for a machine that is shared with other work: leaves out runs that need it",
     )
     parser.add_argument("--publish", action="store_true", help="publish the existing results, run nothing")
     parser.add_argument("--anew", action="store_true", help="ignore what is published")
@@ -57,12 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         publish(arguments.folder.absolute())
         return 0
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    names = arguments.only
-    if arguments.shared_machine:
-        names = [name for name in names if COMPARISONS[name].budget[0] == "--budget"]
     options = {"seeds": arguments.seeds, "anew": arguments.anew, "timings": not arguments.shared_machine}
     try:
-        codes = [run(arguments.folder.absolute(), name, **options) for name in names]
+        codes = [run(arguments.folder.absolute(), name, **options) for name in arguments.only]
     except (PipelineError, CommandFailed) as error:
         sys.exit(str(error))
     return next((code for code in codes if code), 0)
@@ -83,10 +81,14 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
         left = [method for method in methods if (method, seed) not in done]
         if not left or seed not in (seeds or comparison.seeds):
             continue
-        costs = results_so_far(comparison.costs_of, folder, anew)
-        if costs:
-            write_costs_of(costs, folder / "costs" / comparison.costs_of)
+        costs = costs_of(comparison, left if timings else (), folder, environment, anew=anew)
+        if not timings and comparison.budget[0] != "--budget":
+            left = [method for method in left if costs and method in costs.calibration]
+            if not left:
+                continue
         known = f"costs/{comparison.costs_of}" if costs else None
+        if costs:
+            write_costs_of(costs, folder / known)
         command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known, timings=timings)
         print(shlex.join(command), flush=True)
         ended = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
@@ -94,6 +96,21 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
         if ended not in (0, RUN_FAILED):
             break
     return code
+
+
+def costs_of(
+    comparison: Comparison, methods: Sequence[str], folder: Path, environment: Mapping[str, str], *, anew: bool
+) -> BenchmarkResults | None:
+    """What the study knows of the trainers' costs; those of `methods` that it lacks are measured next to stock's.
+    None: it knows nothing yet, and the comparison measures all."""
+    costs = results_so_far(comparison.costs_of, folder, anew)
+    if costs is None or not costs.calibration:
+        return costs
+    costs = with_costs_beside_stock(costs, comparison, folder)
+    unknown = [method for method in methods if method not in costs.calibration]
+    if unknown:
+        measure_beside_stock(comparison, unknown, folder, environment)
+    return with_costs_beside_stock(costs, comparison, folder)
 
 
 def prepare(folder: Path, data: DataSet, environment: Mapping[str, str]) -> None:
@@ -118,7 +135,8 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
         return None
     again = shlex.join(["python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name])
     said = {"title": comparison.title, "command": again, "not_pictured": comparison.data.not_pictured}
-    return replace(combine(parts, comparison.methods), **said)
+    combined = replace(combine(parts, comparison.methods), **said)
+    return with_costs_beside_stock(combined, comparison, folder) if folder else combined
 
 
 def _files(name: str, folder: Path | None, anew: bool = False) -> list[Path]:

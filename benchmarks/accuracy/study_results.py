@@ -52,7 +52,10 @@ def combine(parts: Sequence[BenchmarkResults], trainers: Sequence[str]) -> Bench
 
 
 def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
-    """Write a folder for ``benchmark --calibration-of``. Only medians are published: equal turns have that median."""
+    """Write a folder for ``benchmark --calibration-of``.
+
+    Only medians are published: equal turns have that median.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_results(replace(results, runs=()), folder / RESULTS_FILE)
     trainers = {

@@ -50,7 +50,8 @@ class Settings:
         title: Human-readable title.
         command: The command line.
         calibration_of: Folder of another comparison whose measured costs are used; None: measure them.
-        timings: Whether to measure what a trainer costs, if unknown. Without it the budget must name iterations.
+        timings: Whether to measure what a trainer costs, if unknown. Without it the budget must name iterations, or
+            `calibration_of` know the costs of all trainers.
     """
 
     folder: Path
@@ -72,6 +73,11 @@ class Settings:
     def equal(self) -> str:
         """What is equal for all trainers."""
         return ITERATIONS if isinstance(self.budget, str) else SECONDS
+
+    @property
+    def needs_costs(self) -> bool:
+        """Whether only a trainer's costs, or its own settings, say how many iterations the budget is."""
+        return not isinstance(self.budget, str) or BUDGET.fullmatch(self.budget)["iterations"] is None
 
     @property
     def raw(self) -> Path:
@@ -255,4 +261,7 @@ def costs_to_reuse(settings: Settings) -> MeasuredCosts | None:
     costs = load_costs(file)
     if costs.device != settings.device:
         raise SettingsError(f"{file} was measured on {costs.device}, not on {settings.device}")
+    unknown = [trainer for trainer in settings.trainers if trainer not in costs.trainers]
+    if unknown and not settings.timings and settings.needs_costs:
+        raise SettingsError(f"{file} has no costs of {', '.join(unknown)}; leave out --no-timings to measure them")
     return costs

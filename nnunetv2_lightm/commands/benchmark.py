@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
         parser.error("--slurm goes with --launcher slurm")
     if arguments.nsd_tolerance_mm is not None and not arguments.surface:
         parser.error("--nsd-tolerance-mm goes with --surface")
-    if arguments.no_timings and "iters" not in (arguments.budget or ""):
-        parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters")
+    if arguments.no_timings and "iters" not in (arguments.budget or "") and not arguments.calibration_of:
+        parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters, or --calibration-of")
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..benchmark.comparison import Comparison
     from ..benchmark.costs import BudgetTooSmall
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-timings",
         action="store_true",
-        help="skip all measurements of time and memory, e.g. on a shared machine; needs --budget",
+        help="skip all measurements of time and memory, e.g. on a shared machine; needs iterations or --calibration-of",
     )
     parser.add_argument(
         "--folds", nargs="+", type=whole_number(at_least=0), default=[0], metavar="N", help="default: 0"

@@ -116,6 +116,25 @@ def test_without_timings_nothing_is_measured(commands, nnunet, capsys):
         assert "--no-timings goes with a --budget of iterations" in capsys.readouterr().err
 
 
+def test_equal_time_needs_no_measurement_where_the_costs_are_known(commands, nnunet, capsys):
+    assert main(arguments(nnunet)) == 0
+    time_budget = ("--wall-clock", "10min")
+    options = ("-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"), "--no-timings")
+    commands.called.clear()
+    assert main(arguments(nnunet, *options, budget=time_budget)) == 0
+    assert not any("measure_costs" in part for command in commands.called for part in command)
+    assert load_results(nnunet / "other" / "results.json").runs[0].name == "nnUNetTrainer_24epochs_10iters_seed0"
+    calibration = nnunet / "study" / "calibration.json"
+    measured = json.loads(calibration.read_text())
+    del measured["trainers"][TRAINERS[1]]
+    calibration.write_text(json.dumps(measured))
+    options = ("-o", str(nnunet / "third"), *options[2:])
+    capsys.readouterr()
+    assert main(arguments(nnunet, *options, budget=time_budget)) == 1
+    assert f"has no costs of {TRAINERS[1]}; leave out --no-timings" in capsys.readouterr().err
+    assert not (nnunet / "third").exists()
+
+
 def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
     assert main(arguments(nnunet)) == 0
     measured = json.loads((nnunet / "study" / "calibration.json").read_text())
