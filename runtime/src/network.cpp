@@ -164,7 +164,7 @@ int Network::forward(const float* image, const Size& size, float* logits, int64_
         skips[size_t(level)].values = {};
         if (level == 0) break;
         Map finer = map_of(sizes[size_t(level)], map.channels);
-        upsample(map.values.data(), map.size, finer.values.data(), finer.size, map.channels);
+        upsample(map.values.data(), map.size, finer.values.data(), finer.size, map.channels, threads);
         map = std::move(finer);
     }
     return run_depthwise(HEAD, head, sizes[0], map.values.data(), logits, n.features, n.classes, map.size, threads)
@@ -205,15 +205,14 @@ int Network::run_depthwise(int64_t surroundings, const Depthwise& layer, const S
 // Equation (4), then half the channels.
 int Network::decode(const Decoder& block, Map& map, const Map& skip, int64_t threads) const {
     const int64_t tokens = voxels(map.size);
-    add(skip.values.data(), map.values.data(), tokens * map.channels);
+    add(skip.values.data(), map.values.data(), tokens * map.channels, threads);
     const Buffer<float> conv(tokens * map.channels);
     const Depthwise layer{block.conv_weight, block.conv_bias, nullptr, nullptr};
     if (run_depthwise(PLAIN, layer, map.size, map.values.data(), conv.data(), map.channels, 0, {}, threads))
         return LIGHTM_NO_MEMORY;
-    scale_add_relu(map.values.data(), block.scale, conv.data(), tokens, map.channels);
     Map halved = map_of(map.size, map.channels / 2);
-    pointwise(conv.data(), block.halve.data(), block.halve_bias, halved.values.data(), tokens, map.channels,
-              halved.channels);
+    decoder_end(map.values.data(), block.scale, conv.data(), block.halve.data(), block.halve_bias, halved.values.data(),
+                tokens, map.channels, halved.channels, threads);
     map = std::move(halved);
     return LIGHTM_OK;
 }

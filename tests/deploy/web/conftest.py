@@ -9,6 +9,7 @@ import pytest
 
 from nnunetv2_lightm.deploy.bundle import bundle_content
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
+from nnunetv2_lightm.deploy.web.page import write_page
 
 from ...model_folders import REGIONS, write_model_folder
 from ...prediction import write_images
@@ -70,6 +71,20 @@ def engines() -> dict[str, bytes]:
     from nnunetv2_lightm.deploy.web.engine import web_engines
 
     return web_engines()
+
+
+@pytest.fixture(scope="session")
+def page_of(bundle_of, engines, tmp_path_factory):
+    """Writes the page of one of MODELS."""
+    folder, made = tmp_path_factory.mktemp("pages"), {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = folder / f"{kind}.html"
+            write_page(bundle_of(kind)[0].read_bytes(), engines, made[kind])
+        return made[kind]
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -24,20 +24,6 @@ pytestmark = pytest.mark.slow
 runtime = pytest.importorskip("lightm_runtime", reason="lightm-runtime is not installed: pip install ./runtime")
 
 
-@pytest.fixture(scope="session")
-def page_of(bundle_of, engines, tmp_path_factory):
-    """Writes the page of one of MODELS."""
-    folder, made = tmp_path_factory.mktemp("pages"), {}
-
-    def make(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = folder / f"{kind}.html"
-            write_page(bundle_of(kind)[0].read_bytes(), engines, made[kind])
-        return made[kind]
-
-    return make
-
-
 @pytest.fixture
 def natively(bundle_of):
     """Labels of the engine for this machine, (z, y, x)."""
