@@ -32,6 +32,7 @@ int segment(const LightmModel& model, const float* image, const Size& shape, con
     const int64_t patch = voxels(work.patch());
     const Buffer<float> input(model.network.input_channels * patch), logits(model.network.classes * patch);
     const int64_t tiles = work.tiles_in_row(), total = work.rows() * tiles * work.passes_of_tile() * model.folds;
+    Pool pool;
     int64_t done = 0;
     const auto cancelled = [&] { return progress && progress(user, done, total) != 0; };
     if (cancelled()) return LIGHTM_CANCELLED;
@@ -40,7 +41,7 @@ int segment(const LightmModel& model, const float* image, const Size& shape, con
             for (int64_t pass = 0; pass < work.passes_of_tile(); ++pass) {
                 work.extract(tile, pass, input.data());
                 for (const Network& fold : folds) {
-                    if (const int status = fold.forward(input.data(), work.patch(), logits.data(), threads))
+                    if (const int status = fold.forward(input.data(), work.patch(), logits.data(), threads, pool))
                         return status;
                     work.add(tile, pass, logits.data());
                     ++done;
@@ -90,7 +91,10 @@ int lightm_segment(const LightmModel* model, const float* image, const int64_t s
 int lightm_forward(const LightmNetwork* network, const float* const* tensors, const float* image, const int64_t size[3],
                    float* logits, int64_t threads) {
     if (!is_sound(*network)) return LIGHTM_BAD_ARGUMENT;
-    return guarded([&] { return Network(*network, tensors).forward(image, size_of(size), logits, threads); });
+    return guarded([&] {
+        Pool pool;
+        return Network(*network, tensors).forward(image, size_of(size), logits, threads, pool);
+    });
 }
 
 int lightm_resample(const double* in, const int64_t shape[3], const double spacing[3], double* out,

@@ -118,13 +118,9 @@ Network::Network(const LightmNetwork& network, const float* const* tensors) : n(
 
 Size Network::of_kernels(const Size& size) const { return n.spatial_dims == 3 ? size : Size{size[1], 1, size[2]}; }
 
-Network::Map Network::map_of(const Size& size, int64_t channels) const {
-    return {size, channels, Buffer<float>(voxels(size) * channels)};
-}
-
-int Network::forward(const float* image, const Size& size, float* logits, int64_t threads) const {
-    Map map = map_of(size, n.features);
-    if (run_depthwise(STEM, stem, size, image, map.values.data(), n.features, n.input_channels, {}, threads))
+int Network::forward(const float* image, const Size& size, float* logits, int64_t threads, Pool& pool) const {
+    Map map = pool.map(size, n.features);
+    if (run_depthwise(STEM, stem, size, image, map.data(), n.features, n.input_channels, {}, threads))
         return LIGHTM_NO_MEMORY;
     std::vector<Size> sizes;
     std::vector<Map> skips;
@@ -135,46 +131,47 @@ int Network::forward(const float* image, const Size& size, float* logits, int64_
         const Map* in = level == 0 ? &map : &skips.back();
         Map between;
         for (size_t i = 0; i < layers.size(); ++i) {
-            Size pool{1, 1, 1};
+            Size stride{1, 1, 1};
             if (i + 1 == layers.size())
-                for (int64_t a = 0; a < 3; ++a) pool[a] = std::min(n.pooling[level][a], in->size[a]);
+                for (int64_t a = 0; a < 3; ++a) stride[a] = std::min(n.pooling[level][a], in->size[a]);
             Map out;
-            if (run_rvm(layers[i], *in, pool, threads, out)) return LIGHTM_NO_MEMORY;
+            if (run_rvm(layers[i], *in, stride, threads, pool, out)) return LIGHTM_NO_MEMORY;
             between = std::move(out);
             in = &between;
         }
-        if (level == 0) map.values = {};
+        if (level == 0) map.values.reset();
         skips.push_back(std::move(between));
         map.size = skips.back().size;
     }
     const Map* in = &skips.back();
     for (const RvmLayer& layer : bottleneck) {
         Map out;
-        if (run_rvm(layer, *in, {1, 1, 1}, threads, out)) return LIGHTM_NO_MEMORY;
+        if (run_rvm(layer, *in, {1, 1, 1}, threads, pool, out)) return LIGHTM_NO_MEMORY;
         map = std::move(out);
         in = &map;
     }
     if (bottleneck.empty()) {
-        map = map_of(in->size, in->channels);
-        std::copy_n(in->values.data(), voxels(in->size) * in->channels, map.values.data());
+        map = pool.map(in->size, in->channels);
+        std::copy_n(in->data(), voxels(in->size) * in->channels, map.data());
     }
     for (int64_t level = n.levels - 1; level >= 0; --level) {
-        const int status = decode(decoder[size_t(n.levels - 1 - level)], map, skips[size_t(level)], threads);
+        const int status = decode(decoder[size_t(n.levels - 1 - level)], map, skips[size_t(level)], threads, pool);
         if (status) return status;
-        skips[size_t(level)].values = {};
+        skips[size_t(level)].values.reset();
         if (level == 0) break;
-        Map finer = map_of(sizes[size_t(level)], map.channels);
-        upsample(map.values.data(), map.size, finer.values.data(), finer.size, map.channels, threads);
+        Map finer = pool.map(sizes[size_t(level)], map.channels);
+        upsample(map.data(), map.size, finer.data(), finer.size, map.channels, threads);
         map = std::move(finer);
     }
-    return run_depthwise(HEAD, head, sizes[0], map.values.data(), logits, n.features, n.classes, map.size, threads)
+    return run_depthwise(HEAD, head, sizes[0], map.data(), logits, n.features, n.classes, map.size, threads)
                ? LIGHTM_NO_MEMORY
                : LIGHTM_OK;
 }
 
-int Network::run_rvm(const RvmLayer& layer, const Map& in, const Size& pool, int64_t threads, Map& out) const {
-    const Size size = of_kernels(in.size), stride = of_kernels(pool);
-    out = map_of({in.size[0] / pool[0], in.size[1] / pool[1], in.size[2] / pool[2]}, layer.out_channels);
+int Network::run_rvm(const RvmLayer& layer, const Map& in, const Size& pooling, int64_t threads, Pool& pool,
+                     Map& out) const {
+    const Size size = of_kernels(in.size), stride = of_kernels(pooling);
+    out = pool.map({in.size[0] / pooling[0], in.size[1] / pooling[1], in.size[2] / pooling[2]}, layer.out_channels);
     RvmProblem problem{};
     problem.batch = 1, problem.depth = size[0], problem.height = size[1], problem.width = size[2];
     problem.channels = layer.channels, problem.inner = n.expand * layer.channels;
@@ -182,7 +179,7 @@ int Network::run_rvm(const RvmLayer& layer, const Map& in, const Size& pool, int
     problem.kernel_height = n.spatial_dims == 3 ? 3 : 1;
     problem.pool_depth = stride[0], problem.pool_height = stride[1], problem.pool_width = stride[2];
     std::copy(layer.parameters.begin(), layer.parameters.end(), problem.parameter);
-    problem.x = in.values.data(), problem.out = out.values.data();
+    problem.x = in.data(), problem.out = out.data();
     return nnunetv2_lightm_rvm(&problem, 0, threads, 0);
 }
 
@@ -203,16 +200,16 @@ int Network::run_depthwise(int64_t surroundings, const Depthwise& layer, const S
 }
 
 // Equation (4), then half the channels.
-int Network::decode(const Decoder& block, Map& map, const Map& skip, int64_t threads) const {
+int Network::decode(const Decoder& block, Map& map, const Map& skip, int64_t threads, Pool& pool) const {
     const int64_t tokens = voxels(map.size);
-    add(skip.values.data(), map.values.data(), tokens * map.channels, threads);
-    const Buffer<float> conv(tokens * map.channels);
+    add(skip.data(), map.data(), tokens * map.channels, threads);
+    const Map conv = pool.map(map.size, map.channels);
     const Depthwise layer{block.conv_weight, block.conv_bias, nullptr, nullptr};
-    if (run_depthwise(PLAIN, layer, map.size, map.values.data(), conv.data(), map.channels, 0, {}, threads))
+    if (run_depthwise(PLAIN, layer, map.size, map.data(), conv.data(), map.channels, 0, {}, threads))
         return LIGHTM_NO_MEMORY;
-    Map halved = map_of(map.size, map.channels / 2);
-    decoder_end(map.values.data(), block.scale, conv.data(), block.halve.data(), block.halve_bias, halved.values.data(),
-                tokens, map.channels, halved.channels, threads);
+    Map halved = pool.map(map.size, map.channels / 2);
+    decoder_end(map.data(), block.scale, conv.data(), block.halve.data(), block.halve_bias, halved.data(), tokens,
+                map.channels, halved.channels, threads);
     map = std::move(halved);
     return LIGHTM_OK;
 }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lightm.h"
-#include "volume.hpp"
+#include "maps.hpp"
 
 // Elements of each tensor of a fold, in their order; names as in the state dict:
 //   stem: pointwise.weight, .bias, depthwise.weight, .bias
@@ -23,14 +23,9 @@ public:
     Network(Network&&) = default;  // not copied: parameters point into `states`
 
     // image: (input_channels, *size) -> logits: (classes, *size). Returns a LightmStatus.
-    int forward(const float* image, const Size& size, float* logits, int64_t threads) const;
+    int forward(const float* image, const Size& size, float* logits, int64_t threads, Pool& pool) const;
 
 private:
-    struct Map {
-        Size size;
-        int64_t channels;
-        Buffer<float> values;  // (*size, channels)
-    };
     struct RvmLayer {
         int64_t channels, out_channels;
         std::vector<const float*> parameters;  // in the order of the kernels' enum Parameter
@@ -45,11 +40,10 @@ private:
     };
 
     Size of_kernels(const Size& size) const;  // how the kernels see it: a 2D image has its height in depth
-    Map map_of(const Size& size, int64_t channels) const;
-    int run_rvm(const RvmLayer& layer, const Map& in, const Size& pool, int64_t threads, Map& out) const;
+    int run_rvm(const RvmLayer& layer, const Map& in, const Size& pooling, int64_t threads, Pool& pool, Map& out) const;
     int run_depthwise(int64_t surroundings, const Depthwise& layer, const Size& size, const float* in, float* out,
                       int64_t channels, int64_t point_channels, const Size& map_size, int64_t threads) const;
-    int decode(const Decoder& block, Map& map, const Map& skip, int64_t threads) const;
+    int decode(const Decoder& block, Map& map, const Map& skip, int64_t threads, Pool& pool) const;
 
     const LightmNetwork n;
     Depthwise stem{}, head{};

@@ -62,7 +62,8 @@ WEB_EXPORT Network* lightm_web_network(const LightmNetwork* network, const float
 
 // (input_channels, *size) -> (classes, *size).
 WEB_EXPORT int lightm_web_forward(const Network* network, const float* image, const int64_t size[3], float* logits) {
-    return network->forward(image, size_of(size), logits, 1);
+    Pool pool;
+    return network->forward(image, size_of(size), logits, 1, pool);
 }
 
 #endif
