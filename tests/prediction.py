@@ -71,9 +71,7 @@ def assert_same_segmentation(found: Path, expected: Path, dice: float = DICE) ->
     assert_same_segmentations([(found, expected)], dice)
 
 
-def assert_same_segmentations(
-    pairs: Sequence[tuple[Path, Path]], dice: float = DICE, equal_voxels: float = EQUAL_VOXELS
-) -> None:
+def assert_same_segmentations(pairs: Sequence[tuple[Path, Path]], dice: float = DICE) -> None:
     """As :func:`assert_same_segmentation`, of all voxels together."""
     voxels: list[list[np.ndarray]] = [[], []]
     for pair in pairs:
@@ -84,7 +82,7 @@ def assert_same_segmentations(
             of.append(sitk.GetArrayFromImage(image).ravel())
     a, b = map(np.concatenate, voxels)
     assert len(np.unique(b)) > 1, "else the test compares nothing"
-    assert (a == b).mean() >= equal_voxels
+    assert (a == b).mean() >= EQUAL_VOXELS
     for label in np.unique(b):
         found = 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum())
         assert found >= dice, f"label {label}: DSC {found:.5f}"

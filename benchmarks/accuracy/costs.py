@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunetv2_lightm.benchmark.costs import load_costs
 from nnunetv2_lightm.benchmark.results import BenchmarkResults
+from nnunetv2_lightm.runs.process import CommandFailed
 
 from .comparisons import RIVALS, Comparison
 
@@ -22,7 +23,7 @@ def measure_beside_stock(
 ) -> None:
     """Measure the trainers, stock nnU-Net in turns with them, into the study's folder; nothing else may run meanwhile.
 
-    Raises: subprocess.CalledProcessError: if that fails; the turns so far are kept.
+    Raises: CommandFailed: if that fails; the turns so far are kept.
     """
     file = _file(comparison, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,9 @@ def measure_beside_stock(
     data = comparison.data
     where = ("-d", data.name, "-c", data.configuration, "-p", data.plans, "-f", "0", "-device", "cpu")
     command = [sys.executable, "-m", "nnunetv2_lightm.benchmark.measure_costs", *where, "-o", str(file)]
-    subprocess.run([*command, "-tr", *dict.fromkeys((STOCK, *known, *trainers))], env=environment, check=True)
+    command += ["-tr", *dict.fromkeys((STOCK, *known, *trainers))]
+    if code := subprocess.run(command, env=environment, check=False).returncode:
+        raise CommandFailed(f"measuring costs next to {STOCK}'s ended with exit code {code}: the message is above")
 
 
 def with_costs_beside_stock(results: BenchmarkResults, comparison: Comparison, folder: Path) -> BenchmarkResults:

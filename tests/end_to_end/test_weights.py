@@ -82,9 +82,8 @@ def test_a_model_is_made_and_predicts_elsewhere(workspace, repository):
     )
     given = {"IMAGES": str(images), "SEGMENTATIONS": str(predictions)}
     workspace.run(*(given.get(word, word) for word in predict.split()), "-device", "cpu")
-    full = folder / "hippocampus" / "predictions" / "as_trained"
-    # Six iterations leave logits close to each other, where weights in float16 decide.
-    pairs = [(predictions / f"{case}.nii.gz", full / f"{case}.nii.gz") for case in KEPT_OUT]
-    assert_same_segmentations(pairs, dice=0.99, equal_voxels=0.99)
+    # What the card's scores are of. How little float16 changes in it, the command has checked before it wrote the zip.
+    scored = folder / "hippocampus" / "predictions" / "as_installed"
+    assert_same_segmentations([(predictions / f"{case}.nii.gz", scored / f"{case}.nii.gz") for case in KEPT_OUT])
     assert sorted(path.name for path in images.iterdir()) == [f"{case}_0000.nii.gz" for case in sorted(KEPT_OUT)]
     assert TRAINER in card and MODELS["hippocampus"].licence in card and os.sep not in card.splitlines()[0]

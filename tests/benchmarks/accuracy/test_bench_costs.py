@@ -46,6 +46,7 @@ def called(monkeypatch):
         trainers, output = command[command.index("-tr") + 1 :], command[command.index("-o") + 1]
         found.measured.append(trainers)
         write_measured(study.Path(output), **dict.fromkeys(trainers, 1.0))
+        return SimpleNamespace(returncode=0)
 
     def compare(command, **_):
         found.compared.append(_parser().parse_args(command[2:]))
@@ -79,6 +80,13 @@ def test_what_is_unknown_is_measured_once_next_to_stock(published, called, tmp_p
     assert [call.tr for call in called.compared] == [unknown, [NEW], [STOCK, NEW]]
     taken = load_costs(folder / called.compared[0].calibration_of / "calibration.json").trainers
     assert {STOCK, *unknown} <= set(taken) and vars(taken[NEW].median) == KNOWN
+
+
+def test_a_failed_measurement_ends_the_study_before_anything_is_compared(published, called, monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=3)))
+    with pytest.raises(SystemExit, match="exit code 3"):
+        study.main([str(tmp_path / "study"), "--only", "chest_recipe_seconds"])
+    assert called.compared == []
 
 
 def test_a_shared_machine_runs_what_needs_no_measurement(published, called, tmp_path):
