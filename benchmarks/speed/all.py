@@ -12,16 +12,10 @@ import time
 
 from .harness.machine import ROOT
 from .harness.results import argument_parser, parse
+from .report import GROUPS
 
-SCRIPTS = (
-    "scan",
-    "networks",
-    "transient_memory",
-    "tuned_malloc",
-    "stage_profile",
-    "gpu_memory",
-    "gpu_model",
-)
+# `profile` is a module of Python's.
+SCRIPTS = tuple("stage_profile" if group == "profile" else group for group in GROUPS)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from functools import partial
 import torch
 
 from nnunetv2_lightm.measure.peak_rss import not_measurable_reason, transient_mib
-from nnunetv2_lightm.measure.timing import Spread
+from nnunetv2_lightm.measure.timing import Effort, Spread
 
 from .harness.machine import ROOT
 from .harness.models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, build, light_m_unet, nnunet_name, ours_name, sample
@@ -48,32 +48,37 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     result = Result("transient_memory", effort, torch.get_num_threads())
     for work, size in CASES:
-        patch = patch_of(size, effort)
-        failure = check(len(patch)) or not_measurable_reason()
-        row = Row(
-            f"memory_{work}_{size}",
-            f"transient memory, {describe(work)}, {'x'.join(map(str, patch))}",
-            ours_name(light_m_unet(len(patch))),
-            nnunet_name("the lower of both layouts"),
-            unit="MiB",
-            kind=SHARE,
-            threads=result.threads,
-            not_measured=failure,
-        )
-        result.add(row if failure else compare(row, work, patch, 1 if effort.quick else REPETITIONS))
+        result.add(memory_row(work, size, effort, result.threads))
     result.write(arguments.out)
     return 0
 
 
-def compare(row: Row, work: str, patch: tuple[int, ...], repetitions: int) -> Row:
+def memory_row(work: str, size: str, effort: Effort, threads: int, rival: str = NNUNET) -> Row:
+    """The row of a work of both networks, measured if it can be; arguments: as for ``make_pair``."""
+    patch = patch_of(size, effort)
+    failure = check(len(patch)) or not_measurable_reason()
+    row = Row(
+        f"memory_{work}_{size}",
+        f"transient memory, {describe(work)}, {'x'.join(map(str, patch))}",
+        ours_name(light_m_unet(len(patch))),
+        nnunet_name("the lower of both layouts", rival),
+        unit="MiB",
+        kind=SHARE,
+        threads=threads,
+        not_measured=failure,
+    )
+    return row if failure else compare(row, work, patch, 1 if effort.quick else REPETITIONS, rival)
+
+
+def compare(row: Row, work: str, patch: tuple[int, ...], repetitions: int, rival: str) -> Row:
     """Ours and nnU-Net's network in turns, a process for each run."""
-    first = {layout: measure_in_new_process(NNUNET, work, patch, layout) for layout in LAYOUTS}
+    first = {layout: measure_in_new_process(rival, work, patch, layout) for layout in LAYOUTS}
     layout = min(first, key=first.__getitem__)
     ours, baseline = [measure_in_new_process(OURS, work, patch, CONTIGUOUS)], [first[layout]]
     for _ in range(repetitions - 1):
-        baseline.append(measure_in_new_process(NNUNET, work, patch, layout))
+        baseline.append(measure_in_new_process(rival, work, patch, layout))
         ours.append(measure_in_new_process(OURS, work, patch, CONTIGUOUS))
-    return replace(row, baseline_name=nnunet_name(layout)).measured(Spread.of(ours), Spread.of(baseline))
+    return replace(row, baseline_name=nnunet_name(layout, rival)).measured(Spread.of(ours), Spread.of(baseline))
 
 
 def measure_in_new_process(which: str, work: str, patch: tuple[int, ...], layout: str) -> float:

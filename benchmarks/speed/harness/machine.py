@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from nnunetv2_lightm.measure.machine import machine as machine_without_commit
+
+from .. import STARTED_WITH
 
 ROOT = Path(__file__).resolve().parents[3]
 # Variables that change how fast PyTorch runs; what is set goes into the result.
@@ -44,6 +46,6 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def speed_variables() -> dict[str, str]:
-    """The environment variables that are set and change how fast PyTorch or this package runs."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(SPEED_VARIABLES)}
+def speed_variables(environment: Mapping[str, str] = STARTED_WITH) -> dict[str, str]:
+    """The environment variables that change how fast PyTorch or this package runs."""
+    return {name: value for name, value in sorted(environment.items()) if name.startswith(SPEED_VARIABLES)}

@@ -1,4 +1,4 @@
-"""The two networks that are compared, and what is done with them: a forward pass, a training step."""
+"""The networks that are compared, and what is done with them: a forward pass, a training step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from nnunetv2_lightm import LightMUNet
-from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet
+from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet, resenc_unet
 from nnunetv2_lightm.layers import RVMLayer
 from nnunetv2_lightm.measure.machine import version
 from nnunetv2_lightm.ops import select_backend
@@ -19,7 +19,9 @@ from nnunetv2_lightm.ops.backends import REFERENCE, load_backend
 CLASSES = 3
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
 LAYOUTS = (CONTIGUOUS, CHANNELS_LAST)
-OURS, NNUNET = "ours", "nnunet"
+OURS, NNUNET, RESENC = "ours", "nnunet", "resenc"
+# nnU-Net's default network, and that of its ResEnc presets.
+RIVALS = {NNUNET: plain_conv_unet, RESENC: resenc_unet}
 # Does something with an image and its labels.
 Work = Callable[[Tensor, Tensor], None]
 
@@ -30,16 +32,16 @@ def light_m_unet(spatial_dims: int) -> nn.Module:
     return LightMUNet(1, CLASSES, spatial_dims=spatial_dims)
 
 
-def nnunet_unet(spatial_dims: int, layout: str) -> nn.Module:
-    """nnU-Net's PlainConvUNet with the settings that its planner writes, without deep supervision, in a layout."""
+def nnunet_unet(spatial_dims: int, layout: str, which: str = NNUNET) -> nn.Module:
+    """One of ``RIVALS`` with the settings that nnU-Net's planner writes, without deep supervision, in a layout."""
     torch.manual_seed(0)
-    network = plain_conv_unet(spatial_dims, 1, CLASSES)
+    network = RIVALS[which](spatial_dims, 1, CLASSES)
     return network.to(memory_format=memory_format(spatial_dims, layout))
 
 
 def build(which: str, spatial_dims: int, layout: str = CONTIGUOUS) -> nn.Module:
-    """``OURS`` (which chooses its layout itself) or ``NNUNET``."""
-    return light_m_unet(spatial_dims) if which == OURS else nnunet_unet(spatial_dims, layout)
+    """``OURS`` (which chooses its layout itself) or one of ``RIVALS``."""
+    return light_m_unet(spatial_dims) if which == OURS else nnunet_unet(spatial_dims, layout, which)
 
 
 def memory_format(spatial_dims: int, layout: str) -> torch.memory_format:
@@ -48,10 +50,10 @@ def memory_format(spatial_dims: int, layout: str) -> torch.memory_format:
     return {2: torch.channels_last, 3: torch.channels_last_3d}[spatial_dims]
 
 
-def sample(patch: Sequence[int], layout: str = CONTIGUOUS) -> tuple[Tensor, Tensor]:
-    """An image, (1, 1, *patch), and its label map as nnU-Net's loader gives it, (1, 1, *patch)."""
+def sample(patch: Sequence[int], layout: str = CONTIGUOUS, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Images, (batch, 1, *patch), and their label maps as nnU-Net's loader gives them, (batch, 1, *patch)."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 1, *patch, generator=generator).to(memory_format=memory_format(len(patch), layout))
+    image = torch.randn(batch, 1, *patch, generator=generator).to(memory_format=memory_format(len(patch), layout))
     return image, torch.randint(0, CLASSES, image.shape, generator=generator).float()
 
 
@@ -66,10 +68,11 @@ def forward_pass(network: nn.Module) -> Work:
     return run
 
 
-def training_step(network: nn.Module) -> Work:
-    """nnU-Net's training step on a CPU, with its default loss and optimizer, whichever the network."""
+def training_step(network: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Work:
+    """nnU-Net's training step on a CPU, with its default loss and, unless given, its default optimizer, whichever the
+    network."""
     network, loss = network.train(), make_loss()
-    optimizer = make_optimizer(network)
+    optimizer = optimizer or make_optimizer(network)
 
     def run(image: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -121,6 +124,7 @@ def ours_name(network: nn.Module | None = None) -> str:
     return f"LightMUNet, {described}, {how}"
 
 
-def nnunet_name(layout: str) -> str:
+def nnunet_name(layout: str, which: str = NNUNET) -> str:
     package = "dynamic-network-architectures"
-    return f"nnU-Net's PlainConvUNet ({package} {version(package)}), {layout}"
+    name = {NNUNET: "PlainConvUNet", RESENC: "ResEnc M"}[which]
+    return f"nnU-Net's {name} ({package} {version(package)}), {layout}"

@@ -1,4 +1,4 @@
-"""LightMUNet and nnU-Net's network, ready to take turns at the same work."""
+"""LightMUNet and one of nnU-Net's networks, ready to take turns at the same work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from functools import cache, partial
 from nnunetv2_lightm.measure.timing import Effort, fastest
 
 from .checks import network_failure
-from .models import LAYOUTS, forward_pass, light_m_unet, nnunet_name, nnunet_unet, ours_name, sample, training_step
+from .models import (
+    LAYOUTS,
+    NNUNET,
+    forward_pass,
+    light_m_unet,
+    nnunet_name,
+    nnunet_unet,
+    ours_name,
+    sample,
+    training_step,
+)
 from .results import Row
 
 WORKS = {"forward": forward_pass, "training": training_step}
@@ -26,7 +36,7 @@ class Pair:
     Attributes:
         row: The row without its numbers; with the reason, if ours must not be timed.
         ours: One run of ours; None if it must not be timed.
-        nnunet: One run of nnU-Net's network.
+        nnunet: One run of nnU-Net's.
     """
 
     row: Row
@@ -34,7 +44,7 @@ class Pair:
     nnunet: Callable[[], object]
 
 
-def make_pair(work: str, size: str, effort: Effort, threads: int) -> Pair:
+def make_pair(work: str, size: str, effort: Effort, threads: int, rival: str = NNUNET) -> Pair:
     """Build both networks, check ours, and find the layout in which nnU-Net's is faster.
 
     Args:
@@ -42,21 +52,22 @@ def make_pair(work: str, size: str, effort: Effort, threads: int) -> Pair:
         size: Key of ``PATCHES``.
         effort: Decides between the real and the quick patches.
         threads: PyTorch's.
+        rival: Key of ``models.RIVALS``.
     """
     patch = patch_of(size, effort)
     prepare, dims = WORKS[work], len(patch)
-    rivals = {layout: partial(prepare(nnunet_unet(dims, layout)), *sample(patch, layout)) for layout in LAYOUTS}
-    layout = fastest(rivals)
+    runs = {layout: partial(prepare(nnunet_unet(dims, layout, rival)), *sample(patch, layout)) for layout in LAYOUTS}
+    layout = fastest(runs)
     ours, failure = light_m_unet(dims), check(dims)
     row = Row(
         f"{work}_{size}",
         f"{describe(work)}, {'x'.join(map(str, patch))}",
         ours_name(ours),
-        nnunet_name(layout),
+        nnunet_name(layout, rival),
         threads=threads,
         not_measured=failure,
     )
-    return Pair(row, None if failure else partial(prepare(ours), *sample(patch)), rivals[layout])
+    return Pair(row, None if failure else partial(prepare(ours), *sample(patch)), runs[layout])
 
 
 def patch_of(size: str, effort: Effort) -> tuple[int, ...]:

@@ -13,10 +13,11 @@ from .results import Row
 Group = dict  # a result file's content
 
 HOW_TO_READ = """\
-For time, the ratio is theirs divided by ours; for memory, for the growth of the cost and against the exps alone it is
-ours divided by theirs. The networks run with batch 1, 1 channel, 3 classes, without deep supervision. A training step
-is forward, nnU-Net's loss, backward, clipping and optimizer. Memory is the peak RSS during the work minus the RSS
-before it."""
+For time, the ratio is theirs divided by ours; for memory, for the growth of the cost, for the optimizer's part of a
+step and against the exps alone it is ours divided by theirs. The networks run with batch 1, 1 channel, 3 classes,
+without deep supervision, unless the row says otherwise. A training step is forward, nnU-Net's loss, backward, clipping
+and nnU-Net's SGD or, where the row says so, each network's own optimizer. Memory is the peak RSS during the work minus
+the RSS before it."""
 
 PEAKS = """\
 This machine's peaks in the same run, float32: {matmul_gflops} GFLOP/s (large matrix product), {convolution_gflops}
