@@ -3,13 +3,15 @@ a multiple of what stock nnU-Net's cost when the study began. "Equal seconds" so
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from nnunetv2_lightm.benchmark.costs import load_costs
+from nnunetv2_lightm.benchmark.costs import MeasuredCosts, load_costs, missing_turns
+from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import BenchmarkResults
 from nnunetv2_lightm.runs.process import CommandFailed
 
@@ -23,33 +25,42 @@ def measure_beside_stock(
 ) -> None:
     """Measure the trainers, stock nnU-Net in turns with them, into the study's folder; nothing else may run meanwhile.
 
-    Raises: CommandFailed: if that fails; the turns so far are kept.
+    Trainers that come later are measured with turns of stock nnU-Net of their own: another day has another speed.
+
+    Raises: CommandFailed: if that fails; the same call goes on with the turns that are missing.
     """
-    file = _file(comparison, folder)
+    measured_now = hashlib.sha256(" ".join(sorted(trainers)).encode()).hexdigest()[:8]
+    file = _folder(folder) / f"{comparison.data.name}_{measured_now}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    known = load_costs(file).trainers if file.exists() else {}
     data = comparison.data
     where = ("-d", data.name, "-c", data.configuration, "-p", data.plans, "-f", "0", "-device", "cpu")
     command = [sys.executable, "-m", "nnunetv2_lightm.benchmark.measure_costs", *where, "-o", str(file)]
-    command += ["-tr", *dict.fromkeys((STOCK, *known, *trainers))]
+    command += ["-tr", *dict.fromkeys((STOCK, *trainers))]
     if code := subprocess.run(command, env=environment, check=False).returncode:
         raise CommandFailed(f"measuring costs next to {STOCK}'s ended with exit code {code}: the message is above")
 
 
 def with_costs_beside_stock(results: BenchmarkResults, comparison: Comparison, folder: Path) -> BenchmarkResults:
     """The same results, with the costs of the comparison's trainers that they lack, where those were measured."""
-    file = _file(comparison, folder)
-    if STOCK not in results.calibration or not file.exists():
+    if STOCK not in results.calibration:
         return results
-    measured = load_costs(file).trainers
-    begun, now = results.calibration[STOCK], asdict(measured[STOCK].median)
-    scaled = {
-        name: {part: seconds * begun[part] / now[part] for part, seconds in asdict(measured[name].median).items()}
-        for name in comparison.methods
-        if name in measured
-    }
+    begun, scaled = results.calibration[STOCK], {}
+    for costs in _measured(comparison, folder):
+        now = asdict(costs.trainers[STOCK].median)
+        for name in comparison.methods:
+            if name in costs.trainers:
+                parts = asdict(costs.trainers[name].median)
+                scaled[name] = {part: seconds * begun[part] / now[part] for part, seconds in parts.items()}
     return replace(results, calibration=scaled | dict(results.calibration))
 
 
-def _file(comparison: Comparison, folder: Path) -> Path:
-    return folder / "costs" / "beside_stock" / f"{comparison.data.name}.json"
+def _measured(comparison: Comparison, folder: Path) -> Iterator[MeasuredCosts]:
+    """What was measured next to stock nnU-Net on the data set, with all turns, each time."""
+    for file in sorted(_folder(folder).glob(f"{comparison.data.name}*.json")):
+        costs = load_costs(file)
+        if not missing_turns(costs, costs.trainers, ROUNDS):
+            yield costs
+
+
+def _folder(folder: Path) -> Path:
+    return folder / "costs" / "beside_stock"

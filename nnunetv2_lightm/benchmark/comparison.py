@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ..complexity.plans import PlannedConfiguration
 from ..runs.pipeline import folder_lock
@@ -38,8 +39,8 @@ class Comparison:
         taken = costs_to_reuse(self.settings)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
-            if taken and not self.settings.calibration_file.exists():
-                write_costs(taken, self.settings.calibration_file)
+            if taken:
+                self._take(taken)
             self.write()
             if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
                 print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
@@ -54,6 +55,14 @@ class Comparison:
             self.failures = self.launch(tasks, self._on_change, self._on_tick)
             write_report([self.write()], self.settings.folder, self.settings.title)
         return not self.failures
+
+    def _take(self, costs: MeasuredCosts) -> None:
+        """Copy the costs of trainers that the calibration lacks; those that it has may have decided budgets already."""
+        file = self.settings.calibration_file
+        if file.exists():
+            own = load_costs(file)
+            costs = replace(own, trainers=costs.trainers | own.trainers)
+        write_costs(costs, file)
 
     def _outlook(self, costs: MeasuredCosts | None) -> str:
         """Estimated duration of the remaining runs, if the costs of their trainers are known."""

@@ -18,29 +18,9 @@ from nnunetv2_lightm.commands.benchmark import main
 from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.trainers import comes_from_here
 
+from .calls import RUNS, TRAINERS, after_training, all_of, arguments, preparation
 from .conftest import DATASET
 from .stand_ins import complete_training
-
-TRAINERS = ("nnUNetTrainer", "nnUNetTrainerLightMUNet")
-RUNS = tuple(f"{trainer}_2epochs_3iters_seed0" for trainer in TRAINERS)
-AFTER_TRAINING = ("nnUNetv2_predict {}", "nnUNetv2_lightm evaluate")
-
-
-def arguments(root, *more, budget=("--budget", "2epochs_3iters")):
-    trainers = ("-tr", *TRAINERS) if "-tr" not in more else ()
-    return ["-d", "950", "-c", "2d", *trainers, "-o", str(root / "study"), *budget, "-device", "cpu", *more]
-
-
-def after_training(run):
-    return [line.format(run) for line in AFTER_TRAINING]
-
-
-def all_of(run):
-    return [f"nnUNetv2_train {run}", *after_training(run)]
-
-
-def preparation():
-    return [*(f"nnUNetv2_lightm {trainer} complexity" for trainer in TRAINERS), f"python {' '.join(TRAINERS)}"]
 
 
 def test_everything_runs_once_and_is_reported(commands, nnunet, capsys):
@@ -89,81 +69,6 @@ def test_without_test_split_the_validation_counts(commands, nnunet):
     assert run.predictions == commands.fold(RUNS[0]) / "validation"
     assert run.references == nnunet / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
     assert run.images == nnunet / "nnUNet_raw" / DATASET / "imagesTr"
-
-
-def test_wall_clock_becomes_iterations_by_the_costs(commands, nnunet, capsys):
-    assert main(arguments(nnunet, budget=("--wall-clock", "10min"))) == 0
-    results = load_results(nnunet / "study" / "results.json")
-    assert (results.equal, results.budget) == ("seconds", 600.0)
-    run = results.runs[0]
-    # 24 epochs of 10 x 2 s, 2 x 1 s and 3 s are 600 s
-    assert run.name == "nnUNetTrainer_24epochs_10iters_seed0"
-    assert (run.iterations_per_epoch, run.validation_iterations_per_epoch) == (10, 2)
-    assert "0 of 2 runs are complete; training the others takes about 20m00s" in capsys.readouterr().out
-
-
-def test_without_timings_nothing_is_measured(commands, nnunet, capsys):
-    """Iterations can share a machine with other work; what they take there would say nothing."""
-    assert main(arguments(nnunet, "--no-timings")) == 0
-    assert commands.called == [*preparation()[:-1], *all_of(RUNS[0]), *all_of(RUNS[1])]
-    assert "0 of 2 runs are complete\n" in capsys.readouterr().out
-    results = load_results(nnunet / "study" / "results.json")
-    assert results.calibration == {}
-    assert [run.complete for run in results.runs] == [True, True]
-    for budget in (("--wall-clock", "10min"), ("--budget", "2epochs")):
-        with pytest.raises(SystemExit, match="2"):
-            main(arguments(nnunet, "--no-timings", budget=budget))
-        assert "--no-timings goes with a --budget of iterations" in capsys.readouterr().err
-
-
-def test_equal_time_needs_no_measurement_where_the_costs_are_known(commands, nnunet, capsys):
-    assert main(arguments(nnunet)) == 0
-    time_budget = ("--wall-clock", "10min")
-    options = ("-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"), "--no-timings")
-    commands.called.clear()
-    assert main(arguments(nnunet, *options, budget=time_budget)) == 0
-    assert not any("measure_costs" in part for command in commands.called for part in command)
-    assert load_results(nnunet / "other" / "results.json").runs[0].name == "nnUNetTrainer_24epochs_10iters_seed0"
-    calibration = nnunet / "study" / "calibration.json"
-    measured = json.loads(calibration.read_text())
-    del measured["trainers"][TRAINERS[1]]
-    calibration.write_text(json.dumps(measured))
-    options = ("-o", str(nnunet / "third"), *options[2:])
-    capsys.readouterr()
-    assert main(arguments(nnunet, *options, budget=time_budget)) == 1
-    assert f"has no costs of {TRAINERS[1]}; leave out --no-timings" in capsys.readouterr().err
-    assert not (nnunet / "third").exists()
-
-
-def test_calibration_of_another_comparison_is_taken(commands, nnunet, capsys):
-    assert main(arguments(nnunet)) == 0
-    measured = json.loads((nnunet / "study" / "calibration.json").read_text())
-    measured["trainers"][TRAINERS[0]]["turns"] = [{"train_seconds": 4, "validation_seconds": 2, "epoch_seconds": 6}]
-    (nnunet / "study" / "calibration.json").write_text(json.dumps(measured))
-    commands.called.clear()
-    other = arguments(nnunet, "-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"))
-    assert main(other) == 0
-    assert load_results(nnunet / "other" / "results.json").calibration[TRAINERS[0]]["train_seconds"] == 4
-
-    capsys.readouterr()
-    file = nnunet / "study" / "results.json"
-    file.write_text(file.read_text().replace('"configuration": "2d"', '"configuration": "3d_fullres"'))
-    assert main(arguments(nnunet, "-o", str(nnunet / "third"), "--calibration-of", str(nnunet / "study"))) == 1
-    assert f"{file} was measured with configuration '3d_fullres'" in capsys.readouterr().err
-    assert not (nnunet / "third").exists()
-
-
-def test_time_for_no_iteration_is_refused_before_any_training(commands, nnunet, capsys):
-    assert main(arguments(nnunet, budget=("--wall-clock", "5s"))) == 1
-    assert "nnUNetTrainer: 5 s are less than one epoch" in capsys.readouterr().err
-    assert commands.called == preparation()
-
-
-def test_budget_without_iterations_is_the_trainers_own(commands, nnunet):
-    assert main(arguments(nnunet, budget=("--budget", "2epochs"))) == 0
-    run = load_results(nnunet / "study" / "results.json").runs[0]
-    assert run.name == "nnUNetTrainer_2epochs_seed0"
-    assert (run.iterations_per_epoch, run.validation_iterations_per_epoch) == (250, 50)
 
 
 def test_surface_scores_are_an_option(commands, nnunet):

@@ -1,4 +1,4 @@
-"""nnUNetTrainerLightMUNet with one thing changed each: what would help it where stock nnU-Net is ahead?
+"""nnUNetTrainerLightMUNetAdamW with one thing changed each: what would help it where stock nnU-Net is ahead?
 
 Not part of the package. nnU-Net finds them, with budgets, if nnUNet_extTrainer contains this folder; `study.py` sets
 it.
@@ -19,13 +19,13 @@ from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
 from nnunetv2_lightm.trainers.recipes import ADAMW
 
 
-class nnUNetTrainerLightMUNetLR3e3(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetLR3e3(trainers.nnUNetTrainerLightMUNetAdamW):
     """Three times the learning rate: AdamW 3e-3."""
 
     recipe = replace(ADAMW, initial_lr=3e-3)
 
 
-class nnUNetTrainerLightMUNetLR3e4(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetLR3e4(trainers.nnUNetTrainerLightMUNetAdamW):
     """A third of the learning rate: AdamW 3e-4."""
 
     recipe = replace(ADAMW, initial_lr=3e-4)
@@ -35,25 +35,25 @@ class nnUNetTrainerLightMUNetSGD(LightMUNetTrainer):
     """Stock nnU-Net's optimiser: SGD 1e-2, Nesterov momentum 0.99, weight decay 3e-5."""
 
 
-class nnUNetTrainerLightMUNetDeepSupervision(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetDeepSupervision(trainers.nnUNetTrainerLightMUNetAdamW):
     """Losses at the resolutions of all Decoder Blocks, with nnU-Net's weights."""
 
     deep_supervision = True
 
 
-class nnUNetTrainerLightMUNetTwoDirections(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetTwoDirections(trainers.nnUNetTrainerLightMUNetAdamW):
     """Each scan forward and backward."""
 
     network_options = {"scan_directions": 2}
 
 
-class nnUNetTrainerLightMUNetFeatures48(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetFeatures48(trainers.nnUNetTrainerLightMUNetAdamW):
     """48 channels at full resolution instead of 32, half as many again on every level."""
 
     network_options = {"features": 48}
 
 
-class nnUNetTrainerLightMUNetFullSkip(trainers.nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetFullSkip(trainers.nnUNetTrainerLightMUNetAdamW):
     """A skip connection at full resolution, from the stem, which the paper's network does not have."""
 
     @classmethod

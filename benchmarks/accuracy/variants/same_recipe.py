@@ -1,23 +1,18 @@
-"""The recipe of nnUNetTrainerLightMUNetMuon on other networks, and ResEnc M: is it the network or the optimiser?
+"""The recipe of nnUNetTrainerLightMUNet on other networks, and ResEnc M: is it the network or the optimiser?
 
 Not part of the package, except for nnUNetTrainerPlainMuon; nnU-Net finds them like lightm_unet_variants.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from nnunetv2_lightm import trainers
+from nnunetv2_lightm.complexity.nnunet_network import RESENC_BLOCKS
 from nnunetv2_lightm.trainers._base import PluginTrainer
-from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
-from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON, MuonGroups, muon
-
-# nnU-Net's ResEncUNetPlanner: residual blocks of each stage of the encoder.
-RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
+from nnunetv2_lightm.trainers.recipes import muon
 
 
 class nnUNetTrainerSegResNetMuon(trainers.nnUNetTrainerSegResNet):
@@ -30,34 +25,6 @@ class nnUNetTrainerLightMUNetReleasedMuon(trainers.nnUNetTrainerLightMUNetReleas
     """The authors' released network with Muon on its matrices; float32, as with its own recipe."""
 
     recipe = muon(r"\bconvInit\.", r"\bconv_final\.", r"\.x_proj$", r"\.dt_proj$")
-
-
-class nnUNetTrainerLightMUNetSelfAttentionMuon(LightMUNetTrainer):
-    """VSSM -> Self-Attention, in the Bottleneck Block alone."""
-
-    network_options = {"ablation": "self_attention"}
-    recipe = LIGHTM_UNET_MUON
-
-
-class nnUNetTrainerLightMUNetNoAdjustmentMuon(LightMUNetTrainer):
-    """RVM Layers without adjustment factors, s = 1."""
-
-    network_options = {"ablation": "no_adjustment"}
-    recipe = LIGHTM_UNET_MUON
-
-
-class nnUNetTrainerLightMUNetNoResidualMuon(LightMUNetTrainer):
-    """RVM Layers without residual connections."""
-
-    network_options = {"ablation": "no_residual"}
-    recipe = LIGHTM_UNET_MUON
-
-
-class nnUNetTrainerLightMUNetConv3Muon(LightMUNetTrainer):
-    """VSSM -> Conv3: there is no SSM whose projections AdamW would train."""
-
-    network_options = {"ablation": "conv3"}
-    recipe = replace(LIGHTM_UNET_MUON, parameter_groups=MuonGroups((r"\bstem\.", r"\bseg_layers\.")))
 
 
 class nnUNetTrainerResEncM(PluginTrainer):

@@ -19,8 +19,10 @@ STOCK, NEW = comparisons.RULE
 KNOWN = {"train_seconds": 0.5, "validation_seconds": 0.2, "epoch_seconds": 1.0}
 
 
-def write_measured(file, **seconds: float) -> None:
-    trainers = {name: TrainerCosts(250, 50, [Turn(value, value / 2, value * 3)]) for name, value in seconds.items()}
+def write_measured(file, *, turns: int = costs.ROUNDS, **seconds: float) -> None:
+    trainers = {
+        name: TrainerCosts(250, 50, [Turn(value, value / 2, value * 3)] * turns) for name, value in seconds.items()
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_costs(MeasuredCosts("cpu", {"processor": "another"}, trainers), file)
 
@@ -68,6 +70,12 @@ def test_a_cost_is_a_multiple_of_stocks(tmp_path):
     assert calibration[STOCK] == KNOWN
     assert calibration[NEW] == pytest.approx({"train_seconds": 0.75, "validation_seconds": 0.3, "epoch_seconds": 1.5})
     assert set(calibration) == {STOCK, NEW}
+    # On another day, with turns of stock of its own; and one that was interrupted.
+    later, last = comparisons.SAME_RECIPE[:2]
+    write_measured(file.with_stem(f"{file.stem}_later"), **{STOCK: 2.0, later: 3.0})
+    write_measured(file.with_stem(f"{file.stem}_last"), turns=costs.ROUNDS - 1, **{STOCK: 2.0, last: 3.0})
+    both = costs.with_costs_beside_stock(results, COMPARISON, tmp_path).calibration
+    assert both == calibration | {later: calibration[NEW]}
     without_stock = replace(results, calibration={})
     assert costs.with_costs_beside_stock(without_stock, COMPARISON, tmp_path) == without_stock
 

@@ -139,7 +139,7 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
             (predictions / f"{case}{ending}").write_text("segmentation")
         (predictions / "summary.json").write_text("/a/folder")
         run = replace(run, predictions=predictions, references=tmp_path, images=tmp_path)
-        other = make_run("nnUNetTrainerLightMUNet", 0.9)
+        other = make_run("nnUNetTrainerLightMUNetAdamW", 0.9)
         unfinished = make_run("nnUNetTrainerSegResNet", 0.9, complete=False)
         results = make_results(runs=(run, other, unfinished), file_ending=ending)
         write_results(results, comparison / "results.json")

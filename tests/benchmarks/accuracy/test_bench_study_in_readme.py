@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import comparisons, study
+from benchmarks.accuracy import comparisons, rule, study
 from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.markdown import percent
 from nnunetv2_lightm.benchmark.report.significance import compare_with
@@ -15,12 +17,15 @@ from nnunetv2_lightm.benchmark.results import SECONDS, load_results
 from ...markdown_tables import tables
 
 README = Path(__file__).resolve().parents[3] / "README.md"
+# Each with the comparison of the methods, and that of the recipes.
 COLUMNS = {
-    "X-rays, 8 minutes": "chest_seconds",
-    "X-rays, 640 iterations": "chest_iterations",
-    "hippocampus, 30 minutes": "hippocampus_seconds",
-    "hippocampus, 1,180 iterations": "hippocampus_iterations",
+    "X-rays, 8 minutes": ("chest_seconds", "chest_recipe_seconds"),
+    "X-rays, 640 iterations": ("chest_iterations", "chest_recipe_iterations"),
+    "hippocampus, 30 minutes": ("hippocampus_seconds", "hippocampus_recipe_seconds"),
+    "hippocampus, 1,180 iterations": ("hippocampus_iterations", "hippocampus_recipe_iterations"),
 }
+ROWS = (*comparisons.METHODS, comparisons.NEW, *comparisons.SAME_RECIPE, comparisons.RESENC_M)
+NOT_RUN = "-"
 DIFFERENCE = "*LightMUNet minus stock, 95 % interval*"
 
 
@@ -34,20 +39,71 @@ def readme():
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_scores_are_the_published_ones(readme, column):
-    results = load_results(study.PUBLISHED / f"{COLUMNS[column]}.json")
-    methods = {method.trainer: method for method in find_contenders(results) if method.evaluation}
-    expected = {}
-    for trainer in comparisons.METHODS:
-        cell = "-"
-        if trainer in methods:
-            cell = percent(methods[trainer].evaluation.average("DSC"))
-            if results.equal == SECONDS:
-                cell += f" ({iterations(methods[trainer].scored[0]):,})"
-        expected[f"stock `{trainer}`" if trainer == comparisons.RIVALS[0] else f"`{trainer}`"] = cell
-    stock, ours = (methods[trainer] for trainer in comparisons.RIVALS)
+    published = {column: scores(column) for column in COLUMNS}
+    expected = {
+        f"stock `{trainer}`" if trainer == comparisons.RIVALS[0] else f"`{trainer}`": published[column].get(
+            trainer, NOT_RUN
+        )
+        for trainer in ROWS
+        if any(trainer in of_column for of_column in published.values())
+    }
+    of_methods, of_recipes = loaded(column)
+    methods = contenders(of_recipes)
+    stock, ours = (methods[trainer] for trainer in comparisons.RULE)
     (comparison,) = compare_with(stock, [stock, ours])
     expected[DIFFERENCE] = "{:+.2f} to {:+.2f}".format(*(100 * end for end in comparison.difference.interval))
     assert readme[column] == expected
+    assert cells(of_recipes)[comparisons.RIVALS[0]] == cells(of_methods)[comparisons.RIVALS[0]]
+
+
+def test_differences_in_the_text_are_the_published_ones():
+    """As the rule computes them, in the columns' order."""
+    differences = [rule.difference(loaded(column)[1]) for column in COLUMNS]
+    published = {f"{abs(difference.mean):.2f}" for difference in differences}
+    said = re.findall(r"\d+\.\d\d", paragraph("**LightMUNet"))
+    assert set(said) == published and len(said) == len(COLUMNS)
+
+
+def test_scores_in_the_text_are_those_of_the_optimiser_on_both_networks():
+    """With equal iterations on both data sets, then in equal time, where each has its number of iterations."""
+    plain, ours = comparisons.SAME_RECIPE[0], comparisons.NEW
+    iterations, seconds = scores("X-rays, 640 iterations"), scores("X-rays, 8 minutes")
+    more = scores("hippocampus, 1,180 iterations")
+    said = re.findall(r"\d[\d,.]*\d\d", paragraph("**Is it the network"))
+    in_time = {trainer: re.fullmatch(r"(\S+) \((\S+)\)", seconds[trainer]).groups() for trainer in (plain, ours)}
+    expected = [iterations[plain], "640", iterations[ours], more[plain], "1,180", more[ours]]
+    assert said == [*expected, in_time[ours][1], in_time[plain][1], in_time[ours][0], in_time[plain][0]]
+
+
+def paragraph(beginning):
+    section = README.read_text(encoding="utf-8").split("\n## Scores\n")[1].split("\n## ")[0]
+    (found,) = [part for part in section.split("\n\n") if part.startswith(beginning)]
+    return found
+
+
+@cache
+def loaded(column):
+    return tuple(load_results(study.PUBLISHED / f"{name}.json") for name in COLUMNS[column])
+
+
+def scores(column):
+    """The cells of both comparisons, by trainer."""
+    of_methods, of_recipes = map(cells, loaded(column))
+    return of_recipes | of_methods
+
+
+def contenders(results):
+    return {method.trainer: method for method in find_contenders(results) if method.evaluation}
+
+
+def cells(results):
+    """The scores, with the iterations in a comparison of equal time."""
+    found = {}
+    for trainer, method in contenders(results).items():
+        found[trainer] = percent(method.evaluation.average("DSC"))
+        if results.equal == SECONDS:
+            found[trainer] += f" ({iterations(method.scored[0]):,})"
+    return found
 
 
 def iterations(run):
