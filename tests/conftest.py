@@ -18,9 +18,11 @@ hypothesis.settings.load_profile("any_machine")
 
 
 def pytest_configure() -> None:
-    """A shell's background jobs, and so all that they start, ignore Ctrl-C; the tests of it need it."""
+    """What a shell starts in the background ignores Ctrl-C, and under nohup a hangup; the tests of both need them."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.name != "nt" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Folders whose files share what takes long to make: with `--dist loadfile` one process runs all of a folder.

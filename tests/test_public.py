@@ -54,7 +54,7 @@ TRAINER_NAMES = {
     for name in (
         *("LightMUNet", "LightMUNetPaperSGD", "LightMUNetConv3", "LightMUNetSelfAttention", "LightMUNetNoAdjustment"),
         *("LightMUNetNoResidual", "LightMUNetReleased", "LightMUNetReleasedFirst", "SegResNet", "UNETR"),
-        *("SwinUNETR", "UMambaBot", "UMambaEnc", "LightMUNetMuon", "PlainMuon"),
+        *("SwinUNETR", "UMambaBot", "UMambaEnc", "LightMUNetAdamW", "PlainMuon"),
     )
 }
 

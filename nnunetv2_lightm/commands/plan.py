@@ -50,7 +50,7 @@ def _report(plans, plans_name: str) -> str:
     if missing:
         commands.append(shell_line("nnUNetv2_preprocess", "-d", number, "-plans_name", plans_name, "-c", *missing))
     train = shell_line("nnUNetv2_train", number, names[-1], 0, "-p", plans_name)
-    commands += [train, f"{train} -tr nnUNetTrainerLightMUNet"]
+    commands += [f"{train} -tr nnUNetTrainerLightMUNet", train]
     return "\n".join(
         [
             *("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows),
@@ -61,7 +61,7 @@ def _report(plans, plans_name: str) -> str:
             *(["It also has 3d_cascade_fullres: 3d_fullres after 3d_lowres."] if "3d_lowres" in names else []),
             *([f"Already preprocessed: {', '.join(there)}."] if there else []),
             "",
-            "Next (the first training uses nnU-Net's stock recipe, the second ours):",
+            "Next (the first training uses our recipe; the second nnU-Net's, with which this network learns slowly):",
             *(f"  {command}" for command in commands),
         ]
     )

@@ -1,12 +1,14 @@
-"""nnU-Net's own network as its planner sets it up for large patches."""
+"""nnU-Net's own networks as its planners set them up for large patches."""
 
 from __future__ import annotations
 
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
 # Six stages in 3D, eight in 2D, never more than 320 and 512 channels.
 FEATURES = {2: (32, 64, 128, 256, 512, 512, 512, 512), 3: (32, 64, 128, 256, 320, 320)}
+# Residual blocks of each stage of the encoder, in the ResEnc presets (nnU-Net: ResEncUNetPlanner).
+RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
 
 
 def plain_conv_unet(
@@ -19,6 +21,17 @@ def plain_conv_unet(
         n_conv_per_stage=2,
         deep_supervision=deep_supervision,
         **planned_architecture(spatial_dims),
+    )
+
+
+def resenc_unet(spatial_dims: int, input_channels: int, num_classes: int) -> ResidualEncoderUNet:
+    """The network of nnU-Net's ResEnc presets, without deep supervision; spatial_dims: 2 or 3."""
+    architecture = planned_architecture(spatial_dims)
+    return ResidualEncoderUNet(
+        input_channels=input_channels,
+        num_classes=num_classes,
+        n_blocks_per_stage=RESENC_BLOCKS[: architecture["n_stages"]],
+        **architecture | {"n_conv_per_stage_decoder": 1},
     )
 
 

@@ -98,22 +98,25 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _muon(self, parameters: list[Tensor], group: dict) -> None:
         lr, momentum = group["lr"] * group["muon_lr_factor"], group["momentum"]
-        by_shape = defaultdict(list)  # matrices of the same shape are multiplied in one batch
         for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-            update = parameter.grad.lerp(mean, momentum).flatten(1)
-            by_shape[update.shape, update.device, update.dtype].append((parameter, update))
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        # PyTorch's own optimisers use these too: a few launches on a GPU instead of some for each parameter.
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, means, momentum)
+        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+
+        by_shape = defaultdict(list)  # matrices of the same shape are multiplied in one batch
+        for parameter, update in zip(parameters, updates, strict=True):
+            matrix = update.flatten(1)
+            by_shape[matrix.shape, matrix.device, matrix.dtype].append((parameter, matrix))
         for ((rows, columns), *_), members in by_shape.items():
-            updates = torch.stack([update for _, update in members])
-            factors = polar_factor(updates, group["coefficients"], group["dtype"])
-            for (parameter, _), factor in zip(members, factors, strict=True):
-                parameter.mul_(1 - lr * group["weight_decay"])
-                parameter.add_(
-                    factor.reshape(parameter.shape), alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(rows, columns))
-                )
+            factors = polar_factor(torch.stack([m for _, m in members]), group["coefficients"], group["dtype"])
+            changed = [parameter for parameter, _ in members]
+            steps = [factor.reshape(parameter.shape) for parameter, factor in zip(changed, factors, strict=True)]
+            torch._foreach_add_(changed, steps, alpha=-lr * RMS_OF_ADAMW * math.sqrt(max(rows, columns)))
 
     def _adamw(self, parameters: list[Tensor], group: dict) -> None:
         for parameter in parameters:
@@ -131,6 +134,8 @@ class MuonAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
+            # On a CPU PyTorch otherwise takes longer over its loop than over the arithmetic of so many small tensors.
+            fused=all(parameter.is_cpu for parameter in parameters) or None,
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,

@@ -19,7 +19,7 @@ from .baselines import (
     nnUNetTrainerUNETR,
 )
 from .budgets import split_budget, with_budget
-from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetMuon, nnUNetTrainerLightMUNetPaperSGD
+from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetAdamW, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .names import found_in_later_directory, nearest_trainer, search_trainer
 from .safeguards.files import watch_predictions
@@ -28,7 +28,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
     trainer.__name__: trainer
     for trainer in (
         nnUNetTrainerLightMUNet,
-        nnUNetTrainerLightMUNetMuon,
+        nnUNetTrainerLightMUNetAdamW,
         nnUNetTrainerLightMUNetPaperSGD,
         nnUNetTrainerLightMUNetConv3,
         nnUNetTrainerLightMUNetSelfAttention,

@@ -113,7 +113,7 @@ class nnUNetTrainerUMambaEnc(_UMambaTrainer):
 
 
 class nnUNetTrainerPlainMuon(PluginTrainer):
-    """nnU-Net's own network for the plans, with nnUNetTrainerLightMUNetMuon's optimiser: Muon 2e-3 on its kernels,
+    """nnU-Net's own network for the plans, with nnUNetTrainerLightMUNet's optimiser: Muon 2e-3 on its kernels,
     AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule, 100 epochs. Deep supervision, as stock.
 
     It separates the effect of the optimiser from that of the network: only the optimiser differs from stock nnU-Net.

@@ -38,23 +38,22 @@ class LightMUNetTrainer(PluginTrainer):
 
 
 class nnUNetTrainerLightMUNet(LightMUNetTrainer):
-    """LightM-UNet (the paper's text) in nnU-Net: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs.
+    """LightM-UNet (the paper's text) in nnU-Net: Muon 2e-3 on its matrices, AdamW 1e-3 on the rest, weight decay 1e-2,
+    poly schedule, 100 epochs, from initial weights near the identity.
 
     The optimiser is not the paper's, which hardly trains this network in 100 epochs; see
-    :class:`nnUNetTrainerLightMUNetPaperSGD` for that one.
-    """
-
-    recipe = ADAMW
-
-
-class nnUNetTrainerLightMUNetMuon(LightMUNetTrainer):
-    """LightM-UNet trained with Muon 2e-3 on its matrices and AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule,
-    100 epochs, from initial weights near the identity.
-
-    In trials it needed far fewer iterations than :class:`nnUNetTrainerLightMUNet`; docs/study has the results so far.
+    :class:`nnUNetTrainerLightMUNetPaperSGD` for that one. docs/study compares the three.
     """
 
     recipe = LIGHTM_UNET_MUON
+
+
+class nnUNetTrainerLightMUNetAdamW(LightMUNetTrainer):
+    """The default recipe until Muon won the study: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs, PyTorch's
+    initial weights.
+    """
+
+    recipe = ADAMW
 
 
 class nnUNetTrainerLightMUNetPaperSGD(LightMUNetTrainer):

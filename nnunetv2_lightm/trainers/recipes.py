@@ -118,6 +118,8 @@ def muon(*to_adamw: str, initialise: Callable[[nn.Module], None] | None = None) 
 LIGHTM_UNET_MUON = muon(
     r"\bstem\.", r"\bseg_layers\.", r"\.x_proj$", r"\.dt_proj$", initialise=initialise_near_identity
 )
+# The paper's network without VSSM has no SSM whose projections AdamW would train.
+CONV3_MUON = muon(r"\bstem\.", r"\bseg_layers\.", initialise=initialise_near_identity)
 
 # nnU-Net's own U-Nets: the first convolution is in the stem, or in the first stage if there is no stem.
 UNET_MUON = muon(r"\bencoder\.(stem|stages\.0\.0)\.convs\.0\.", r"\bseg_layers\.")

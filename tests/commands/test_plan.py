@@ -53,8 +53,8 @@ def test_defaults(planner, capsys):
     assert "Already preprocessed: 2d." in printed
     assert [line.strip() for line in printed[-3:]] == [
         "nnUNetv2_preprocess -d 5 -plans_name nnUNetLightMUNetPlans -c 3d_lowres 3d_fullres",
-        "nnUNetv2_train 5 3d_fullres 0 -p nnUNetLightMUNetPlans",
         "nnUNetv2_train 5 3d_fullres 0 -p nnUNetLightMUNetPlans -tr nnUNetTrainerLightMUNet",
+        "nnUNetv2_train 5 3d_fullres 0 -p nnUNetLightMUNetPlans",
     ]
 
 

@@ -126,8 +126,8 @@ def start_python():
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        with process:  # closes its pipes, which children that are left would hold open
+            process.kill()
 
 
 @pytest.fixture(scope="session")

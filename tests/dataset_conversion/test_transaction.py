@@ -240,16 +240,20 @@ def test_an_interrupted_run_leaves_nothing(folders, running, number, code):
 def test_a_second_signal_ends_workers_that_hang(folders, running):
     workers = [pid for pid in children(running.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker, signal.SIGSTOP)
-    running.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert running.poll() is None, "it waits for them"
-    running.send_signal(signal.SIGHUP)
-    output, error = running.communicate(timeout=20)
-    assert running.returncode == 130, error
-    assert "Traceback" not in error
-    assert folders.everything() == [] and not any(map(alive, workers))
+    try:
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        running.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert running.poll() is None, "it waits for them"
+        running.send_signal(signal.SIGHUP)
+        output, error = running.communicate(timeout=20)
+        assert running.returncode == 130, error
+        assert "Traceback" not in error
+        assert folders.everything() == [] and not any(map(alive, workers))
+    finally:
+        for worker in filter(alive, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops a process by a signal")

@@ -22,7 +22,7 @@ from ..nnunet_in_process import Nnunet, threads_for_processes
 from ..prediction import assert_same_segmentation, write_images
 
 FLAT = {"configuration": "2d", "spacing": (1.0, 1.0), "patch_size": (16, 16)}
-MUON = "nnUNetTrainerLightMUNetMuon_1epochs_2iters_seed0"
+MUON = "nnUNetTrainerLightMUNet_1epochs_2iters_seed0"
 FOLDER = f"Dataset901_Drawn/{MUON}__nnUNetPlans__3d_fullres"
 
 

@@ -23,8 +23,9 @@ def test_stock_commands_train_our_plans(workspace):
     workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     printed = workspace.run("nnUNetv2_lightm", "plan", "801", "--batch-size", "2", "--gpu-memory-gb", "0.5")
     # What it says to run next, to the letter.
-    preprocess, train, _ = [line.split() for line in printed.splitlines()[-3:]]
+    preprocess, ours, train = [line.split() for line in printed.splitlines()[-3:]]
     assert train == ["nnUNetv2_train", "801", "3d_fullres", "0", "-p", PLANS]
+    assert ours == [*train, "-tr", "nnUNetTrainerLightMUNet"]
     configurations = preprocess[preprocess.index("-c") + 1 :]
     workspace.run(*preprocess[: -len(configurations)], "3d_fullres", "-np", "1")
 

@@ -39,7 +39,7 @@ def arguments(planned):
         plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["strides"] = STRIDES
         found[backend, deep_supervision, batch_dice] = {
             # Both recipes, each in half of the cases.
-            "trainer": "nnUNetTrainerLightMUNetMuon" if batch_dice else "nnUNetTrainerLightMUNet",
+            "trainer": "nnUNetTrainerLightMUNet" if batch_dice else "nnUNetTrainerLightMUNetAdamW",
             "backend": backend,
             "deep_supervision": deep_supervision,
             "plans": plans,

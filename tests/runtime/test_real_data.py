@@ -20,7 +20,7 @@ from .nnunets_commands import predict_both
 pytestmark = pytest.mark.slow
 
 CASES = 10
-TRAINER = "nnUNetTrainerLightMUNetMuon_1epochs_{}iters"
+TRAINER = "nnUNetTrainerLightMUNet_1epochs_{}iters"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from nnunetv2_lightm.networks.initialisation import initialise_near_identity
 from nnunetv2_lightm.optim import MuonAdamW
 from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON, MuonGroups
 
-MUON = "nnUNetTrainerLightMUNetMuon"
+MUON = "nnUNetTrainerLightMUNet"
 
 
 def names_by_group(trainer) -> list[set[str]]:
@@ -122,7 +122,7 @@ class TestInitialisation:
         }
         assert {name for name in changed if "pointwise" in name} == {"stem.pointwise.weight", "stem.pointwise.bias"}
 
-    def test_a_seed_sets_it_and_the_default_recipe_has_none(self, make_trainer):
+    def test_a_seed_sets_it_and_adamws_recipe_has_none(self, make_trainer):
         def projection(name: str) -> torch.Tensor:
             trainer = make_trainer(name)
             trainer.initialize()
@@ -131,4 +131,4 @@ class TestInitialisation:
         first, again, other = (projection(f"{MUON}_1epochs_1iters_seed{seed}") for seed in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
         assert first.diagonal().mean() > 0.9
-        assert projection("nnUNetTrainerLightMUNet_1epochs_1iters_seed0").diagonal().mean() < 0.1
+        assert projection("nnUNetTrainerLightMUNetAdamW_1epochs_1iters_seed0").diagonal().mean() < 0.1

@@ -9,6 +9,10 @@ import torch
 
 # Options that distinguish optimisers and exist in every version of PyTorch.
 TELLING = ("betas", "momentum", "muon")
+FORMER_DEFAULT = (
+    "; the AdamW of nnUNetTrainerLightMUNet's earlier versions is nnUNetTrainerLightMUNetAdamW now: rename the results "
+    "folder too"
+)
 # What nnU-Net reads from a checkpoint to continue, and what a model that is handed on goes without.
 STATE_OF_A_TRAINING = ("current_epoch", "logging", "_best_ema", "optimizer_state", "grad_scaler_state")
 
@@ -42,7 +46,8 @@ def _compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
     if given != own:
         raise OtherRecipeError(
             f"the checkpoint was made with another recipe: its optimiser had {_said(given)}; this trainer's, "
-            f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr), "
+            f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr"
+            f"{FORMER_DEFAULT if _has_muon(own) and not _has_muon(given) else ''}), "
             "or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
         )
 
@@ -54,3 +59,7 @@ def _groups(param_groups: list[Mapping]) -> list[tuple]:
 
 def _said(groups: list[tuple]) -> str:
     return " and ".join(f"{size} parameters ({', '.join(options) or 'plain'})" for size, *options in groups)
+
+
+def _has_muon(groups: list[tuple]) -> bool:
+    return any("muon" in options for _, *options in groups)
