@@ -45,6 +45,11 @@ FIVE_STEPS = _slackened(
 )
 
 
+# Columns to a row from which one Gram matrix does: measured on a CPU, it is up to 3 times faster for the kernels of
+# nnU-Net's network, and no faster below this.
+WIDE = 4
+
+
 def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtype | None = None) -> Tensor:
     """Approximate polar factors: singular values near 1, unless those of the matrix are tiny.
 
@@ -61,10 +66,33 @@ def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtyp
     x = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)  # Frobenius: bounds the singular values
     x = (x / norm.clamp(min=1)).to(dtype or fast_dtype(x.device))
+    wide = x.shape[-1] >= WIDE * x.shape[-2]
+    exact = x.dtype in (torch.float32, torch.float64)  # from new Gram matrices, later steps mend what others round away
+    x = (_from_one_gram if wide and exact else _from_new_grams)(x, coefficients)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _from_new_grams(x: Tensor, coefficients: Coefficients) -> Tensor:
+    """The polynomials as they are: two products with the whole matrix in each step."""
     for a, b, c in coefficients:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x
+
+
+def _from_one_gram(x: Tensor, coefficients: Coefficients) -> Tensor:
+    """The same, with two products with the whole matrix in all: each step multiplies it by a polynomial of the Gram
+    matrix, which therefore follows from the one before. The others are as small as the rows, which pays for wide
+    matrices, such as kernels of 3x3x3."""
+    gram = x @ x.mT
+    product = None
+    for step, (a, b, c) in enumerate(coefficients, start=1):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        if step < len(coefficients):
+            gram = factor @ gram @ factor
+    return product @ x
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

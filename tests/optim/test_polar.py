@@ -34,6 +34,21 @@ def test_five_steps_come_near_the_exact_factor(rows, columns, dtype, tolerance):
     assert torch.linalg.matrix_norm(found - expected, ord=2) < tolerance
 
 
+@pytest.mark.parametrize("coefficients", [JORDAN, THREE_STEPS, FIVE_STEPS])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 72), (72, 8), (32, 864), (5, 20), (1, 9)])
+@pytest.mark.parametrize("smallest", [1e-1, 1e-6])
+def test_wide_matrices_take_a_shorter_way_to_the_same_factor(coefficients, rows, columns, smallest):
+    """Kernels: compared with the polynomials themselves in float64, also where half of the singular values are lost."""
+    torch.manual_seed(0)
+    given, _ = matrices_with(torch.logspace(0, math.log10(smallest), min(rows, columns)), rows, columns)
+    expected = given.double() / max(1, float(torch.linalg.matrix_norm(given.double())))
+    u, values, vh = torch.linalg.svd(expected, full_matrices=False)
+    for a, b, c in coefficients:
+        values = a * values + b * values**3 + c * values**5
+    found = polar_factor(given, coefficients, torch.float32)
+    assert torch.linalg.matrix_norm(found.double() - (u * values[:, None, :]) @ vh, ord=2) < 5e-3
+
+
 @pytest.mark.parametrize(
     ("coefficients", "smallest", "lowest", "highest"),
     [(JORDAN, 0.01, 0.65, 1.25), (THREE_STEPS, 0.01, 0.7, 1.3), (FIVE_STEPS, 0.001, 0.84, 1.16)],
