@@ -1,4 +1,4 @@
-"""The README's figures of speed and memory are those in benchmarks/results."""
+"""The figures of speed and memory in the README and docs/speed.md are those in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from benchmarks.speed.resenc import SIZES
 
 from ...markdown_tables import tables
 
-SECTION = (
-    (Path(__file__).resolve().parents[3] / "README.md")
-    .read_text(encoding="utf-8")
-    .split("\n## Speed and memory\n")[1]
-    .split("\n## ")[0]
-)
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def section(page: str, heading: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+SECTION = section("README.md", "Speed and memory")
+WITHOUT_AVX512 = section("docs/speed.md", "Without AVX-512")
 NAMES = {"forward": "forward", "training step": "training"}
+
+
+def name_of(cell: str) -> str:
+    """The measured row's name, from the first cell of a table's: "forward, 64x64x64"."""
+    work, patch = cell.split(", ")
+    sides = patch.split("x")
+    return f"{NAMES[work]}_{len(sides)}d_{sides[0]}"
 
 
 def ratios(group: str) -> dict[str, str]:
@@ -28,18 +38,28 @@ def ratios(group: str) -> dict[str, str]:
     return {row.name: f"{row.ratio:.2f}" for row in map(Row.from_json, rows) if row.ratio is not None}
 
 
+@pytest.mark.parametrize("row", tables(WITHOUT_AVX512)[0][1], ids=lambda row: row[0])
+def test_each_row_without_avx512(row):
+    name = name_of(row[0])
+    assert row[1:] == [ratios("avx2/networks")[name], ratios("networks")[name]]
+
+
+def test_what_the_readme_says_without_avx512():
+    said = re.findall(r"\d+\.\d+", SECTION.split("AVX2 alone")[1].split("times faster")[0])
+    assert said == [row[1] for row in tables(WITHOUT_AVX512)[0][1]]
+
+
 @pytest.mark.parametrize("row", tables(SECTION)[0][1], ids=lambda row: row[0])
 def test_each_row_of_the_table(row):
-    work, patch = row[0].split(", ")
-    sides = patch.split("x")
-    name = f"{NAMES[work]}_{len(sides)}d_{sides[0]}"
+    name = name_of(row[0])
     measured = ratios("networks") | ratios("transient_memory")
     assert row[1:] == [measured[name], measured[f"memory_{name}"]]
 
 
 def test_what_it_says_of_resenc_m():
     measured = ratios("resenc")
-    said = re.findall(r"\d+\.\d+", SECTION.split("ResEnc M")[1])
+    (paragraph,) = [part for part in SECTION.split("\n\n") if "ResEnc M" in part]
+    said = re.findall(r"\d+\.\d+", paragraph)
     times = [measured[f"resenc_{work}_{size}"] for work in NAMES.values() for size in SIZES]
     memory = sorted(ratio for name, ratio in measured.items() if "memory" in name)
     assert said == [*times, memory[0], memory[-1]]
