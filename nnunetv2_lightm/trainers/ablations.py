@@ -7,7 +7,13 @@ from .lightm_unet import nnUNetTrainerLightMUNet
 from .recipes import CONV3_MUON
 
 
-class nnUNetTrainerLightMUNetConv3(nnUNetTrainerLightMUNet):
+class Ablation(nnUNetTrainerLightMUNet):
+    """The package has no trainer of an ablation with the recipe before Muon."""
+
+    earlier_recipe = None
+
+
+class nnUNetTrainerLightMUNetConv3(Ablation):
     """VSSM -> Conv3: a 3x3(x3) convolution in the place of every VSS Module, trained by Muon like the matrices that it
     replaces."""
 
@@ -15,19 +21,19 @@ class nnUNetTrainerLightMUNetConv3(nnUNetTrainerLightMUNet):
     recipe = CONV3_MUON
 
 
-class nnUNetTrainerLightMUNetSelfAttention(nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetSelfAttention(Ablation):
     """VSSM -> Self-Attention, in the Bottleneck Block alone."""
 
     network_options = {"ablation": "self_attention"}
 
 
-class nnUNetTrainerLightMUNetNoAdjustment(nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetNoAdjustment(Ablation):
     """RVM Layers without adjustment factors, s = 1."""
 
     network_options = {"ablation": "no_adjustment"}
 
 
-class nnUNetTrainerLightMUNetNoResidual(nnUNetTrainerLightMUNet):
+class nnUNetTrainerLightMUNetNoResidual(Ablation):
     """RVM Layers without residual connections."""
 
     network_options = {"ablation": "no_residual"}

@@ -46,6 +46,7 @@ class nnUNetTrainerLightMUNet(LightMUNetTrainer):
     """
 
     recipe = LIGHTM_UNET_MUON
+    earlier_recipe = "nnUNetTrainerLightMUNetAdamW"
 
 
 class nnUNetTrainerLightMUNetAdamW(LightMUNetTrainer):

@@ -48,6 +48,8 @@ def safeguarded(network: nn.Module) -> nn.Module:
 class Safeguards(nnUNetTrainer):
     """Base of our trainers: finds faults before training starts or, at the latest, before they spoil it."""
 
+    earlier_recipe: str | None = None  # the trainer that has the recipe which this one had in earlier versions
+
     def __init__(
         self,
         plans: dict,
@@ -71,7 +73,7 @@ class Safeguards(nnUNetTrainer):
                 f"{folder} holds no preprocessed cases. Make them: "
                 f"{plan_again(self.plans_manager.dataset_name, self.configuration_name)}"
             ) from error
-        refuse_other_recipe(self.optimizer)
+        refuse_other_recipe(self.optimizer, self.earlier_recipe)
 
     def get_tr_and_val_datasets(self) -> tuple:
         """As in nnU-Net, which notices a missing file only when it happens to draw the case, or after the training."""

@@ -9,10 +9,6 @@ import torch
 
 # Options that distinguish optimisers and exist in every version of PyTorch.
 TELLING = ("betas", "momentum", "muon")
-FORMER_DEFAULT = (
-    "; the AdamW of nnUNetTrainerLightMUNet's earlier versions is nnUNetTrainerLightMUNetAdamW now: rename the results "
-    "folder too"
-)
 # What nnU-Net reads from a checkpoint to continue, and what a model that is handed on goes without.
 STATE_OF_A_TRAINING = ("current_epoch", "logging", "_best_ema", "optimizer_state", "grad_scaler_state")
 
@@ -32,24 +28,32 @@ class NoTrainingStateError(RuntimeError):
         )
 
 
-def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:
+def refuse_other_recipe(optimizer: torch.optim.Optimizer, renamed: str | None = None) -> None:
     """Make an optimiser's ``load_state_dict`` refuse the state of one that groups or updates parameters differently.
 
     PyTorch compares only the numbers of groups and parameters; given the state of another optimiser it fails in the
     first step, or never.
+
+    Args:
+        optimizer: The optimiser.
+        renamed: The trainer that has its trainer's earlier recipe, without Muon; None: there is none.
     """
-    optimizer.register_load_state_dict_pre_hook(_compare)
 
-
-def _compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
-    given, own = _groups(state["param_groups"]), _groups(optimizer.param_groups)
-    if given != own:
+    def compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
+        given, own = _groups(state["param_groups"]), _groups(optimizer.param_groups)
+        if given == own:
+            return
+        hint = ""
+        if renamed and _has_muon(own) and not _has_muon(given):
+            hint = f"; the recipe of its earlier versions is {renamed} now: rename the results folder too"
         raise OtherRecipeError(
             f"the checkpoint was made with another recipe: its optimiser had {_said(given)}; this trainer's, "
             f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr"
-            f"{FORMER_DEFAULT if _has_muon(own) and not _has_muon(given) else ''}), "
+            f"{hint}), "
             "or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
         )
+
+    optimizer.register_load_state_dict_pre_hook(compare)
 
 
 def _groups(param_groups: list[Mapping]) -> list[tuple]:
