@@ -75,6 +75,14 @@ def test_scores_in_the_text_are_those_of_the_optimiser_on_both_networks():
     assert said == [*expected, in_time[ours][1], in_time[plain][1], in_time[ours][0], in_time[plain][0]]
 
 
+def test_scores_in_the_text_are_those_of_the_ablations():
+    found = cells(load_results(study.PUBLISHED / "chest_recipe_ablations.json"))
+    said = re.findall(r"\d+\.\d\d", paragraph("**Does it need Mamba"))
+    ablations = ("Conv3", "SelfAttention", "NoResidual")
+    assert said == [found[f"{comparisons.NEW}{name}"] for name in ablations]
+    assert found[comparisons.NEW] == said[0]  # "as with Mamba"
+
+
 def paragraph(beginning):
     section = README.read_text(encoding="utf-8").split("\n## Scores\n")[1].split("\n## ")[0]
     (found,) = [part for part in section.split("\n\n") if part.startswith(beginning)]
