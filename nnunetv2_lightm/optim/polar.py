@@ -45,8 +45,8 @@ FIVE_STEPS = _slackened(
 )
 
 
-# Columns to a row from which one Gram matrix does: measured on a CPU, it is up to 3 times faster for the kernels of
-# nnU-Net's network, and no faster below this.
+# Columns to a row from which one Gram matrix is used. Counted, three steps on m rows and n columns take 2 m^2 n + 9 m^3
+# multiply-adds instead of 6 m^2 n + 3 m^3: less than two thirds from here on, 0.38 for kernels of 3x3x3 with n = 27 m.
 WIDE = 4
 
 
@@ -67,7 +67,8 @@ def polar_factor(matrices: Tensor, coefficients: Coefficients, dtype: torch.dtyp
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)  # Frobenius: bounds the singular values
     x = (x / norm.clamp(min=1)).to(dtype or fast_dtype(x.device))
     wide = x.shape[-1] >= WIDE * x.shape[-2]
-    exact = x.dtype in (torch.float32, torch.float64)  # from new Gram matrices, later steps mend what others round away
+    # In bfloat16 the rounding error of a single Gram matrix would stay; a new one in each step corrects it.
+    exact = x.dtype in (torch.float32, torch.float64)
     x = (_from_one_gram if wide and exact else _from_new_grams)(x, coefficients)
     return (x.mT if tall else x).to(matrices.dtype)
 

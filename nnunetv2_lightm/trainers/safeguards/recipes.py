@@ -28,7 +28,7 @@ class NoTrainingStateError(RuntimeError):
         )
 
 
-def refuse_other_recipe(optimizer: torch.optim.Optimizer, renamed: str | None = None) -> None:
+def refuse_other_recipe(optimizer: torch.optim.Optimizer, earlier_recipe: str | None = None) -> None:
     """Make an optimiser's ``load_state_dict`` refuse the state of one that groups or updates parameters differently.
 
     PyTorch compares only the numbers of groups and parameters; given the state of another optimiser it fails in the
@@ -36,7 +36,7 @@ def refuse_other_recipe(optimizer: torch.optim.Optimizer, renamed: str | None = 
 
     Args:
         optimizer: The optimiser.
-        renamed: The trainer that has its trainer's earlier recipe, without Muon; None: there is none.
+        earlier_recipe: The trainer that now has the recipe of its trainer's earlier versions; None: there is none.
     """
 
     def compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
@@ -44,8 +44,8 @@ def refuse_other_recipe(optimizer: torch.optim.Optimizer, renamed: str | None = 
         if given == own:
             return
         hint = ""
-        if renamed and _has_muon(own) and not _has_muon(given):
-            hint = f"; the recipe of its earlier versions is {renamed} now: rename the results folder too"
+        if earlier_recipe and _has_muon(own) and not _has_muon(given):
+            hint = f"; the recipe of its earlier versions is {earlier_recipe} now: rename the results folder too"
         raise OtherRecipeError(
             f"the checkpoint was made with another recipe: its optimiser had {_said(given)}; this trainer's, "
             f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr"
