@@ -13,13 +13,14 @@ import SimpleITK as sitk
 pytestmark = pytest.mark.end_to_end
 OURS = "nnUNetTrainerLightMUNet_1epochs_2iters"
 STOCK = "nnUNetTrainer_1epochs_1iters"
+# Each worker process imports PyTorch, which takes as long as all else; one prediction of each test has them.
+WITHOUT_WORKERS = ("-npp", "0", "-nps", "0")
 
 
-def plan(workspace, dataset, *configurations, workers=1):
-    """Each worker imports PyTorch for every step."""
+def plan(workspace, dataset, *configurations):
     workspace.run(
         *("nnUNetv2_plan_and_preprocess", "-d", int(dataset[7:10]), "-c", *configurations),
-        *("-np", workers, "-npfp", workers, "--verify_dataset_integrity"),
+        *("-np", "1", "-npfp", "1", "--verify_dataset_integrity"),
         # A small machine's plan: the stock network, too, trains in seconds.
         *("-gpu_memory_target", "0.2"),
     )
@@ -111,16 +112,15 @@ def test_phantoms_in_the_lits_layout(workspace):
     )
     output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     assert "nnUNetv2_plan_and_preprocess -d 801" in output
-    plan(workspace, dataset, "3d_fullres", "2d", workers=2)
+    plan(workspace, dataset, "3d_fullres", "2d")
     members = []
-    for configuration, trainer in (("3d_fullres", OURS), ("2d", OURS), ("3d_fullres", STOCK)):
+    for configuration, trainer, *options in (
+        ("3d_fullres", OURS),
+        ("2d", OURS, *WITHOUT_WORKERS),
+        ("3d_fullres", STOCK, "--disable_tta", *WITHOUT_WORKERS),
+    ):
         train(workspace, dataset, configuration, trainer)
-        name = f"{configuration}_{trainer}"
-        members.append(
-            predict(workspace, dataset, configuration, trainer, name, *(["--disable_tta"] * (trainer == STOCK)))
-        )
-    plain = predict(workspace, dataset, "3d_fullres", OURS, "plain", "--disable_tta")
-    assert_mirroring_changes_probabilities(members[0], plain)
+        members.append(predict(workspace, dataset, configuration, trainer, f"{configuration}_{trainer}", *options))
     evaluate_like_nnunet(workspace, dataset, ensemble(workspace, dataset, members))
     (split,) = json.loads((workspace.root / f"nnUNet_preprocessed/{dataset}/splits_final.json").read_text())
     for configuration in ("3d_fullres", "2d"):
@@ -164,6 +164,7 @@ def test_chest_xrays_2d(workspace, data_root):
     for trainer in (OURS, STOCK):
         train(workspace, dataset, "2d", trainer)
     ours = predict(workspace, dataset, "2d", OURS, "ours")
-    assert_mirroring_changes_probabilities(ours, predict(workspace, dataset, "2d", OURS, "plain", "--disable_tta"))
-    stock = predict(workspace, dataset, "2d", STOCK, "stock", "--disable_tta")
+    plain = predict(workspace, dataset, "2d", OURS, "plain", "--disable_tta", *WITHOUT_WORKERS)
+    assert_mirroring_changes_probabilities(ours, plain)
+    stock = predict(workspace, dataset, "2d", STOCK, "stock", "--disable_tta", *WITHOUT_WORKERS)
     evaluate_like_nnunet(workspace, dataset, ensemble(workspace, dataset, (ours, stock)))

@@ -26,6 +26,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CHUNK = 8 if INTERPRETED else 64
 # Tokens of many chunks, the last not whole.
 LONG = 44 if INTERPRETED else 1000
+# Channels that do not fill the last vector, nor, of 9 states and more, Triton's last tile.
+WIDE = 17 if INTERPRETED else 33
 USABLE = [status.name for status in backend_table(("cpu",)) if status.usable]
 
 

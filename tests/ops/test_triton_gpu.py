@@ -22,9 +22,11 @@ from nnunetv2_lightm.ops.backends.triton_kernels import support
 
 FOLDER = Path(__file__).parent
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-# What the interpreter is given of the tests of every backend: of the vectors, which are long, the dtype that networks
-# compute in, without the one of 1000 tokens; of the operator no finite differences of every input.
-SCAN = "not number_of_states and not (vectors and (scan_5 or float64))"
+# What the interpreter is given of the tests of every backend. Of the vectors, which are long, and unwritten memory: the
+# dtype that networks compute in, without the vector of 1000 tokens. Of options and large steps: with the softplus, as
+# networks have it. Of the operator: no finite differences of every input.
+SCAN = "not number_of_states and not scan_5 and not ((vectors or unwritten) and float64)"
+SCAN += " and not ((every_choice or large_steps) and plain)"
 OPERATOR = "several_chunks or (opcheck and float32 and delta_bias) or compiled or announced or not_kept"
 
 
@@ -53,7 +55,7 @@ def test_interpreted_layers_agree_with_the_compiled_ones():
 @needs_triton
 @pytest.mark.slow
 def test_interpreted_kernels_pass_the_tests_of_every_backend():
-    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({SCAN})") >= 70
+    assert run_interpreted("test_selective_scan.py", "-k", f"triton_gpu and ({SCAN})") >= 55
 
 
 @needs_triton
@@ -64,7 +66,8 @@ def test_interpreted_kernels_pass_the_tests_of_the_operator():
 
 # Kernels, in each way that they are called.
 KERNELS = 16
-ARCHITECTURES = [75, 80, 86, 89, 90, 120]
+# 8.6 and 8.9 have the instructions of 8.0.
+ARCHITECTURES = [75, 80, 90, 120]
 # As the network has them under autocast.
 IN_THE_NETWORK = {architecture: f"{architecture},fp16,layer,4096,32,16,64,2" for architecture in ARCHITECTURES}
 # An argument that is 1 becomes a constant of the kernel.

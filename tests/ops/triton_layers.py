@@ -17,13 +17,13 @@ from .cases import AUTOCAST_TOLERANCES
 
 # shape (batch, *spatial, channels), output channels, pooling, options. The interpreter takes milliseconds a token.
 LAYERS = {
-    "3d, two images, 1x2x2 pooling": ((2, 3, 4, 5, 6), 5, (1, 2, 2), {"d_state": 3}),
+    "3d, two images, 1x2x2 pooling": ((2, 3, 4, 3, 6), 5, (1, 2, 2), {"d_state": 3}),
     "3d, odd": ((1, 5, 3, 3, 16), 16, (2, 2, 2), {"d_state": 5}),
     "2d, long rows": ((1, 3, 41, 4), 8, None, {"d_state": 2}),
     "2d, delta of rank 3": ((1, 3, 5, 48), 16, None, {"d_state": 3}),
     "2d, odd": ((2, 5, 3, 7), 3, (2, 2), {"d_state": 1}),
 }
-MAPS = {"3d": (1, 5, 3, 4, 6), "3d, thin": (1, 2, 1, 9, 3), "3d, deep": (1, 19, 2, 1, 2), "2d": (2, 18, 5, 5)}
+MAPS = {"3d": (1, 5, 3, 4, 6), "3d, thin": (1, 2, 1, 9, 3), "3d, deep": (1, 9, 2, 1, 2), "2d": (2, 18, 5, 5)}
 
 
 def oracle(layer: RVMLayer) -> str:
