@@ -6,8 +6,15 @@ nothing but the standard library.
 
 from __future__ import annotations
 
+import os
 import runpy
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+Source = TypeVar("Source")
+Compiled = TypeVar("Compiled")
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("nnunetv2_lightm", "ops", "csrc")
@@ -35,6 +42,15 @@ def library_name(platform: str, declared_in: Path = INTERFACE) -> str:
     """The library's file for a value of ``sys.platform``, as the Python file that loads it declares it."""
     names = runpy.run_path(str(declared_in))["FILE_NAMES"]
     return names.get(platform, names["linux"])
+
+
+def compile_each(compile_one: Callable[[Source], Compiled], sources: Iterable[Source]) -> list[Compiled]:
+    """Compile sources, one a processor at a time.
+
+    Returns: What ``compile_one`` returned, in the sources' order; what it raised first is raised.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, sources))
 
 
 def write_layout(folder: str | Path) -> list[str]:

@@ -50,7 +50,7 @@ class build_native_library(build_ext):
             if self.compiler.compiler_type == "msvc":
                 raise PlatformError("it needs GCC or Clang, not MSVC; or install the wheel for Windows")
             folders = native_build.write_layout(self.build_temp)
-            self.link(ext, [self.compile(ext, source, folders) for source in ext.sources])
+            self.link(ext, native_build.compile_each(lambda source: self.compile(ext, source, folders), ext.sources))
         except (BaseError, CCompilerError, OSError) as error:
             print(
                 f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without it, but "

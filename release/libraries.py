@@ -47,7 +47,7 @@ def build(target: Platform, product: Product) -> Path:
     """
     generated = native_build.write_layout(FOLDER / "include")[-1]
     folders = [*map(str, product.headers), generated]
-    objects = [compile_source(target, source, folders) for source in product.sources]
+    objects = native_build.compile_each(lambda source: compile_source(target, source, folders), product.sources)
     output = FOLDER / target.tag / product.library_name(target.system)
     output.parent.mkdir(parents=True, exist_ok=True)
     # -O3 here chooses the optimised build of the C++ library that is linked in.

@@ -35,18 +35,20 @@ class build_engine(build_ext):
     def build_extension(self, ext):
         if self.compiler.compiler_type == "msvc":
             raise PlatformError("lightm-runtime is built with GCC or Clang, not MSVC; or install the wheel for Windows")
-        x86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
-        objects = []
-        for source in ext.sources:
-            objects += self.compiler.compile(
-                [source],
-                output_dir=self.build_temp,
-                include_dirs=ext.include_dirs,
-                extra_postargs=[*native_build["flags"](source, x86_64), "-pthread"],
-                depends=ext.depends,
-            )
+        objects = native_build["compile_each"](lambda source: self.compile(ext, source), ext.sources)
         output = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
+
+    def compile(self, ext, source):
+        x86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.platform != "darwin"
+        (compiled,) = self.compiler.compile(
+            [source],
+            output_dir=self.build_temp,
+            include_dirs=ext.include_dirs,
+            extra_postargs=[*native_build["flags"](source, x86_64), "-pthread"],
+            depends=ext.depends,
+        )
+        return compiled
 
 
 class build_given_engine(build_engine):

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ def test_every_target_has_the_flags_and_the_name_of_its_system():
     assert names["win_amd64"] == ["_native.dll", "_engine.dll"]
     assert "-mavx512f" in native_build.flags("kernels_avx512.cpp", x86_64=True)
     assert "-mavx512f" not in native_build.flags("kernels_avx512.cpp", x86_64=False)
+
+
+def test_sources_are_compiled_at_a_time_and_stay_in_order():
+    import native_build
+
+    both = threading.Barrier(2, timeout=60)  # a single one would wait for ever
+
+    def compile_one(source):
+        both.wait()
+        return f"{source}.o"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_build.os, "cpu_count", lambda: 2)
+        assert native_build.compile_each(compile_one, ["a", "b"]) == ["a.o", "b.o"]
+    with pytest.raises(ZeroDivisionError):
+        native_build.compile_each(lambda source: 1 // source, [1, 0])
 
 
 class TestLibraries:
