@@ -37,7 +37,7 @@ help:
 	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make campaigns  kill -9 at 50 random moments of a conversion, a training and a comparison; an hour or more"
 	@echo "make lint   check style"
-	@echo "make bench  compare speed and memory with nnU-Net's network and other scans, about 20 minutes"
+	@echo "make bench  compare speed and memory with nnU-Net's network and other scans, about half an hour"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)

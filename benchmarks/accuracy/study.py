@@ -9,7 +9,8 @@ layout). nnU-Net's three folders and the comparisons are made in FOLDER. However
 continues; published runs count as done, unless --anew is given.
 
 All methods share the same plans, with a patch of the whole image and a batch that a CPU can train; the budget in
-iterations is what stock nnU-Net reached in the given time on the machine of the study. The main rivals have two seeds.
+iterations is what stock nnU-Net reached in the given time on the machine of the study. Stock nnU-Net
+and LightMUNet have three seeds, LightMUNetAdamW two.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
         parts = [*_of_others(comparison), *parts]
     if not parts:
         return None
-    again = shlex.join(["python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name])
+    again = shlex.join(["python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name, "--anew"])
     said = {"title": comparison.title, "command": again, "not_pictured": comparison.data.not_pictured}
     combined = replace(combine(parts, comparison.methods), **said)
     return with_costs_beside_stock(combined, comparison, folder) if folder else combined

@@ -1,4 +1,4 @@
-"""LightMUNet compared with the network of nnU-Net's ResEnc M preset, which nnU-Net recommends: time and memory.
+"""LightMUNet compared with the network of nnU-Net's ResEnc M preset: time and memory.
 
     python -m benchmarks.speed.resenc
     python -m benchmarks.speed.resenc --quick --out quick

@@ -1,4 +1,4 @@
-"""``nnUNetv2_lightm plan``: a plans file that names LightMUNet, for any nnU-Net trainer."""
+"""``nnUNetv2_lightm plan``: a plans file that names LightMUNet, for nnU-Net's own trainers too."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def _report(plans, plans_name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm plan",
-        description="Write a plans file that names LightMUNet as the network, so that any nnU-Net trainer, the stock "
-        "one too, trains it with -p. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
+        description="Write a plans file that names LightMUNet as the network, so that nnU-Net's own trainers "
+        "train it with -p too. Spacing, resampling and normalisation are nnU-Net's; patch and batch size are "
         "planned for LightMUNet's memory. The data set's fingerprint is extracted if it is missing.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="id or name of a data set in nnUNet_raw")

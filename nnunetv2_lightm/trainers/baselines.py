@@ -116,7 +116,8 @@ class nnUNetTrainerPlainMuon(PluginTrainer):
     """nnU-Net's own network for the plans, with nnUNetTrainerLightMUNet's optimiser: Muon 2e-3 on its kernels,
     AdamW 1e-3 on the rest, weight decay 1e-2, poly schedule, 100 epochs. Deep supervision, as stock.
 
-    It separates the effect of the optimiser from that of the network: only the optimiser differs from stock nnU-Net.
+    It separates the effect of the optimiser from that of the network: with equal budgets only the optimiser
+    differs from stock nnU-Net.
     """
 
     deep_supervision = True

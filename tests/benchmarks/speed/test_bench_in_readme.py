@@ -63,3 +63,13 @@ def test_what_it_says_of_resenc_m():
     times = [measured[f"resenc_{work}_{size}"] for work in NAMES.values() for size in SIZES]
     memory = sorted(ratio for name, ratio in measured.items() if "memory" in name)
     assert said == [*times, memory[0], memory[-1]]
+
+
+def test_what_it_says_of_training_steps_with_its_own_recipe():
+    """Also as a share of nnU-Net's time, in the README's introduction, where 2D is the same within the rounding."""
+    measured = [ratios("recipe")[f"training_own_{size}"] for size in SIZES]
+    (paragraph,) = [part for part in SECTION.split("\n\n") if "own recipe" in part]
+    assert re.findall(r"\d+\.\d+", paragraph) == measured
+    introduction = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    shares = re.search(r"training step\s+(\d+) %; in 2D it is \d+ % and (\d+) %", introduction).groups()
+    assert list(shares) == [f"{100 / float(ratio):.0f}" for ratio in measured]
