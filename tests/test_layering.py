@@ -24,13 +24,16 @@ ALLOWED_PARTS = {
     "option_types": set(),
     "nnunet": set(),
     "nnunet_faults": {"nnunet", "escaping"},
+    "preprocessed": {"nnunet_faults"},
     "images": {"escaping", "files"},
     "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
     "optim": set(),
-    "trainers": {"ops", "layers", "networks", "optim", "files", "nnunet_faults", "images", "escaping"},
-    "planning": {"files", "nnunet"},
+    "trainers": {
+        *("ops", "layers", "networks", "optim", "files", "nnunet_faults", "preprocessed", "images", "escaping"),
+    },
+    "planning": {"files", "nnunet", "nnunet_faults", "preprocessed"},
     "measure": set(),
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
     "runs": {"files", "signals", "escaping", "nnunet_faults"},
@@ -66,7 +69,7 @@ ALLOWED_PARTS = {
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {
     "nnunetv2": {
-        *("trainers", "planning", "evaluation", "complexity", "benchmark", "released", "deploy"),
+        *("trainers", "planning", "preprocessed", "evaluation", "complexity", "benchmark", "released", "deploy"),
         "commands.doctor.fresh_process",  # it runs in a process of its own
     },
     "torch": {

@@ -59,14 +59,14 @@ class Record:
 
     @contextmanager
     def writing(self, file: Path, made_by: str) -> Iterator[Path]:
-        """Yield a path to write to; the file takes its place in one step, and is recorded from the moment it exists.
+        """Yield a path to write to; the file takes its place in one step, after it was recorded. Until then the old
+        file stays.
 
         Raises: NotOursError: if a file is there that is not ours.
         """
         self.check_only_ours(file)
         with whole_file(file) as partial:
             yield partial
-            patiently(file.unlink, missing_ok=True)
             self.files[self._name(file)] = _entry(partial)
             self.write(made_by)
 

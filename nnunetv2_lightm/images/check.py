@@ -63,7 +63,7 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     if ending in nifti.ENDINGS:
         file = nifti.read_header(path)
         facts = _nifti_facts(file)
-        if thorough or file.dtype.kind == "f" or file.scaling is not None or not nifti.looks_whole(file):
+        if thorough or not _is_sound_unread(file):
             check_values(file)
         return facts
     if ending == ".png":
@@ -81,9 +81,12 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     return ImageFacts(path)
 
 
-def check_label(path: Path) -> ImageFacts:
+def check_label(path: Path, *, thorough: bool = True) -> ImageFacts:
     """Check a label: the file like an image's, and that it holds only whole numbers.
 
+    Args:
+        path: The file.
+        thorough: As in :func:`check_image`; of a file that was not read the ``values`` are empty.
     Raises:
         ImageFault: if it must not be used.
     """
@@ -92,6 +95,8 @@ def check_label(path: Path) -> ImageFacts:
     if ending in nifti.ENDINGS:
         file = nifti.read_header(path)
         facts = _one_channel(_nifti_facts(file))
+        if not thorough and _is_sound_unread(file):
+            return facts
         return _with_values(facts, check_label_values(file).distinct)
     if ending == ".png":
         facts = _one_channel(_png_facts(path))
@@ -107,6 +112,11 @@ def check_label(path: Path) -> ImageFacts:
         facts, values = _tiff_facts(path)
         return _with_values(_one_channel(facts), _distinct(path, values))
     return ImageFacts(path)
+
+
+def _is_sound_unread(file: nifti.Nifti) -> bool:
+    """Whether there is nothing to look for in the voxels: integers, all of which are there."""
+    return file.dtype.kind != "f" and file.scaling is None and nifti.looks_whole(file)
 
 
 def _one_channel(facts: ImageFacts) -> ImageFacts:

@@ -29,7 +29,7 @@ class CheckedDataset:
         num_cases: Number of cases with an image.
         faults: Why files must not be used, in whole sentences.
         notes: What is odd.
-        never: Names of foreground labels that no readable label file contains.
+        never: Names of foreground labels that no readable label file contains; empty unless all were read.
         num_foreground: Number of foreground labels.
         num_labels: Label files that were read to the end.
     """
@@ -51,7 +51,7 @@ def check_dataset_files(
         folder: Folder of the data set, in nnUNet_raw.
         dataset_json: Its content, with channel_names (or modality), labels and file_ending.
         cases: Only these, and not imagesTs; None: all.
-        thorough: As in `check_image`; if True, labels are read to the end.
+        thorough: As in `check_image` and `check_label`.
     """
     ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
     channel_names = channel_names_of(dataset_json)
@@ -64,11 +64,11 @@ def check_dataset_files(
     notes = [(facts.path, note) for facts in checked.all_facts() for note in facts.notes]
     known, seen = {0, *(value for values in labels.values() for value in values)}, set()
     pairs = [(case, label_of[case]) for case in images if case in label_of and label_of[case].exists()]
-    for case, label in zip((case for case, _ in pairs), _labels([path for _, path in pairs])):
+    for case, label in zip((case for case, _ in pairs), _labels([path for _, path in pairs], thorough)):
         if isinstance(label, ImageFault):
             result.faults.append(str(label))
             continue
-        result.num_labels += 1
+        result.num_labels += bool(label.values)
         seen.update(label.values)
         notes += [(label.path, note) for note in label.notes]
         if label.values and (unknown := [value for value in label.values if value not in known]):
@@ -83,7 +83,8 @@ def check_dataset_files(
         _add_test_images(result, notes, folder, channel_names, ending)
     foreground = {name: values for name, values in labels.items() if name != "ignore" and values != (0,)}
     result.num_foreground = len(foreground)
-    result.never = [name for name, values in foreground.items() if not seen & set(values)]
+    if thorough:
+        result.never = [name for name, values in foreground.items() if not seen & set(values)]
     result.notes = [*grouped(notes), *_orientations(checked)]
     return result
 
@@ -110,10 +111,10 @@ def _files(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[dict[str, lis
     return images, {case: located(entry["label"]) for case, entry in listed.items()}, []
 
 
-def _labels(paths: list[Path]) -> list[ImageFacts | ImageFault]:
+def _labels(paths: list[Path], thorough: bool) -> list[ImageFacts | ImageFault]:
     def read(path: Path) -> ImageFacts | ImageFault:
         try:
-            return check_label(path)
+            return check_label(path, thorough=thorough)
         except ImageFault as fault:
             return fault
 

@@ -97,9 +97,14 @@ def _from_one_gram(x: Tensor, coefficients: Coefficients) -> Tensor:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 if the hardware multiplies matrices in it, as far as PyTorch can tell; otherwise float32."""
+    """bfloat16 if the hardware multiplies matrices in it, as far as PyTorch can tell; otherwise float32.
+
+    Where several GPUs train one network, all of them have to: each steps by itself, and their weights must stay equal.
+    """
     if device.type == "cuda":
-        native = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        gpus = range(torch.cuda.device_count()) if together else [device]
+        native = torch.version.hip is not None or all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in gpus)
     elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in older versions of PyTorch
         capabilities = torch.cpu.get_capabilities()
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -11,8 +11,12 @@ from pathlib import Path
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ..nnunet import NotFound, dataset_id, find_dataset, folder
+from ..nnunet_faults import missing_files
+from ..preprocessed import check_cases
 from . import PLANS_NAME
 from .memory_model import CPU_COMPILED, GPU
 from .planner import PlanningError, check_replaceable, nnUNetPlannerLightMUNet
@@ -30,7 +34,7 @@ class Planned:
         batch_size: Samples.
         gpu_gib: Estimate of a training step's memory on a GPU.
         cpu_gib: Estimate of what it adds to the process on a CPU with the compiled layers.
-        preprocessed: Whether its data are already preprocessed.
+        preprocessed: Whether all cases are already preprocessed as these plans say.
     """
 
     name: str
@@ -95,11 +99,15 @@ def plan_dataset(
         ) from error
     planner = partial(nnUNetPlannerLightMUNet, batch_size=batch_size)
     plans, _ = plan_experiment_dataset(name, planner, gpu_memory_gb, overwrite_plans_name=plans_name)
+    file = preprocessed / name / f"{plans_name}.json"
     return Plans(
         name,
-        preprocessed / name / f"{plans_name}.json",
+        file,
         tuple(
-            _planned(key, plans["configurations"][key], len(extractor.dataset_json["labels"]), preprocessed / name)
+            _planned(
+                *(key, plans["configurations"][key], len(extractor.dataset_json["labels"])),
+                _is_preprocessed(file, key, list(extractor.dataset), extractor.dataset_json),
+            )
             for key in ("2d", "3d_lowres", "3d_fullres")
             if key in plans["configurations"]
         ),
@@ -132,9 +140,24 @@ def _check_cases(cases: Mapping[str, Mapping], folder: Path) -> None:
         raise PlanningError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")
 
 
-def _planned(name: str, configuration: Mapping, num_classes: int, folder: Path) -> Planned:
+def _planned(name: str, configuration: Mapping, num_classes: int, preprocessed: bool) -> Planned:
     patch, batch = tuple(configuration["patch_size"]), configuration["batch_size"]
     strides = configuration["architecture"]["arch_kwargs"]["strides"]
     gpu, cpu = (model.gib(patch, strides, batch, num_classes) for model in (GPU, CPU_COMPILED))
-    data = folder / configuration["data_identifier"]
-    return Planned(name, patch, batch, gpu, cpu, data.is_dir() and any(data.glob("*.pkl")))
+    return Planned(name, patch, batch, gpu, cpu, preprocessed)
+
+
+def _is_preprocessed(plans_file: Path, name: str, cases: list[str], dataset_json: Mapping) -> bool:
+    """Whether all cases are there, none of them from other plans or from a run that was killed."""
+    plans = PlansManager(str(plans_file))
+    configuration = plans.get_configuration(name)
+    folder = plans_file.parent / configuration.data_identifier
+    ground_truth = plans_file.parent / "gt_segmentations", dataset_json["file_ending"]
+    if not folder.is_dir() or missing_files(folder, cases, ground_truth=ground_truth):
+        return False
+    channel_names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    try:
+        check_cases([infer_dataset_class(str(folder))(str(folder), cases)], channel_names, plans, configuration)
+    except Exception:  # whatever is wrong with the files, preprocessing makes them anew
+        return False
+    return True

@@ -67,10 +67,15 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
         self.save_every = min(self.save_every, max(1, budget.epochs // 10))
 
     def initialize(self) -> None:
-        random.seed(budget.seed)
-        np.random.seed(budget.seed)  # the generator of batchgenerators
-        torch.manual_seed(budget.seed)
+        _seed(budget.seed)
         base.initialize(self)
+
+    def on_train_start(self) -> None:
+        # Without workers this process draws the batches: not those of the first epoch again, nor those of another GPU.
+        if self.current_epoch or self.local_rank:
+            place = np.random.SeedSequence([budget.seed, self.current_epoch, self.local_rank])
+            _seed(int(place.generate_state(1)[0]))
+        base.on_train_start(self)
 
     def run_training(self) -> None:
         train_alone(self, partial(base.run_training, self))
@@ -79,11 +84,17 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
     doc = f"{base.__name__} with a budget: {', '.join(given)}."
     namespace = {"__init__": __init__, "__module__": __name__, "__doc__": doc}
     if budget.seed is not None:
-        namespace["initialize"] = initialize
+        namespace |= {"initialize": initialize, "on_train_start": on_train_start}
     if not issubclass(base, Safeguards):  # these have the lock already
         namespace["run_training"] = run_training
     _made[key] = type(name, (base,), namespace)
     return _made[key]
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # the generator of batchgenerators
+    torch.manual_seed(seed)
 
 
 def __getattr__(name: str) -> type[nnUNetTrainer]:

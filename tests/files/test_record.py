@@ -113,3 +113,21 @@ def test_a_single_file_and_one_outside_of_the_folder(tmp_path):
     assert names(tmp_path) == ["kept_edited"]
     assert record.files == {}
     assert record.remove(tmp_path / "not there") is None
+
+
+def test_what_a_file_replaces_stays_until_it_is_recorded(tmp_path, monkeypatch):
+    """A full disk, on which the record cannot be written, costs neither the old file nor its record."""
+    file, record = tmp_path / "file", Record(tmp_path)
+
+    def write(text):
+        with record.writing(file, "a test") as partial:
+            partial.write_text(text)
+
+    write("old")
+    with monkeypatch.context() as full, pytest.raises(OSError, match="full"):
+        full.setattr(record, "write", lambda made_by: (_ for _ in ()).throw(OSError("the disk is full")))
+        write("new")
+    assert names(tmp_path) == [RECORD_FILE, "file"] and file.read_text() == "old"
+    assert not Record.read(tmp_path).not_ours()
+    write("new")
+    assert file.read_text() == "new" and not Record.read(tmp_path).not_ours()

@@ -119,3 +119,15 @@ def test_bfloat16_from_ampere_on(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert fast_dtype(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(("others", "expected"), [((8, 9), torch.bfloat16), ((7, 5), torch.float32)])
+def test_gpus_that_train_together_compute_in_the_same_dtype(monkeypatch, others, expected):
+    """Each steps by itself: of factors in different dtypes their weights would drift apart."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: others if device == 1 else (8, 6))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert fast_dtype(torch.device("cuda", 0)) == expected
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    assert fast_dtype(torch.device("cuda", 0)) == torch.bfloat16

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunetv2_lightm.planning.datasets import plan_dataset
 from nnunetv2_lightm.planning.memory_model import CPU_COMPILED, GPU
@@ -99,9 +101,7 @@ def test_fingerprint_that_cannot_be_extracted(make_dataset, folders, monkeypatch
 def test_what_was_planned_is_told(make_dataset, folders):
     name = make_dataset(*DATA)
     preprocessed = folders / "nnUNet_preprocessed" / name
-    data = preprocessed / "nnUNetPlans_3d_fullres"
-    data.mkdir()
-    (data / "case0.pkl").touch()
+    preprocess(preprocessed, "3d_fullres", DATA[1])
     plans = plan_dataset("5", batch_size=3, gpu_memory_gb=2, plans_name="Mine")
     assert (plans.dataset_name, plans.file) == (name, preprocessed / "Mine.json")
     content = json.loads(plans.file.read_text())["configurations"]
@@ -113,3 +113,40 @@ def test_what_was_planned_is_told(make_dataset, folders):
         assert planned.preprocessed == (planned.name == "3d_fullres")
         step = (planned.patch_size, configuration["architecture"]["arch_kwargs"]["strides"], 3, 3)
         assert math.isclose(planned.gpu_gib, GPU.gib(*step)) and math.isclose(planned.cpu_gib, CPU_COMPILED.gib(*step))
+
+
+def preprocess(folder, configuration, shape, cases=("case0", "case1")):
+    """What nnU-Net's preprocessor leaves of cases of DATA that it brings to this shape."""
+    data, truth = folder / f"nnUNetPlans_{configuration}", folder / "gt_segmentations"
+    for made in (data, truth):
+        made.mkdir(exist_ok=True)
+    image, whole = np.zeros((1, *shape), np.float32), {"chunks": (1, *shape), "blocks": (1, *shape)}
+    properties = {"spacing": list(DATA[0]), "shape_after_cropping_and_before_resampling": DATA[1]}
+    for case in cases:
+        nnUNetDatasetBlosc2.save_case(image, image.astype(np.int8), properties, str(data / case), **whole)
+        (truth / f"{case}.nii.gz").touch()
+
+
+def without_a_case(folder):
+    (folder / "nnUNetPlans_3d_fullres" / "case1.pkl").unlink()
+
+
+def of_other_plans(folder):
+    preprocess(folder, "3d_fullres", (20, 24, 24), cases=("case1",))
+
+
+def damaged(folder):
+    (folder / "nnUNetPlans_3d_fullres" / "case0.pkl").write_bytes(b"")
+
+
+@pytest.mark.parametrize("change", [without_a_case, of_other_plans, damaged])
+def test_data_that_are_incomplete_or_of_other_plans_are_to_be_preprocessed(make_dataset, folders, change):
+    folder = folders / "nnUNet_preprocessed" / make_dataset(*DATA)
+    preprocess(folder, "3d_fullres", DATA[1])
+    change(folder)
+    assert not any(planned.preprocessed for planned in plan_dataset("5").configurations)
+
+
+def test_slices_keep_their_number_in_2d(make_dataset, folders):
+    preprocess(folders / "nnUNet_preprocessed" / make_dataset(*DATA), "2d", DATA[1])
+    assert [planned.name for planned in plan_dataset("5").configurations if planned.preprocessed] == ["2d"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -55,6 +56,19 @@ def test_seed_sets_the_initial_weights(make_trainer, base):
 
     torch.testing.assert_close(weights(0), weights(0), rtol=0, atol=0)
     assert not torch.equal(weights(0), weights(1))
+
+
+def test_a_seeded_training_that_continues_draws_other_batches(make_trainer, monkeypatch):
+    """Without workers, this process's generator draws them; as does that of a second GPU."""
+    drawn = []
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: drawn.append(np.random.random()))
+    for epoch, rank in ((0, 0), (0, 0), (3, 0), (3, 0), (4, 0), (0, 1)):
+        trainer = make_trainer("nnUNetTrainer_5epochs_3iters_seed0")
+        trainer.initialize()
+        trainer.current_epoch, trainer.local_rank = epoch, rank
+        trainer.on_train_start()
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
+    assert len(set(drawn)) == 4
 
 
 def test_a_budget_class_is_the_same_at_each_look_up_and_pickles():

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from ...files import some_of
 from ...nnunet_faults import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
+from ...preprocessed import check_cases
 from .architectures import OtherArchitectureError, refuse_other_weights
 from .files import ImagesRefusedError, check_raw_files
 from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
@@ -97,28 +97,12 @@ class Safeguards(nnUNetTrainer):
                 f"{len(missing)} files of the cases of fold {self.fold} are missing:\n  {files}\nPreprocess again "
                 f"({plan_again(self.plans_manager.dataset_name)}), or fix the split in {self._splits_file()}"
             )
-        self._check_channels([train, validation])
+        channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        check_cases([train, validation], channel_names, self.plans_manager, self.configuration_manager)
         if self.local_rank == 0:
             cases = {*train.identifiers, *validation.identifiers}
             check_raw_files(self.plans_manager.dataset_name, self.dataset_json, cases, self.print_to_log_file)
         return train, validation
-
-    def _check_channels(self, datasets: Sequence[nnUNetBaseDataset]) -> None:
-        """Raises: ValueError: if a preprocessed image has another number of channels than dataset.json names."""
-        names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
-        for dataset in datasets:
-            if not isinstance(
-                dataset, nnUNetDatasetBlosc2
-            ):  # other formats would have to be read whole to learn their shape
-                continue
-            for case in dataset.identifiers:
-                channels = dataset.load_case(case)[0].shape[0]
-                if channels != len(names):
-                    raise ValueError(
-                        f"{case} was preprocessed with {channels} channels, {len(names)} are needed "
-                        f"({', '.join(map(str, names.values()))}): complete its files in imagesTr and preprocess again "
-                        f"({plan_again(self.plans_manager.dataset_name)})"
-                    )
 
     @classmethod
     def get_training_transforms(cls, patch_size: Sequence[int], *args: Any, **kwargs: Any) -> BasicTransform:
@@ -146,7 +130,7 @@ class Safeguards(nnUNetTrainer):
         check_batch(batch, self._describe_case)
         result = step(batch)
         if not np.isfinite(result["loss"]):
-            check_weights(self.network, float(result["loss"]))
+            check_weights(self.network, f"the loss is {float(result['loss'])} although the images are finite")
         return result
 
     def validation_step(self, batch: dict) -> dict:
@@ -154,10 +138,14 @@ class Safeguards(nnUNetTrainer):
         return super().validation_step(batch)
 
     def save_checkpoint(self, filename: str) -> None:
-        """As in nnU-Net, where the error on a full disk is PyTorch's "[enforce fail at inline_container.cc ...]".
+        """As in nnU-Net, where the error on a full disk is PyTorch's "[enforce fail at inline_container.cc ...]", and
+        weights that the last step has spoiled replace sound ones.
 
-        Raises: OSError: if the file cannot be written.
+        Raises:
+            NotFiniteError: if the weights have NaN or infinite values.
+            OSError: if the file cannot be written.
         """
+        check_weights(self.network, "the loss was finite, but not the gradients")
         try:
             super().save_checkpoint(filename)
         except (RuntimeError, OSError) as error:

@@ -41,19 +41,22 @@ def check_batch(batch: dict, describe_case: Callable[[str], str]) -> None:
     )
 
 
-def check_weights(network: nn.Module, loss: float) -> None:
-    """Check the weights after a step whose loss was not finite.
+def check_weights(network: nn.Module, what_happened: str) -> None:
+    """Check the weights after a step whose loss was not finite, and before they are saved.
 
     Under CUDA's autocast the loss may overflow now and then; nnU-Net's gradient scaler skips such a step.
 
+    Args:
+        network: Whose parameters are checked.
+        what_happened: For the message.
     Raises: NotFiniteError: if the weights have NaN or infinite values.
     """
     broken = [name for name, weight in network.named_parameters() if not all_finite(weight.detach())]
     if broken:
         raise NotFiniteError(
-            f"the training has diverged: the loss is {loss} although the images are finite, and {len(broken)} "
-            f"parameters are no longer ({broken[0]}, ...). The last checkpoint is sound; from there, a lower "
-            "initial_lr or another seed may do better"
+            f"the training has diverged: {what_happened}, and {len(broken)} parameters are NaN or infinite "
+            f"({broken[0]}, ...). The last checkpoint is sound; from there, a lower initial_lr or another seed may do "
+            "better"
         )
 
 

@@ -57,11 +57,12 @@ class Dataset:
     def change_configuration(self, **values: object) -> None:
         self.change("nnUNetPlans.json", lambda plans: plans["configurations"]["3d_fullres"].update(values))
 
-    def write_case(self, case: str, image: np.ndarray, label: np.ndarray) -> None:
+    def write_case(self, case: str, image: np.ndarray, label: np.ndarray, **more: object) -> None:
+        """``more``: properties."""
         for path in self.folder.glob(f"{case}*"):
             path.unlink()
         image, label = image.astype(np.float32), label.astype(np.int8)
-        properties = {"class_locations": {value: np.argwhere(label == value)[:50] for value in (1, 2)}}
+        properties = {"class_locations": {value: np.argwhere(label == value)[:50] for value in (1, 2)}} | more
         whole = {"chunks": image.shape, "blocks": image.shape}
         nnUNetDatasetBlosc2.save_case(image, label, properties, str(self.folder / case), **whole)
 

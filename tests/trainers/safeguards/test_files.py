@@ -126,6 +126,44 @@ def test_a_case_preprocessed_with_other_channels_is_named(dataset, channels):
         trainer.run_training()
 
 
+@pytest.mark.parametrize(
+    ("spacing", "before", "resampling", "fits"),
+    [
+        ((1.0, 1.0, 4.0), (4, 16, 16), "resample_data_or_seg_to_shape", True),
+        ((1.0, 1.0, 2.0), (4, 16, 16), "resample_data_or_seg_to_shape", False),
+        ((1.0, 1.0, 2.0), (4, 16, 16), "resample_torch_fornnunet", False),
+        ((1.0, 1.0, 2.0), (4, 16, 16), "no_resampling_hack", True),
+    ],
+)
+def test_a_case_preprocessed_with_another_spacing_is_named(dataset, spacing, before, resampling, fits):
+    """The plans have 2x1x1 mm; nnU-Net would train on what is there, and resample to that for a prediction."""
+    dataset.change("nnUNetPlans.json", lambda plans: plans.update(transpose_forward=[2, 1, 0]))
+    dataset.change_configuration(preprocessor_name="DefaultPreprocessor", resampling_fn_data=resampling)
+    more = {"spacing": spacing, "shape_after_cropping_and_before_resampling": before}
+    dataset.write_case(CASES[1], np.zeros((1, *SHAPE)), np.ones((1, *SHAPE)), **more)
+    trainer = dataset.trainer()
+    trainer.initialize()
+    if fits:
+        trainer.get_tr_and_val_datasets()
+        return
+    words = rf"{CASES[1]} was preprocessed to 8x16x16 voxels, but the spacing in the plans, 2x1x1 mm, gives it 4x16x16"
+    with pytest.raises(ValueError, match=words):
+        trainer.run_training()
+
+
+def test_labels_of_integers_are_not_read_before_a_training(dataset, raw, monkeypatch):
+    """That would take minutes where there are thousands of them; the doctor reads them."""
+    monkeypatch.setattr("nnunetv2_lightm.images.values.chunks", lambda file: pytest.fail(f"{file.path} is read"))
+    for number, case in enumerate(CASES):
+        save(raw / f"imagesTr/{case}_0000.nii.gz", (100 * image(number)).astype(np.int16))
+    trainer = dataset.trainer()
+    trainer.initialize()
+    trainer.get_tr_and_val_datasets()
+    os.truncate(raw / f"labelsTr/{CASES[0]}.nii.gz", 300)
+    with pytest.raises(pytest.fail.Exception, match=f"{CASES[0]}.* is read"):
+        trainer.get_tr_and_val_datasets()
+
+
 @pytest.mark.parametrize("names", [{"1": "T1", "0": "CT"}, {"0": "CT", "2": "T1"}, {"1": "CT", "2": "T1"}, {}])
 def test_channel_names_out_of_order_are_refused(dataset, names):
     dataset.change("dataset.json", lambda content: content.update(channel_names=names))

@@ -77,6 +77,18 @@ def test_a_training_that_diverges_is_stopped(trainer, monkeypatch):
         trainer.train_step(batch_of("case_a", "case_b"))
 
 
+def test_weights_that_the_last_step_has_spoiled_do_not_replace_sound_ones(trainer, tmp_path):
+    """Its loss was finite, and there is no step after it that would tell."""
+    file = tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(file))
+    sound = file.read_bytes()
+    with torch.no_grad():
+        next(trainer.network.parameters())[0] = float("nan")
+    with pytest.raises(NotFiniteError, match="the loss was finite, but not the gradients, and 1 parameters are NaN"):
+        trainer.save_checkpoint(str(file))
+    assert file.read_bytes() == sound
+
+
 def test_a_step_that_the_gradient_scaler_skips_is_none(trainer, monkeypatch):
     """Under CUDA's autocast the loss may overflow; the weights then stay as they are, and nnU-Net continues."""
     monkeypatch.setattr(trainer, "loss", lambda output, target: output.sum() * float("inf"))
