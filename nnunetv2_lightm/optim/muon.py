@@ -83,6 +83,14 @@ class MuonAdamW(torch.optim.Optimizer):
                 shape = tuple(parameter.shape)
                 raise ValueError(f"Muon is for matrices and kernels; a parameter of shape {shape} belongs to AdamW")
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As PyTorch's, but counts of steps stay on the CPU: nnU-Net loads its checkpoints onto the GPU, and there each
+        of them would be waited for, once a step and parameter."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            if "step" in state:
+                state["step"] = state["step"].cpu()
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step; parameters without a gradient stay as they are."""

@@ -114,7 +114,8 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
         missing = (*missing, "grad_delta_ptr" if rank else "weight_ptr")
     constants |= dict.fromkeys(name for name in kernel.arg_names if name in missing)
     # An argument that is 1 becomes a constant of the kernel; sizes that 16 divides are known to be such.
-    constants |= {name: 1 for name, size in sizes.items() if size == 1 and name in kernel.arg_names}
+    sizes = {param.name: sizes[param.name] for param in kernel.params if _is_specialised(param, sizes)}
+    constants |= {name: 1 for name, size in sizes.items() if size == 1}
 
     def kind(name: str) -> str:
         if name in constants:
@@ -134,6 +135,10 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
     source = ASTSource(kernel, signature, constants, divisible)
     options = {"num_warps": warps}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def _is_specialised(param, sizes: dict[str, int]) -> bool:
+    return param.name in sizes and not param.do_not_specialize
 
 
 def assembled(ptx: str, architecture: int) -> tuple[int, int]:

@@ -128,6 +128,8 @@ def records_table(records: Sequence[dict]) -> str:
 
 
 def _cell(column: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
     if value is None or value == 0:
         return "-"
     if isinstance(value, float):

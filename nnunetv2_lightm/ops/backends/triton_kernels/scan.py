@@ -60,7 +60,8 @@ def raw_step(
         return raw
 
 
-@triton.jit
+# Nothing is gained from what these kernels could know of a length, and each other one would be compiled for again.
+@triton.jit(do_not_specialize=["length", "chunks"])
 def scan_chunks(
     u_ptr,
     delta_ptr,
@@ -129,7 +130,7 @@ def scan_chunks(
         tl.store(dt_sums_ptr + chunk * channels + d, dt_sum, mask=in_d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks", "groups"])
 def carry(
     A_ptr,
     dt_sums_ptr,  # (batch, chunks, channels)

@@ -8,7 +8,7 @@ import triton.language as tl
 from .scan import channels_or_zero, projection_of_delta, raw_step, sigmoid, softplus
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "chunks"])
 def gradients_through_chunks(
     grad_y_ptr,
     delta_ptr,
@@ -83,7 +83,7 @@ def next_state(
     return tl.exp(dt * A) * h + (dt * u) * B
 
 
-@triton.jit(do_not_specialize=["first_chunk"])
+@triton.jit(do_not_specialize=["first_chunk", "tokens", "length", "chunks"])
 def backward_chunks(
     grad_y_ptr,
     u_ptr,
