@@ -29,11 +29,15 @@ class _Trial(LightMUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self.current_epoch:
+            return  # no checkpoint has the average: what --c continues has none
         self.ema = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self.ema_steps = 0
 
     def train_step(self, batch: dict) -> dict:
         result = super().train_step(batch)
+        if not hasattr(self, "ema"):
+            return result
         self.ema_steps += 1
         decay = min(EMA_DECAY, (1 + self.ema_steps) / (10 + self.ema_steps))  # the first weights are soon forgotten
         for name, tensor in self.network.state_dict().items():
@@ -42,7 +46,7 @@ class _Trial(LightMUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         super().perform_actual_validation(save_probabilities)
-        if not hasattr(self, "ema"):  # --val, or a training that --c continued after its last epoch
+        if not hasattr(self, "ema"):
             return
         folder, own = Path(self.output_folder, "validation"), Path(self.output_folder, "validation_own")
         folder.rename(own)
