@@ -66,6 +66,7 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
     as_trained, packed = folder / "predictions" / "as_trained", folder / "packed.zip"
     steps = [*prepare, *_training_steps(training, folder, as_trained, packed)]
     trained = _run(folder / "steps" / "training", steps, _folders(folder))
+    trained_on = _machine_of_the_training(folder / "steps" / f"machine_of_{trainer}.json")
 
     # As a user has it: the installed zip, and nothing else.
     installed, scores = folder / "installed", folder / "scores.json"
@@ -92,13 +93,20 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
             evaluation=read_evaluation(scores),
             equal_labels=equal,
             train_seconds=trained.seconds(next(step for step in trained.steps if step.name == "train")),
-            machine=machine(),
+            machine=trained_on,
             sha256=checkpoint_hashes(entries),
         ),
     )
     write_entries(out, {**entries, f"{place}/{CARD}": card.encode()})
     write_text(out.with_suffix(".md"), card)
     return out
+
+
+def _machine_of_the_training(file: Path) -> dict[str, str]:
+    """Written down when the training has ended: the same command may go on elsewhere, or with other versions."""
+    if not file.exists():
+        write_text(file, json.dumps(machine()))
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def equal_labels(first: Path, second: Path, ending: str) -> float:

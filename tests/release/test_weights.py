@@ -223,3 +223,12 @@ def test_float16_that_changes_predictions_makes_no_zip(made):
     with pytest.raises(WeightsError, match=r"99.8000 % of the voxels"):
         make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu")
     assert [path.name for path in folder.parent.iterdir()] == ["hippocampus"]
+
+
+def test_the_card_names_the_machine_that_trained(tmp_path, monkeypatch):
+    """The command may be interrupted and go on elsewhere, or after an upgrade."""
+    file = tmp_path / "machine.json"
+    monkeypatch.setattr(make, "machine", lambda: {"processor": "the first", "torch": "2.10"})
+    first = make._machine_of_the_training(file)
+    monkeypatch.setattr(make, "machine", lambda: {"processor": "another", "torch": "2.14"})
+    assert make._machine_of_the_training(file) == first == {"processor": "the first", "torch": "2.10"}
