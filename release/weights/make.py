@@ -105,6 +105,7 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
 def _machine_of_the_training(file: Path) -> dict[str, str]:
     """Written down when the training has ended: the same command may go on elsewhere, or with other versions."""
     if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(machine()))
     return json.loads(file.read_text(encoding="utf-8"))
 
