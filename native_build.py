@@ -45,7 +45,7 @@ def library_name(platform: str, declared_in: Path = INTERFACE) -> str:
 
 
 def compile_each(compile_one: Callable[[Source], Compiled], sources: Iterable[Source]) -> list[Compiled]:
-    """Compile sources, one a processor at a time.
+    """Compile sources, as many at a time as there are processors.
 
     Returns: What ``compile_one`` returned, in the sources' order; what it raised first is raised.
     """

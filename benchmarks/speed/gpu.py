@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.step:
         run_step(arguments.step, setting, arguments.out)
         return 0
-    options, end = ["--device", arguments.device, *(["--small"] if arguments.small else [])], time.time()
-    end += arguments.seconds
+    options = ["--device", arguments.device, *(["--small"] if arguments.small else [])]
+    end = time.time() + arguments.seconds
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:

@@ -84,8 +84,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 raise ValueError(f"Muon is for matrices and kernels; a parameter of shape {shape} belongs to AdamW")
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As PyTorch's, but counts of steps stay on the CPU: nnU-Net loads its checkpoints onto the GPU, and there each
-        of them would be waited for, once a step and parameter."""
+        """As PyTorch's, but step counts stay on the CPU: nnU-Net loads its checkpoints onto the GPU, where AdamW would
+        wait for each count."""
         super().load_state_dict(state_dict)
         for state in self.state.values():
             if "step" in state:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ from .memory_model import CPU_COMPILED, GPU
 from .planner import PlanningError, check_replaceable, nnUNetPlannerLightMUNet
 
 DATASET_JSON_KEYS = ("labels", "numTraining", "file_ending")
+# What nnU-Net's data set raises for damaged files or several formats in a folder, blosc2 for damage, check_cases for
+# cases of other plans.
+UNUSABLE = (ValueError, OSError, EOFError, RuntimeError, AssertionError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,6 @@ def _is_preprocessed(plans_file: Path, name: str, cases: list[str], dataset_json
     channel_names = dataset_json.get("channel_names", dataset_json.get("modality"))
     try:
         check_cases([infer_dataset_class(str(folder))(str(folder), cases)], channel_names, plans, configuration)
-    except Exception:  # whatever is wrong with the files, preprocessing makes them anew
+    except UNUSABLE:
         return False
     return True

@@ -66,7 +66,7 @@ def test_interpreted_kernels_pass_the_tests_of_the_operator():
 
 # Kernels, in each way that they are called.
 KERNELS = 16
-# 8.6 and 8.9 have the instructions of 8.0.
+# 8.6 and 8.9 run the code for 8.0.
 ARCHITECTURES = [75, 80, 90, 120]
 # As the network has them under autocast.
 IN_THE_NETWORK = {architecture: f"{architecture},fp16,layer,4096,32,16,64,2" for architecture in ARCHITECTURES}

@@ -123,6 +123,8 @@ def preprocess(folder, configuration, shape, cases=("case0", "case1")):
     image, whole = np.zeros((1, *shape), np.float32), {"chunks": (1, *shape), "blocks": (1, *shape)}
     properties = {"spacing": list(DATA[0]), "shape_after_cropping_and_before_resampling": DATA[1]}
     for case in cases:
+        for earlier in data.glob(f"{case}*"):
+            earlier.unlink()  # blosc2 replaces no file
         nnUNetDatasetBlosc2.save_case(image, image.astype(np.int8), properties, str(data / case), **whole)
         (truth / f"{case}.nii.gz").touch()
 

@@ -105,7 +105,7 @@ def test_every_target_has_the_flags_and_the_name_of_its_system():
     assert "-mavx512f" not in native_build.flags("kernels_avx512.cpp", x86_64=False)
 
 
-def test_sources_are_compiled_at_a_time_and_stay_in_order():
+def test_sources_are_compiled_in_parallel_and_stay_in_order():
     import native_build
 
     both = threading.Barrier(2, timeout=60)  # a single one would wait for ever

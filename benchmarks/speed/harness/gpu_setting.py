@@ -105,7 +105,7 @@ def run_command(
         command: What to run, in the repository.
         seconds: The most it may take.
         environment: Variables to add.
-        whole_step: End all that it has started with it, which would otherwise run on beside the next measurement.
+        whole_step: Also kill its child processes, which would otherwise slow the next measurement down.
     """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     variables = os.environ | (environment or {})

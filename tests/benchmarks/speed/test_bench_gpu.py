@@ -43,7 +43,7 @@ def test_a_step_that_fails_later_keeps_what_it_has_measured(tmp_path, monkeypatc
 
 
 def test_a_step_that_hangs_is_ended_with_what_it_started(tmp_path):
-    """Such as a test of its own, which would run on beside the next measurement."""
+    """A child process that survived would slow the next measurement down."""
     alive = tmp_path / "alive"
     child = f"import time\nwhile True: open({str(alive)!r}, 'a').write('.'); time.sleep(0.05)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"

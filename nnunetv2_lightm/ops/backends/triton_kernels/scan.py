@@ -60,7 +60,7 @@ def raw_step(
         return raw
 
 
-# Nothing is gained from what these kernels could know of a length, and each other one would be compiled for again.
+# Knowing a length makes these kernels no faster, and each new one would mean compiling them again.
 @triton.jit(do_not_specialize=["length", "chunks"])
 def scan_chunks(
     u_ptr,
