@@ -158,6 +158,8 @@ def convert_case(
         sizes = f"image {image.pixels.shape}, mask {mask.pixels.shape} (height, width)"
         if shape is None:
             raise CaseRefused(f"image and mask differ in size: {sizes}; --resize brings both to one")
+        if not _is_scaled(mask.pixels.shape, image.pixels.shape):
+            raise CaseRefused(f"image and mask differ in shape, so the mask is turned, cropped or another's: {sizes}")
         image.repairs.append(f"image and mask differed in size before they were resized: {sizes}")
 
     for gray, files, target, is_label in (
@@ -175,6 +177,12 @@ def convert_case(
             write_gray_png(sitk.GetArrayFromImage(resized), target)
     both = [image] if mask is None else [image, mask]
     return CaseOutcome([text for gray in both for text in gray.repairs], [text for gray in both for text in gray.notes])
+
+
+def _is_scaled(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether one factor for both axes brings one size to the other, up to one pixel of the smaller."""
+    (height, width), (large_height, large_width) = sorted((first, second))
+    return abs(width - height * large_width / large_height) <= 1
 
 
 def _check_orientations(image: GrayImage, mask: GrayImage) -> None:

@@ -136,7 +136,9 @@ def run(
         print(f"{parser.prog}: {escape_terminal(_reason(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
+        written = getattr(error, "written", None)
+        what = "nothing was written" if written is None else f"but {escape_terminal(written)} is written"
+        print(f"{parser.prog}: interrupted, {what}", file=sys.stderr)
         return exit_code(error)
     print(escape_terminal(report.summary()))
     if report.dry_run:

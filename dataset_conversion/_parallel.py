@@ -18,6 +18,9 @@ from tqdm import tqdm
 
 from ._errors import CaseRefused, ConversionError
 
+# Windows waits for no more processes at a time (Python: concurrent.futures.process).
+MOST_WORKERS = 61
+
 
 @dataclass
 class CaseOutcome:
@@ -48,7 +51,7 @@ def process_cases(
     Raises:
         ConversionError: if a worker dies.
     """
-    workers = min(workers, len(jobs))
+    workers = min(workers, len(jobs), MOST_WORKERS)
     with tqdm(total=len(jobs), desc=title, unit="case", file=sys.stderr, disable=not show_progress) as bar:
         if workers <= 1:
             outcomes = []
@@ -86,6 +89,8 @@ def _convert_one(convert_case: Callable[..., CaseOutcome], job: tuple[Any, ...])
         return convert_case(*job)
     except CaseRefused as refusal:
         return CaseOutcome(reason=str(refusal))
+    except MemoryError:
+        return CaseOutcome(reason="does not fit into memory; try --workers 1")
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
 

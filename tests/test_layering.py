@@ -19,7 +19,7 @@ ALLOWED_PARTS = {
     "escaping": set(),
     "json_input": set(),
     "installation": set(),
-    "files": set(),
+    "files": {"signals"},
     "signals": set(),
     "option_types": set(),
     "nnunet": set(),

@@ -116,12 +116,21 @@ def _ways_to(path: str) -> Iterator[str]:
             links += 1
             yield place
             link = os.readlink(place)
-            if os.path.isabs(link):
-                real = drive + root
+            link_drive, link = os.path.splitdrive(_plain(link) if os.name == "nt" else link)
+            if link.startswith(os.sep):
+                real = (link_drive or drive) + root
             parts += link.split(os.sep)[::-1]
         else:
             real = place
     yield real
+
+
+def _plain(link: str) -> str:
+    """A link's target on Windows without the prefix that it may have: `\\\\?\\C:\\...`, `\\\\?\\UNC\\server\\...`."""
+    link = link.replace("/", "\\")
+    if link.startswith("\\\\?\\UNC\\"):
+        return "\\\\" + link[8:]
+    return link.removeprefix("\\\\?\\")
 
 
 def _up_from(path: str, seen: set[str]) -> Iterator[_Place]:

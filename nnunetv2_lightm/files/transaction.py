@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from ..signals import no_interruption
 from .atomic import write_text
 from .guard import NotOursError, set_aside
 from .locks import FileLock
@@ -38,6 +39,8 @@ class FolderTransaction:
         new: For each target, the folder that becomes it; an empty one does not, except for the first.
         kept: After `commit`, the new places of things in the old folders that were not recorded as made by this
             package: those are never removed.
+        committed: Whether the new folders are in place. A failure to remove the old ones then is only a warning, and
+            an interruption that comes later has the first target as its ``written``.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class FolderTransaction:
         self._made: list[Path] = []
         self.new = [folder / "new" for folder in self._work.folders]
         self.kept: list[Path] = []
+        self.committed = False
 
     def __enter__(self) -> FolderTransaction:
         """
@@ -85,7 +89,12 @@ class FolderTransaction:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
+        try:
+            self._close()
+        except KeyboardInterrupt as interruption:
+            self._say_what_is_written(interruption)
+            raise
+        self._say_what_is_written(error)
 
     def commit(self) -> None:
         """Put the new folders in the places of the old ones.
@@ -93,7 +102,9 @@ class FolderTransaction:
         Raises: OSError: if one cannot be moved; the old ones are then put back.
         """
         try:
-            self._work.exchange()
+            with no_interruption():
+                self._work.exchange()
+                self.committed = True
         except OSError as error:
             raise OSError(f"cannot put {self._work.targets[0]} in its place: {error.strerror}") from error
 
@@ -114,12 +125,30 @@ class FolderTransaction:
 
     def _close(self) -> None:
         if self._lock is not None:
-            self._work.undo()
-            self.kept += self._work.clean(self._lock)
+            with no_interruption():
+                self._work.undo()
+                self._clean(self._lock)
             self._lock = None
         for folder in reversed(self._made):
             if folder.is_dir() and not any(folder.iterdir()):
                 patiently(folder.rmdir)
+
+    def _clean(self, lock: FileLock) -> None:
+        try:
+            self.kept += self._work.clean(lock)
+        except OSError as error:
+            if not self.committed:
+                raise
+            lock.release()
+            rest = ", ".join(str(folder) for folder in self._work.folders if folder.is_dir())
+            self._warn(
+                f"{self._work.targets[0]} is in its place, but what it replaced could not be removed whole ({error}): "
+                f"the rest is in {rest}, until the next run"
+            )
+
+    def _say_what_is_written(self, error: BaseException | None) -> None:
+        if self.committed and isinstance(error, KeyboardInterrupt):
+            error.written = self._work.targets[0]
 
 
 class _Work:

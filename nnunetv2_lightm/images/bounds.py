@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from .faults import ImageFault
@@ -9,6 +12,9 @@ from .faults import ImageFault
 # No byte of a deflate stream makes more than this many (zlib's technical notes: 1032:1).
 DEFLATE_RATIO = 1032
 MAX_HEADER_BYTES = 16 << 20
+# Files that are checked at a time.
+READERS = 8
+_one_large_file = threading.Lock()
 
 
 def require_plausible_size(path: Path, needed_bytes: int, *, compressed: bool, what: str) -> None:
@@ -38,6 +44,20 @@ def require_memory(path: Path, needed_bytes: int, *, what: str) -> None:
         raise ImageFault(
             path, f"is too large to read: {what} takes {needed_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
         )
+
+
+@contextmanager
+def memory_for(path: Path, needed_bytes: int, *, what: str) -> Iterator[None]:
+    """Like `require_memory`, around the reading: of files that do not fit into memory together, one at a time.
+
+    Raises:
+        ImageFault: naming both sizes.
+    """
+    free = free_memory_bytes()
+    fit_together = free is not None and READERS * needed_bytes <= free
+    with nullcontext() if fit_together else _one_large_file:
+        require_memory(path, needed_bytes, what=what)
+        yield
 
 
 def free_memory_bytes() -> int | None:

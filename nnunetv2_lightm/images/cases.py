@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..escaping import escape_name
 from ..files.text import some_of
+from .bounds import READERS
 from .check import ImageFacts, check_image
 from .faults import ImageFault
+from .pairs import match
 
-THREADS = 8
 NEXT_LINE = "\n  "
 
 
@@ -90,7 +89,7 @@ def check_cases(
             sound.append(case)
         else:
             checked.faults.append(fault)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         files = [path for case in sound for path in cases[case]]
         results = dict(zip(files, pool.map(partial(_facts_or_fault, thorough=thorough), files)))
     for case in sound:
@@ -114,6 +113,8 @@ def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:
         return check_image(path, thorough=thorough)
     except ImageFault as fault:
         return fault
+    except MemoryError:
+        return ImageFault(path, "does not fit into memory")
 
 
 def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[str, str], ending: str) -> str | None:
@@ -141,18 +142,7 @@ def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mappi
         return [
             f"case {escape_name(case)} has {channels} channels, {expected} are needed ({wanted}): {_present(files)}"
         ]
-    faults = []
-    for one in facts[1:]:
-        if one.shape != facts[0].shape:
-            faults.append(
-                f"{escape_name(one.path)} has the shape {one.shape}, {escape_name(files[0])} {facts[0].shape}"
-            )
-        elif one.grid is not None and facts[0].grid is not None:
-            spacings = one.grid.spacing_mm, facts[0].grid.spacing_mm
-            if not np.allclose(*spacings):
-                ours, theirs = escape_name(one.path), escape_name(files[0])
-                faults.append(f"{ours} has the spacing {spacings[0]}, {theirs} {spacings[1]} (x, y, z)")
-    return faults
+    return [fault for one in facts[1:] if (fault := match(one, facts[0]).fault) is not None]
 
 
 def _number(path: Path, ending: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ import SimpleITK as sitk
 from PIL import Image
 
 from . import nifti, png, tiff
-from .bounds import require_memory, require_plausible_size
+from .bounds import memory_for, require_plausible_size
 from .faults import ImageFault
 from .geometry import Grid
 from .itk_bytes import require_whole
 from .names import refusal_of_name
-from .nifti_geometry import read_geometry
+from .nifti_geometry import read_geometry, refusal_by_itk
 from .values import check_label_values, check_values, exactly
 
 # Formats that only SimpleITK reads; unlike with NIfTI, it keeps their NaN.
@@ -39,6 +39,7 @@ class ImageFacts:
         grid: Where the voxels lie; None for files that do not say, such as PNG.
         notes: What is odd; each continues a sentence that begins with the file's name.
         values: Whole numbers that occur in a label, ascending.
+        is_refused_by_itk: Whether nnU-Net's readers that use SimpleITK fail on it, for its geometry.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class ImageFacts:
     grid: Grid | None = None
     notes: list[str] = field(default_factory=list)
     values: tuple[int, ...] = ()
+    is_refused_by_itk: bool = False
 
 
 def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
@@ -153,8 +155,15 @@ def _nifti_facts(file: nifti.Nifti) -> ImageFacts:
         notes.append(f"{geometry.contradiction}; nnU-Net's readers take one or the other. Make them agree")
     if geometry.grid.is_default:
         notes.append(DEFAULT_GEOMETRY)
+    if (refusal := refusal_by_itk(file)) is not None:
+        notes.append(
+            f"has axes that are not at right angles, as a tilted gantry leaves them. SimpleITK refuses it: {refusal}. "
+            'Resample it, or set "overwrite_image_reader_writer" to NibabelIO in dataset.json and plan again'
+        )
     shape, channels = file.shape[:3], math.prod(file.shape[3:])
-    return ImageFacts(file.path, tuple(reversed(shape)), channels, geometry.grid, notes)
+    return ImageFacts(
+        file.path, tuple(reversed(shape)), channels, geometry.grid, notes, is_refused_by_itk=refusal is not None
+    )
 
 
 def _png_facts(path: Path) -> ImageFacts:
@@ -176,11 +185,13 @@ def _png_facts(path: Path) -> ImageFacts:
 
 
 def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
-    require_whole(path)
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
+    num_bytes = require_whole(path)
+    with memory_for(path, 2 * num_bytes, what=f"{num_bytes} bytes of voxels"):
+        try:
+            image = sitk.ReadImage(str(path))
+        except RuntimeError as error:
+            raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
+        values = sitk.GetArrayFromImage(image)
     complex_numbers = image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
     _require_one_number(path, 2 if complex_numbers else image.GetNumberOfComponentsPerPixel())
     dimension = image.GetDimension()
@@ -193,7 +204,7 @@ def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
     channels = size[3] if dimension == 4 else 1
     grid = Grid(size, matrix) if dimension < 4 else None
     notes = [DEFAULT_GEOMETRY] if grid is not None and grid.is_default else []
-    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), sitk.GetArrayFromImage(image)
+    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), values
 
 
 def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
@@ -201,8 +212,8 @@ def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
         with Image.open(path, formats=("BMP",)) as image:
             width, height = image.size
             require_plausible_size(path, (width + 7) // 8 * height, compressed=False, what=f"{width}x{height} pixels")
-            require_memory(path, 8 * width * height, what=f"{width}x{height} pixels")
-            values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+            with memory_for(path, 8 * width * height, what=f"{width}x{height} pixels"):
+                values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFault(path, f"cannot be read as BMP: {error}") from error
     return ImageFacts(path, values.shape[:2], 1 if values.ndim == 2 else values.shape[2]), values
@@ -230,4 +241,4 @@ def _distinct(path: Path, values: np.ndarray) -> tuple[int, ...]:
 
 
 def _with_values(facts: ImageFacts, values: tuple[int, ...]) -> ImageFacts:
-    return ImageFacts(facts.path, facts.shape, facts.channels, facts.grid, facts.notes, values)
+    return replace(facts, values=values)

@@ -14,7 +14,8 @@ import nibabel
 import numpy as np
 
 from ..escaping import escape_name
-from .cases import THREADS, CheckedCases, channel_names_of, check_cases, find_cases
+from .bounds import READERS
+from .cases import CheckedCases, channel_names_of, check_cases, find_cases
 from .check import ImageFacts, check_label
 from .faults import ImageFault
 from .pairs import match
@@ -57,7 +58,8 @@ def check_dataset_files(
     channel_names = channel_names_of(dataset_json)
     images, label_of, faults = _files(folder, dataset_json)
     if cases is not None:
-        images = {case: files for case, files in images.items() if case in set(cases)}
+        wanted = set(cases)
+        images = {case: files for case, files in images.items() if case in wanted}
         faults = []
     checked = check_cases(images, channel_names, ending, thorough=thorough)
     result = CheckedDataset(len(images), faults + checked.faults)
@@ -118,7 +120,7 @@ def _labels(paths: list[Path], thorough: bool) -> list[ImageFacts | ImageFault]:
         except ImageFault as fault:
             return fault
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, paths))
 
 

@@ -6,17 +6,15 @@ in what is missing.
 
 from __future__ import annotations
 
-import bz2
 import math
 import re
 import zlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import IO
 
-from .bounds import MAX_HEADER_BYTES, require_memory, require_plausible_size
+from .bounds import MAX_HEADER_BYTES, require_plausible_size
 from .faults import ImageFault
+from .inflation import ZLIB_OR_GZIP, Inflation
 
 META_BYTES = {
     **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
@@ -26,12 +24,11 @@ META_BYTES = {
 }
 GIPL_BYTES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 GIPL_HEADER = 256
-ZLIB_OR_GZIP = 47  # wbits
 _PIECE = 4 << 20
 
 
-def require_whole(path: Path) -> None:
-    """Read the voxels' bytes to their end.
+def require_whole(path: Path) -> int:
+    """Read the voxels' bytes to their end. Returns how many there are, uncompressed.
 
     Raises:
         ImageFault: if the header is damaged, or fewer or more voxels follow it than it says.
@@ -39,12 +36,12 @@ def require_whole(path: Path) -> None:
     check = {".mha": _check_meta, ".nrrd": _check_nrrd, ".gipl": _check_gipl}[path.suffix.lower()]
     try:
         with path.open("rb") as stream:
-            check(path, stream)
+            return check(path, stream)
     except OSError as error:
         raise ImageFault(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def _check_meta(path: Path, stream: IO[bytes]) -> None:
+def _check_meta(path: Path, stream: IO[bytes]) -> int:
     fields = {}
     while "ElementDataFile" not in fields:
         key, equals, value = _line(path, stream).partition("=")
@@ -60,28 +57,26 @@ def _check_meta(path: Path, stream: IO[bytes]) -> None:
     needed = _product(path, fields.get("DimSize", "")) * int(fields.get("ElementNumberOfChannels", 1))
     _require(path, size is not None, f"has a damaged header: ElementType {fields.get('ElementType')}")
     compressed = fields.get("CompressedData", "False").lower() == "true"
-    _check_length(path, stream, needed * size, partial(zlib.decompressobj, ZLIB_OR_GZIP) if compressed else None)
+    return _check_length(path, stream, needed * size, compressed=compressed)
 
 
-def _check_nrrd(path: Path, stream: IO[bytes]) -> None:
+def _check_nrrd(path: Path, stream: IO[bytes]) -> int:
     _require(path, _line(path, stream).startswith("NRRD"), "cannot be read: it has no NRRD header")
     fields = {}
     while line := _line(path, stream):
         key, colon, value = line.partition(":")
-        if colon and not line.startswith("#"):
+        if colon and not line.startswith("#") and not value.startswith("="):  # "key:=value" is the user's own
             fields[key.strip().lower().replace(" ", "")] = value.strip()
     _require_inside(path, fields.get("datafile"), None)
     encoding = fields.get("encoding", "").lower()
-    decompressors: dict[str, Callable | None] = {
-        "raw": None,
-        **dict.fromkeys(("gz", "gzip"), partial(zlib.decompressobj, ZLIB_OR_GZIP)),
-        **dict.fromkeys(("bz2", "bzip2"), bz2.BZ2Decompressor),
-    }
-    _require(path, encoding in decompressors, f"holds its voxels as {encoding or 'nothing known'}, not raw or gzip")
+    known = encoding in ("raw", "gz", "gzip")  # ITK reads no others but text
+    _require(
+        path, known, f"holds its voxels as {encoding or 'nothing known'}, not raw or gzip: save it as one of these"
+    )
     for key in ("lineskip", "byteskip"):
         _require(path, fields.get(key, "0") == "0", f"has a {key} before its voxels")
     needed = _product(path, fields.get("sizes", "")) * _nrrd_bytes(path, fields.get("type", ""))
-    _check_length(path, stream, needed, decompressors[encoding])
+    return _check_length(path, stream, needed, compressed=encoding != "raw")
 
 
 def _nrrd_bytes(path: Path, kind: str) -> int:
@@ -97,34 +92,36 @@ def _nrrd_bytes(path: Path, kind: str) -> int:
     return sizes[name]
 
 
-def _check_gipl(path: Path, stream: IO[bytes]) -> None:
+def _check_gipl(path: Path, stream: IO[bytes]) -> int:
     header = stream.read(GIPL_HEADER)
     _require(path, len(header) == GIPL_HEADER, "is truncated within its header")
     shape = [int.from_bytes(header[place : place + 2], "big") for place in (0, 2, 4, 6)]
     kind = int.from_bytes(header[8:10], "big")
     _require(path, kind in GIPL_BYTES, f"has a damaged header: image type {kind}")
-    _check_length(path, stream, math.prod(max(1, length) for length in shape) * GIPL_BYTES[kind], None)
+    needed = math.prod(max(1, length) for length in shape) * GIPL_BYTES[kind]
+    return _check_length(path, stream, needed, compressed=False)
 
 
-def _check_length(path: Path, stream: IO[bytes], needed: int, decompressor: Callable | None) -> None:
+def _check_length(path: Path, stream: IO[bytes], needed: int, *, compressed: bool) -> int:
     """Require exactly that many bytes to follow; a compressed stream is read to its checksum."""
     what = f"{needed} bytes of voxels"
-    require_plausible_size(path, needed, compressed=decompressor is not None, what=what)
-    require_memory(path, 2 * needed, what=what)
-    if decompressor is None:
-        found = path.stat().st_size - stream.tell()
-    else:
-        found, decompress = 0, decompressor()
-        try:
-            while not decompress.eof and (piece := stream.read(_PIECE)):
-                found += len(decompress.decompress(piece))
-                _require(path, found <= needed, f"holds more than the {what} of its header")
-        except (zlib.error, OSError) as error:
-            raise ImageFault(path, f"is damaged: its compressed voxels cannot be read ({error})") from error
-        _require(path, decompress.eof, "is truncated: its compressed stream ends early")
-        found += len(decompress.unused_data) + len(stream.read(1))  # what follows the stream is too much
+    require_plausible_size(path, needed, compressed=compressed, what=what)
+    found = _inflated_bytes(path, stream, needed) if compressed else path.stat().st_size - stream.tell()
     _require(path, found >= needed, f"is truncated: {found} bytes of voxels of {needed}")
     _require(path, found == needed, f"holds more than the {what} of its header: one of the two is damaged")
+    return needed
+
+
+def _inflated_bytes(path: Path, stream: IO[bytes], needed: int) -> int:
+    """Bytes in the stream, and those behind it; more than are needed are not followed to their end."""
+    voxels = Inflation(needed, ZLIB_OR_GZIP)
+    try:
+        while not (voxels.has_ended or voxels.is_too_long) and (piece := stream.read(_PIECE)):
+            voxels.add(piece)
+    except zlib.error as error:
+        raise ImageFault(path, f"is damaged: its compressed voxels cannot be read ({error})") from error
+    _require(path, voxels.has_ended or voxels.is_too_long, "is truncated: its compressed stream ends early")
+    return voxels.num_bytes + voxels.unused + len(stream.read(1))  # what follows the stream is too much
 
 
 def _line(path: Path, stream: IO[bytes]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import nibabel
 import numpy as np
+import SimpleITK as sitk
 from nibabel.quaternions import fillpositive, quat2mat
 
 from .faults import ImageFault
@@ -75,6 +76,23 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
     if contradiction:
         contradiction = f"has a contradicting header: {contradiction}"
     return _in_foreign_unit(NiftiGeometry(grid, contradiction, name, is_ambiguous), unit_mm)
+
+
+def refusal_by_itk(nifti: Nifti) -> str | None:
+    """Why ITK does not read the file, if its sform's axes are not at right angles; None: it does."""
+    if int(nifti.header["sform_code"]) <= 0:
+        return None
+    axes = nifti.header.get_sform()[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    if np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=1e-6):
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(nifti.path))
+    try:
+        reader.ReadImageInformation()  # which of the forms it takes, and what it tolerates, it knows best
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ").rstrip(".!")
+    return None
 
 
 def _forms(nifti: Nifti, unit_mm: float) -> dict[str, np.ndarray]:

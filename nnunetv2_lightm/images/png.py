@@ -12,6 +12,7 @@ from PIL import Image
 
 from .bounds import require_plausible_size
 from .faults import ImageFault
+from .inflation import Inflation
 from .kinds import PNG_SIGNATURE, kind_of
 
 # Colour types of PNG's header, and their channels; a palette stands for colours.
@@ -20,6 +21,7 @@ _SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 _BITS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 _CHUNK_BYTES = 1 << 20
 _EXIF_ORIENTATION = 0x0112
+DAMAGED_PIXELS = "cannot be read as PNG: its pixels are damaged, or not those of its header"
 _MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 
 
@@ -90,7 +92,7 @@ def _check_chunks(path: Path, stream: IO[bytes], needed_bytes: int | None) -> se
 
     Returns: the names that occur.
     """
-    name, names, pixels = b"", set(), _Pixels()
+    name, names, pixels = b"", set(), Inflation(needed_bytes)
     while name != b"IEND":
         start = stream.read(8)
         if len(start) < 8:
@@ -100,7 +102,7 @@ def _check_chunks(path: Path, stream: IO[bytes], needed_bytes: int | None) -> se
         while length and (piece := stream.read(min(length, _CHUNK_BYTES))):
             checksum, length = zlib.crc32(piece, checksum), length - len(piece)
             if name == b"IDAT":
-                pixels.add(piece)
+                _inflate(path, pixels, piece)
         if length or len(end := stream.read(4)) < 4:
             raise ImageFault(path, "cannot be read as PNG: it is truncated")
         if int.from_bytes(end, "big") != checksum:
@@ -110,33 +112,16 @@ def _check_chunks(path: Path, stream: IO[bytes], needed_bytes: int | None) -> se
         raise ImageFault(path, "is an animation, which nnU-Net's reader cannot read; save one image of it")
     if b"IDAT" not in names:
         raise ImageFault(path, "cannot be read as PNG: it has no pixels")
-    if not pixels.are_whole(needed_bytes):
-        raise ImageFault(path, "cannot be read as PNG: its pixels are damaged, or not those of its header")
+    if not pixels.has_ended or needed_bytes not in (None, pixels.num_bytes):
+        raise ImageFault(path, DAMAGED_PIXELS)
     return names
 
 
-class _Pixels:
-    """The deflate stream of all IDAT chunks: counted as it is inflated, a few bytes at a time."""
-
-    def __init__(self) -> None:
-        self._num_bytes, self._is_damaged = 0, False
-        self._inflate = zlib.decompressobj()
-
-    def add(self, piece: bytes) -> None:
-        """The next bytes of the stream; none once it has ended."""
-        try:
-            while not (self._is_damaged or self._inflate.eof):
-                inflated = len(self._inflate.decompress(piece, _CHUNK_BYTES))
-                self._num_bytes += inflated
-                piece = self._inflate.unconsumed_tail
-                if not piece and inflated < _CHUNK_BYTES:
-                    return
-        except zlib.error:
-            self._is_damaged = True
-
-    def are_whole(self, needed_bytes: int | None) -> bool:
-        """Whether the stream ended with the right checksum after this many bytes; None: any number."""
-        return self._inflate.eof and not self._is_damaged and needed_bytes in (None, self._num_bytes)
+def _inflate(path: Path, pixels: Inflation, piece: bytes) -> None:
+    try:
+        pixels.add(piece)
+    except zlib.error as error:
+        raise ImageFault(path, DAMAGED_PIXELS) from error
 
 
 def _orientation(path: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .bounds import require_memory
+from .bounds import memory_for
 from .faults import ImageFault
 
 ENDINGS = (".tif", ".tiff")
@@ -34,8 +34,8 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
                 raise ImageFault(path, f"holds {len(file.series)} images, of different sizes; nnU-Net takes the first")
             (series,) = file.series
             what = f"{'x'.join(map(str, series.shape))} values of {series.dtype}"
-            require_memory(path, 2 * math.prod(series.shape) * series.dtype.itemsize, what=what)
-            values = series.asarray()
+            with memory_for(path, 2 * math.prod(series.shape) * series.dtype.itemsize, what=what):
+                values = series.asarray()
     except ImageFault:
         raise
     except _DAMAGE as error:
@@ -44,7 +44,11 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
         logger.removeHandler(complaints)
     if complaints.texts:
         raise ImageFault(path, f"is damaged or truncated: {complaints.texts[0]}")
-    return values, values.shape[-1] if series.axes.endswith("S") else 1
+    colours = series.axes.find("S")
+    if colours < 0:
+        return values, 1
+    values = np.moveaxis(values, colours, -1)  # colours may be stored as one plane each
+    return values, values.shape[-1]
 
 
 class _Complaints(logging.Handler):

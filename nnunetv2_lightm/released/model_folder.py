@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -83,7 +84,16 @@ def _write(checkpoints: Sequence[ReleasedCheckpoint], folder: Path) -> None:
     for checkpoint in checkpoints:
         fold_folder = folder / f"fold_{checkpoint.fold}"
         fold_folder.mkdir()
-        torch.save(checkpoint.to_save(), fold_folder / "checkpoint_final.pth")
+        _save(checkpoint.to_save(), fold_folder / "checkpoint_final.pth")
     record = Record(folder)
     record.add(folder)
     record.write("nnUNetv2_lightm import-released")
+
+
+def _save(checkpoint: dict, file: Path) -> None:
+    """`torch.save`, whose error on a full disk names no file."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        free_mib = shutil.disk_usage(file.parent).free / 2**20
+        raise CheckpointError(f"cannot write {file} ({free_mib:.0f} MiB are free there): {error}") from error

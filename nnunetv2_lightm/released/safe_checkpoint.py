@@ -93,7 +93,7 @@ def _check_archive(path: Path) -> None:
 def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
     """torch.save compresses nothing, and no part of its file counts twice: what is read is not more than the file."""
     # TorchScript's code is compressed; torch.load refuses such a file without reading it.
-    entries = [entry for entry in archive.infolist() if "/code/" not in entry.filename]
+    entries = [entry for entry in archive.infolist() if "/code/" not in entry.filename.lower()]
     if len(entries) > MAX_ENTRIES:
         raise CheckpointError(f"{path}: has {len(entries):,} parts; a checkpoint has at most {MAX_ENTRIES:,}")
     for entry in entries:
@@ -102,7 +102,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
                 f"{path}: {entry.filename} is compressed, from {entry.file_size:,} bytes to {entry.compress_size:,}; "
                 "torch.save compresses nothing: load and save it with torch, if you trust it"
             )
-        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
+        if _is_pickle(entry.filename) and entry.file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(
                 f"{path}: {entry.filename} has {entry.file_size:,} bytes in addition to the tensors; expected at most "
                 f"{MAX_PICKLE_BYTES:,}"
@@ -110,12 +110,19 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if total > size:
         raise CheckpointError(f"{path}: its parts have {total:,} bytes, the file {size:,}; they lie over each other")
+    # torch's reader finds an entry under any spelling; what is checked here must be what it finds.
+    if len({entry.filename.lower() for entry in archive.infolist()}) < len(archive.infolist()):
+        raise CheckpointError(f"{path}: is damaged: two of its parts have one name; copy or download it again")
+
+
+def _is_pickle(entry: str) -> bool:
+    return entry.lower().endswith(".pkl")
 
 
 def _globals(path: Path) -> set[str]:
     """Dotted names that the pickles of a checked archive refer to; torch loads no other form than GLOBAL."""
     with zipfile.ZipFile(path) as archive:
-        pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+        pickles = [archive.read(name) for name in archive.namelist() if _is_pickle(name)]
     codes = [code for content in pickles for code in pickletools.genops(content)]
     return {argument.replace(" ", ".") for code, argument, _ in codes if code.name == "GLOBAL"}
 

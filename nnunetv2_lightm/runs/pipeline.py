@@ -165,8 +165,9 @@ class Pipeline:
                 self._clear(path)
             if self._log_file is None and not self._made.not_ours(log_file):  # of a killed run it has grown: added to
                 self._made.remove(log_file)
-        if more is None or not interrupted:
-            entry = {"fingerprint": fingerprint, "complete": False, "seconds": 0.0}
+        if more is None or not interrupted:  # what is continued, with other versions too, has taken its time already
+            seconds = 0.0 if more is None else entry.get("seconds", 0.0)
+            entry = {"fingerprint": fingerprint, "complete": False, "seconds": seconds}
         self._state[step.name] = entry
         self._save_state()
         made = (*step.outputs, *step.leftovers, *([] if self._log_file else [log_file]))

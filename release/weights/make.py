@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from .hold_out import WeightsError, hold_out
 from .models import FOLD, MODELS, TRAINER, Model
 
 CARD = "MODEL_CARD.md"
+TRAIN = "train"
 
 
 def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
@@ -65,8 +66,12 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
     training = Training(model.data.name, model.data.configuration, model.data.plans, trainer, FOLD, device)
     as_trained, packed = folder / "predictions" / "as_trained", folder / "packed.zip"
     steps = [*prepare, *_training_steps(training, folder, as_trained, packed)]
-    trained = _run(folder / "steps" / "training", steps, _folders(folder))
-    trained_on = _machine_of_the_training(folder / "steps" / f"machine_of_{trainer}.json")
+    where = folder / "steps" / f"machine_of_{trainer}.json"
+    trained = _run(folder / "steps" / "training", steps, _folders(folder), on_end=partial(_note_where, where, device))
+    (train,) = (step for step in steps if step.name == TRAIN)
+    if not where.exists():  # a kill came between the training's end and this note
+        _note_where(where, device, train)
+    trained_on = json.loads(where.read_text(encoding="utf-8"))
 
     # As a user has it: the installed zip, and nothing else.
     installed, scores = folder / "installed", folder / "scores.json"
@@ -87,13 +92,13 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
         Facts(
             archive=out.name,
             trainer=trainer,
-            device=device,
+            device=trained_on["device"],
             train_cases=train_cases,
             plans=json.loads(entries[f"{place}/plans.json"]),
             evaluation=read_evaluation(scores),
             equal_labels=equal,
-            train_seconds=trained.seconds(next(step for step in trained.steps if step.name == "train")),
-            machine=trained_on,
+            train_seconds=trained.seconds(train),
+            machine=trained_on["machine"],
             sha256=checkpoint_hashes(entries),
         ),
     )
@@ -102,12 +107,11 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
     return out
 
 
-def _machine_of_the_training(file: Path) -> dict[str, str]:
-    """Written down when the training has ended: the same command may go on elsewhere, or with other versions."""
-    if not file.exists():
+def _note_where(file: Path, device: str, step: Step) -> None:
+    """Write down where a training ended, when it has: the same command may go on elsewhere, or with other versions."""
+    if step.name == TRAIN:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(machine()))
-    return json.loads(file.read_text(encoding="utf-8"))
+        write_text(file, json.dumps({"device": device, "machine": machine()}))
 
 
 def equal_labels(first: Path, second: Path, ending: str) -> float:
@@ -158,7 +162,7 @@ def _training_steps(training: Training, folder: Path, predictions: Path, packed:
     )
     return [
         Step(
-            "train",
+            TRAIN,
             training.train_command,
             outputs=training_outputs(fold),
             continuation=partial(training_continuation, fold),
@@ -187,11 +191,21 @@ def _folders(folder: Path) -> dict[str, str]:
     return {f"nnUNet_{kind}": str(folder / kind) for kind in ("raw", "preprocessed", "results")}
 
 
-def _run(state: Path, steps: Sequence[Step], folders: Mapping[str, str]) -> Pipeline:
+def _run(
+    state: Path,
+    steps: Sequence[Step],
+    folders: Mapping[str, str],
+    on_end: Callable[[Step], None] = lambda step: None,
+) -> Pipeline:
     """Run what is not complete, in few processes unless the environment says otherwise."""
+
+    def end(step: Step, seconds: float) -> None:
+        progress.end(step, seconds)
+        on_end(step)
+
     few = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
     pipeline = Pipeline(state, steps, environment={**few, **os.environ, **folders}, version=software)
     progress = Progress(steps)
-    pipeline.run(progress.update, on_skip=progress.skip, on_end=progress.end)
+    pipeline.run(progress.update, on_skip=progress.skip, on_end=end)
     return pipeline

@@ -109,7 +109,24 @@ def test_missing_and_surplus_channels(raw, numbers, words):
 def test_channels_on_different_grids(raw):
     save(raw / "imagesTr/a_0001.nii.gz", image())
     save(raw / "imagesTr/b_0001.nii.gz", image(), AFFINE * [1, 1, 1.5, 1])
-    assert "b_0001.nii.gz has the spacing" in only(check_images(raw, TWO), Status.FAIL)
+    assert "b_0001.nii.gz lies up to 2.4 mm away from" in only(check_images(raw, TWO), Status.FAIL)
+
+
+def test_channels_that_lie_elsewhere(raw):
+    """nnU-Net only warns, and stacks them."""
+    save(raw / "imagesTr/a_0001.nii.gz", image())
+    save(raw / "imagesTr/b_0001.nii.gz", image(), AFFINE + 25 * np.eye(4, k=3) * [0, 0, 0, 1])
+    assert "b_0001.nii.gz lies up to 25 mm away from" in only(check_images(raw, TWO), Status.FAIL)
+
+
+def test_tilted_axes_are_noted_with_what_helps(raw):
+    """SimpleITK refuses them; nnU-Net chooses it as the reader by the first case."""
+    tilted = AFFINE.copy()
+    tilted[0, 2] = 0.4
+    save(raw / "imagesTr/b_0000.nii.gz", image(), tilted)
+    save(raw / "labelsTr/b.nii.gz", label(), tilted)
+    message = only(check_images(raw, DATASET_JSON), Status.NOTE)
+    assert "b_0000.nii.gz has axes that are not at right angles" in message and "NibabelIO" in message
 
 
 def test_default_geometry_is_one_note_for_all_files(raw):

@@ -216,6 +216,14 @@ def test_resize_brings_image_and_mask_together(xrays, folders):
         assert np.array_equal(stored(folders, f"labelsTr/MCUCXR_000{number}_0.png"), expected)
 
 
+@pytest.mark.parametrize("change", [np.transpose, lambda mask: mask[2:], lambda mask: np.kron(mask, np.ones((1, 2)))])
+def test_resize_does_not_squash_a_mask_that_is_turned_or_cropped(xrays, folders, change):
+    xrays.add_kaggle(1, 2)
+    xrays.write(change(xrays.mask(1)).astype(np.uint8), "masks/MCUCXR_0001_0.png")
+    report = convert(xrays, resize=(24, 32))
+    assert "turned, cropped or another's" in case_of(report, "MCUCXR_0001_0").reason
+
+
 def test_resize_keeps_16_bits(xrays, folders):
     xrays.add_kaggle(1)
     xrays.write(np.full((12, 16), 40000, np.uint16), "CXR_png/MCUCXR_0001_0.png")

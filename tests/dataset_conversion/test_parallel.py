@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from nnunetv2_lightm.dataset_conversion import _parallel
 from nnunetv2_lightm.dataset_conversion._errors import CaseRefused, ConversionError
 from nnunetv2_lightm.dataset_conversion._parallel import CaseOutcome, default_workers, process_cases
 
@@ -34,3 +35,15 @@ def test_a_worker_that_dies_is_an_error():
 
 def test_default_workers():
     assert 1 <= default_workers() <= 8
+
+
+def test_no_more_processes_than_windows_waits_for(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def asked(workers, *_, **__):
+        raise Asked(workers)
+
+    monkeypatch.setattr(_parallel, "ProcessPoolExecutor", asked)
+    with pytest.raises(Asked, match="^61$"):
+        process_cases(str, [(i,) for i in range(100)], workers=90, title="x", show_progress=False)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_lightm.files import FolderTransaction, LockHeldError, NotOursError, Record, locks, work_folder
+from nnunetv2_lightm.files import transaction as folder_transaction
+from nnunetv2_lightm.signals import Interrupted, interruptions
 
 
 class Killed(BaseException):
@@ -151,3 +155,44 @@ def test_without_locks_it_warns_and_goes_on(disks, monkeypatch, number):
     assert state(disks) == {"raw": "newer", "one": "newer"}
     assert said and all("the file system does not support locks" in message for message in said)
     assert leftovers(disks) == []
+
+
+def test_a_failed_removal_of_the_old_is_a_warning(disks, monkeypatch):
+    said = []
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_transaction, "_dispose", denied)
+        made = run(disks, "raw", "one", said=said)
+    assert made.committed and state(disks)["raw"] == state(disks)["one"] == "newer"
+    assert len(said) == 1 and f"{disks / 'raw' / 'D'} is in its place" in said[0] and "Permission denied" in said[0]
+    run(disks, "raw", "one", said=said)
+    assert len(said) == 1 and not list(disks.glob("*/.nnunetv2_lightm_making_*"))
+
+
+def denied(*_):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("moment", ["before", "exchange", "clean"])
+def test_an_interruption_knows_what_is_written(disks, monkeypatch, moment):
+    def interrupted(call):
+        def before(*arguments):
+            os.kill(os.getpid(), signal.SIGINT)
+            return call(*arguments)
+
+        return before
+
+    if moment != "before":
+        place, name = {
+            "exchange": (folder_transaction._Work, "exchange"),
+            "clean": (folder_transaction._Work, "clean"),
+        }[moment]
+        monkeypatch.setattr(place, name, interrupted(getattr(place, name)))
+    with pytest.raises(Interrupted) as caught, interruptions(lambda: None), transaction(disks, "raw") as made:
+        (made.new[0] / "file").write_text("newer")
+        if moment == "before":
+            os.kill(os.getpid(), signal.SIGINT)
+        made.commit()
+    written = moment != "before"
+    assert getattr(caught.value, "written", None) == (disks / "raw" / "D" if written else None)
+    assert state(disks)["raw"] == ("newer" if written else "old")
+    assert not list(disks.glob("*/.nnunetv2_lightm_making_*"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_lightm.files import NotOursError, check_output, keep_apart, set_aside
+from nnunetv2_lightm.files import NotOursError, check_output, guard, keep_apart, set_aside
 
 
 @pytest.fixture
@@ -131,3 +131,16 @@ def test_what_is_in_the_way_gets_a_free_name(place):
         "target/file",
         "again",
     )
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        (r"\\?\C:\data\raw", r"C:\data\raw"),
+        (r"\\?\UNC\server\share\raw", r"\\server\share\raw"),
+        (r"..\raw", r"..\raw"),
+        ("C:/data/raw", r"C:\data\raw"),
+    ],
+)
+def test_links_on_windows(link, target):
+    assert guard._plain(link) == target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,38 @@ def file(request, tmp_path):
     path = tmp_path / f"image{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path), compressed)
     return path
+
+
+def test_what_users_write_into_a_header_is_theirs(tmp_path):
+    """NRRD's own fields are `key: value`; `key:=value` are the user's."""
+    image = sitk.GetImageFromArray(VOXELS)
+    for key in ("type", "encoding", "sizes", "data file", "byte skip"):
+        image.SetMetaData(key, "CT")
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    assert b"encoding:=CT" in (tmp_path / "a.nrrd").read_bytes()
+    assert check_image(tmp_path / "a.nrrd").shape == VOXELS.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.mha", "ObjectType = Image\nCompressedData = True\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
+         "ElementDataFile = LOCAL\n"),
+        ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: gzip\n\n"),
+    ],
+)  # fmt: skip
+def test_a_small_file_that_inflates_without_end_takes_no_memory(tmp_path, name, header):
+    stream = zlib.compressobj(9)
+    zeros = bytes(1 << 20)
+    voxels = b"".join(stream.compress(zeros) for _ in range(256)) + stream.flush()
+    (tmp_path / name).write_bytes(header.encode() + voxels)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageFault, match="holds more than the 64 bytes"):
+            check_image(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def damaged(path: Path, data: bytes) -> Path:
@@ -95,6 +129,7 @@ NRRD = "NRRD0004\ntype: {}\ndimension: 3\nsizes: {}\nencoding: {}\n{}\n"
         ("a.nrrd", NRRD.format("short", "30000 30000 3000", "gzip", ""), "cannot hold"),
         ("a.nrrd", NRRD.format("short", "3 4 5", "raw", "data file: /etc/passwd\n"), "in another file"),
         ("a.nrrd", NRRD.format("block", "3 4 5", "raw", ""), "type block"),
+        ("a.nrrd", NRRD.format("short", "3 4 5", "bzip2", ""), "bzip2, not raw or gzip: save it"),
         ("a.nrrd", "PK\x03\x04\n", "no NRRD header"),
         ("a.gipl", "x" * 100, "truncated within its header"),
         ("a.gipl", "x" * 300, "damaged header"),

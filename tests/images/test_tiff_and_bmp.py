@@ -30,6 +30,9 @@ def test_whole_tiff_files_are_taken(tmp_path, compression):
     assert check_label(write_tiff(tmp_path / "c.tif", PIXELS // 128)).values == (0, 1)
     with pytest.raises(ImageFault, match="3 channels"):
         check_label(rgb)
+    planes = np.stack([PIXELS] * 3)
+    planar = write_tiff(tmp_path / "d.tif", planes, photometric="rgb", planarconfig="separate", compression=compression)
+    assert (check_image(planar).shape, check_image(planar).channels) == ((40, 50), 3)
 
 
 @COMPRESSION

@@ -16,6 +16,8 @@ from nnunetv2_lightm.dataset_conversion._split import split_cases
 from nnunetv2_lightm.deploy.nnunet_zip import read_entries, write_entries
 from nnunetv2_lightm.evaluation.json_files import read_evaluation, to_json
 from nnunetv2_lightm.evaluation.scores import Evaluation
+from nnunetv2_lightm.measure.machine import machine
+from nnunetv2_lightm.runs.pipeline import Step
 from release.weights import make
 from release.weights.__main__ import main
 from release.weights.hold_out import WeightsError, hold_out
@@ -225,10 +227,16 @@ def test_float16_that_changes_predictions_makes_no_zip(made):
     assert [path.name for path in folder.parent.iterdir()] == ["hippocampus"]
 
 
-def test_the_card_names_the_machine_that_trained(tmp_path, monkeypatch):
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "killed_before_the_note"])
+def test_the_card_names_the_machine_that_trained(made, monkeypatch, noted):
     """The command may be interrupted and go on elsewhere, or after an upgrade."""
-    file = tmp_path / "machine.json"
-    monkeypatch.setattr(make, "machine", lambda: {"processor": "the first", "torch": "2.10"})
-    first = make._machine_of_the_training(file)
-    monkeypatch.setattr(make, "machine", lambda: {"processor": "another", "torch": "2.14"})
-    assert make._machine_of_the_training(file) == first == {"processor": "the first", "torch": "2.10"}
+    folder, _, _ = made
+    if noted:
+        monkeypatch.setattr(make, "machine", lambda: machine() | {"processor": "the first"})
+        file = folder / "steps" / f"machine_of_{TRAINER}_1epochs_seed0.json"
+        make._note_where(file, "cuda", Step("predict", (), ()))
+        assert not file.exists()
+        make._note_where(file, "cuda", Step("train", (), ()))
+    monkeypatch.setattr(make, "machine", lambda: machine() | {"processor": "another"})
+    card = make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu").with_suffix(".md").read_text()
+    assert ("cuda" in card, "the first" in card, "another" in card) == (noted, noted, not noted)

@@ -87,3 +87,16 @@ def test_a_disk_that_is_full_leaves_the_old_folder(tmp_path, source, monkeypatch
         import_released([path], tmp_path / "model", overwrite=True)
     assert {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"model", "fork.pth"}
+
+
+def test_a_full_disk_is_named(tmp_path, source, monkeypatch):
+    """torch.save then says only "unexpected pos 193472 vs 193360"."""
+
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 193472 vs 193360")
+
+    path = source()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*checkpoint_final.pth \(\d+ MiB are free there\)"):
+        import_released([path], tmp_path / "model")
+    assert not (tmp_path / "model").exists()

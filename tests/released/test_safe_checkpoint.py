@@ -204,7 +204,29 @@ def overlapping(path: Path) -> Path:
 
 
 TENSOR = {"a": torch.zeros(3)}
+
+
+def spelled(path: Path, name: str = "DATA.PKL") -> Path:
+    """The pickle under another name, that torch's reader takes for the usual one."""
+    other = path.with_name("other.pth")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for entry in source.namelist():
+            target.writestr(entry.replace("data.pkl", name), source.read(entry))
+    return other
+
+
+def spelled_twice(path: Path) -> Path:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("c/Data.pkl", archive.read("c/data.pkl"))
+    return path
+
+
 BOMBS = {
+    "upper_case": (
+        lambda path: spelled(saved(path, Calls(bytearray, 6 * 10**8))),
+        r"refers to __builtin__\.bytearray, .* memory",
+    ),
+    "two_spellings": (lambda path: spelled_twice(saved(path, TENSOR)), "two of its parts have one name"),
     "bytearray": (
         lambda path: saved(path, Calls(bytearray, 6 * 10**8)),
         r"refers to __builtin__\.bytearray, .* memory",

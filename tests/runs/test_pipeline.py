@@ -124,6 +124,20 @@ def test_continuation_is_not_used_for_another_command(tmp_path):
     assert trace(folder) == ["a", "a"]
 
 
+def test_time_counts_when_another_version_continues(tmp_path):
+    """As a training does after an upgrade: it is found by its checkpoint, whatever began it."""
+    folder, state = tmp_path / "demo", tmp_path / "ended"
+    code = f"import time; time.sleep(0.3); flag = pathlib.Path({str(state)!r}); flag.exists() or sys.exit(1)"
+    options = {"continuation": lambda: ["--c"], "found": (folder / "a.out").exists}
+    steps = [writing("a", folder / "a.out", code, **options)]
+    with pytest.raises(CommandFailed):
+        Run(folder, steps, version="1")()
+    state.touch()
+    again = Run(folder, steps, version="2")()
+    assert trace(folder) == ["a --c", "a --c"]
+    assert again.pipeline.seconds(steps[0]) > 0.6
+
+
 def test_step_without_its_output_is_an_error(tmp_path):
     step = Step("a", ("python", "-c", "pass"), outputs=(tmp_path / "nothing",))
     with pytest.raises(CommandFailed, match="nothing"):

@@ -75,7 +75,8 @@ def watch_predictions(is_watched: Callable[[str], bool]) -> None:
         if isinstance(source, str):
             _check_folder(Path(source), self.dataset_json)
         inputs, outputs, previous = original(self, source, *args, **kwargs)
-        _check_inputs(inputs, previous, self.dataset_json)
+        reader = self.plans_manager.image_reader_writer_class.__name__
+        _check_inputs(inputs, previous, self.dataset_json, reader)
         return inputs, outputs, previous
 
     nnUNetPredictor._manage_input_and_output_lists = checked
@@ -100,7 +101,10 @@ def _check_folder(folder: Path, dataset_json: Mapping[str, Any]) -> None:
 
 
 def _check_inputs(
-    inputs: Sequence[Sequence[str]], previous: Sequence[str | None] | None, dataset_json: Mapping[str, Any]
+    inputs: Sequence[Sequence[str]],
+    previous: Sequence[str | None] | None,
+    dataset_json: Mapping[str, Any],
+    reader: str,
 ) -> None:
     ending = dataset_json["file_ending"]
     cases = {}
@@ -112,6 +116,9 @@ def _check_inputs(
     for text in grouped((facts.path, note) for facts in checked.all_facts() for note in facts.notes):
         print(f"note: {text}")
     faults = checked.faults
+    if reader.startswith("SimpleITK"):
+        tilted = [facts.path for facts in checked.all_facts() if facts.is_refused_by_itk]
+        faults += [f"{escape_name(path)}: {reader}, the model's reader, refuses its tilted axes" for path in tilted]
     for file in filter(None, previous or ()):
         try:
             check_label(Path(file))

@@ -27,6 +27,8 @@ from ...nnunet_in_process import threads_for_processes
 from .conftest import CASES, NAME, SHAPE, TRAINER
 
 AFFINE = np.diag([0.7, 0.7, 1.6, 1]) + np.eye(4, k=3)
+MOVED = AFFINE + 25 * np.eye(4, k=3)
+TILTED = AFFINE + 0.4 * np.eye(4, k=2) * [0, 0, 1, 0]
 
 
 def image(seed: int = 0) -> np.ndarray:
@@ -264,8 +266,13 @@ def test_a_missing_channel_is_named_before_anything_is_computed(predict, images,
         (lambda folder: (folder / "a_0001.nii.gz").rename(folder / "a_0003.nii.gz"), r"lacks a_0001.nii.gz \(T1\)"),
         (lambda folder: (folder / "a_0001.nii.gz").rename(folder / "a_T1.nii.gz"), "a_T1.nii.gz has no channel number"),
         (lambda folder: save(folder / "c.nii.gz", image()), "c.nii.gz has no channel number.*c_0000.nii.gz"),
-        (lambda folder: save(folder / "a_0001.nii.gz", image()[1:]), "a_0001.nii.gz has the shape"),
-        (lambda folder: save(folder / "a_0001.nii.gz", image(), AFFINE * 2), "a_0001.nii.gz has the spacing"),
+        (lambda folder: save(folder / "a_0001.nii.gz", image()[1:]), "a_0001.nii.gz is .* voxels and .*a_0000.nii.gz"),
+        (lambda folder: save(folder / "a_0001.nii.gz", image(), AFFINE * 2), "a_0001.nii.gz lies up to .* away"),
+        (lambda folder: save(folder / "a_0001.nii.gz", image(), MOVED), "a_0001.nii.gz lies up to 25 mm away"),
+        (
+            lambda folder: [save(folder / f"a_000{channel}.nii.gz", image(), TILTED) for channel in (0, 1)],
+            "a_0000.nii.gz: SimpleITKIO, the model's reader, refuses its tilted axes",
+        ),
         (lambda folder: with_nan(folder / "b_0000.nii.gz"), "b_0000.nii.gz has 1 NaN"),
         (lambda folder: os.truncate(folder / "b_0000.nii.gz", 500), "b_0000.nii.gz is truncated"),
         (lambda folder: shutil.rmtree(folder), "is not a folder"),
