@@ -53,8 +53,8 @@ def convert_montgomery_shenzhen(
     any nesting: the layouts of Kaggle's set and of the NLM. A mask has its image's name, with or without `_mask`.
     Images become one gray channel of 8 or 16 bits, masks {0, 1} by a threshold at half of their dtype's range. Images
     without a mask go to imagesTs. Masks without an image, one half without the other, duplicate and unreadable files,
-    and images and masks that differ in size (unless all are resized) are refused. A refused case does not stop the
-    others.
+    and images and masks that differ in size are refused, unless all are resized and one factor brings both together. A
+    refused case does not stop the others.
 
     With more than one worker, call this below `if __name__ == "__main__":`, because workers import the main module.
 

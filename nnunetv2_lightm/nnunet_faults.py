@@ -32,7 +32,11 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best
 ZIP_BEGIN = b"PK\x03\x04"  # of what torch.save writes
 # What zipfile raises for damage, most of them for damage in its table of contents.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+# What nnU-Net's planner reads from a fingerprint.
+PER_CASE = ("spacings", "shapes_after_crop")
+RELATIVE_SIZE = "median_relative_size_after_cropping"
 INTENSITIES = ("foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality")
+FINGERPRINT_KEYS = (*PER_CASE, INTENSITIES[0], RELATIVE_SIZE)
 
 
 def plan_again(dataset: str, *configurations: str) -> str:
@@ -90,6 +94,7 @@ def faults_of_dataset_json(dataset_json: Any) -> list[str]:
         faults_of_channel_names(names)
         + faults_of_labels(dataset_json["labels"])
         + faults_of_file_ending(dataset_json["file_ending"])
+        + faults_of_reader(dataset_json)
     )
 
 
@@ -119,6 +124,34 @@ def faults_of_file_ending(ending: Any) -> list[str]:
     if isinstance(ending, str) and re.fullmatch(r"\.[^/\\\0]{1,30}", ending):
         return []
     return [f"file_ending is {ending!r:.60}; expected one such as '.nii.gz'"]
+
+
+def faults_of_reader(dataset_json: dict[str, Any]) -> list[str]:
+    """What is wrong with dataset.json's `overwrite_image_reader_writer`, the name of one of nnU-Net's classes."""
+    reader = dataset_json.get("overwrite_image_reader_writer")
+    if reader is None or isinstance(reader, str):
+        return []
+    return [f"overwrite_image_reader_writer is {reader!r:.60}; expected the name of a reader such as 'SimpleITKIO'"]
+
+
+def faults_of_fingerprint(fingerprint: Any) -> list[str]:
+    """What is wrong with dataset_fingerprint.json, as far as nnU-Net's planner reads it."""
+    if not isinstance(fingerprint, dict):
+        return [f"it is a {type(fingerprint).__name__}; expected a mapping"]
+    if missing := [key for key in FINGERPRINT_KEYS if key not in fingerprint]:
+        return [f"it lacks {', '.join(missing)}"]
+    faults = [
+        f"{key} is {fingerprint[key]!r:.60}; expected three positive numbers for each case"
+        for key in PER_CASE
+        if not _are_triples(fingerprint[key])
+    ]
+    if not faults and len({len(fingerprint[key]) for key in PER_CASE}) > 1:
+        faults.append(f"{' and '.join(PER_CASE)} are of different numbers of cases")
+    if not isinstance(fingerprint[INTENSITIES[0]], dict):
+        faults.append(f"{INTENSITIES[0]} is {fingerprint[INTENSITIES[0]]!r:.60}; expected a mapping of channels")
+    if not _is_length(fingerprint[RELATIVE_SIZE]):
+        faults.append(f"{RELATIVE_SIZE} is {fingerprint[RELATIVE_SIZE]!r:.60}; expected a positive number")
+    return faults
 
 
 def faults_of_splits(splits: Any) -> list[str]:
@@ -206,6 +239,14 @@ def is_torn_checkpoint(path: Path) -> bool:
 
 def _are_label_values(values: Sequence[Any]) -> bool:
     return bool(values) and all(type(value) is int and 0 <= value < 2**31 for value in values)
+
+
+def _are_triples(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(one, list) and len(one) == 3 and all(map(_is_length, one)) for one in values)
+    )
 
 
 def _are_texts(values: Any) -> bool:

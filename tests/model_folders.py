@@ -22,6 +22,14 @@ TRAINER = "nnUNetTrainerLightMUNet"
 LABELS = {"background": 0, "organ": 1, "lesion": 2}
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "active": [3]}
 RESAMPLING = "resample_data_or_seg_to_shape"
+# Settings of plans that take slices for thick earlier than nnU-Net's own do.
+OWN_THRESHOLD = {
+    f"resampling_fn_{of}_kwargs": {
+        **{"is_seg": False, "order": order, "order_z": 0, "force_separate_z": None},
+        "separate_z_anisotropy_threshold": 1.5,
+    }
+    for of, order in (("data", 3), ("probabilities", 1))
+}
 CT = {
     "mean": 40.0,
     "std": 55.0,

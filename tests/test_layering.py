@@ -45,7 +45,7 @@ ALLOWED_PARTS = {
     },
     "benchmark": {
         *("trainers", "measure", "evaluation", "runs", "complexity", "extras", "files", "nnunet", "nnunet_faults"),
-        *("escaping", "json_input", "option_types"),
+        *("escaping", "images", "json_input", "option_types"),
     },
     "dataset_conversion": {"signals", "files", "images", "escaping", "option_types"},
     "autoload": {"trainers"},

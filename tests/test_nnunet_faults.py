@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import pytest
 import torch
 
 from nnunetv2_lightm.nnunet_faults import (
     faults_of_dataset_json,
+    faults_of_fingerprint,
     faults_of_plans,
     is_whole_checkpoint,
     missing_files,
@@ -177,3 +179,42 @@ def test_checkpoints_that_are_cut_off_or_damaged(tmp_path):
     for damaged in (whole[:-10], whole[:100], b"", whole[:2000] + b"\x55" + whole[2001:]):
         file.write_bytes(damaged)
         assert not is_whole_checkpoint(file)
+
+
+@pytest.mark.parametrize("reader", [None, "None", "SimpleITKIO"])
+def test_readers(reader):
+    content = {"labels": {"background": 0}, "file_ending": ".png", "channel_names": {"0": "CT"}}
+    assert faults_of_dataset_json({**content, "overwrite_image_reader_writer": reader}) == []
+    (fault,) = faults_of_dataset_json({**content, "overwrite_image_reader_writer": 5})
+    assert fault.startswith("overwrite_image_reader_writer is 5; expected the name")
+
+
+FINGERPRINT = {
+    "spacings": [[1.0, 1.0, 1.0], [3.0, 0.7, 0.7]],
+    "shapes_after_crop": [[20, 40, 40], [1, 512, 512]],
+    "median_relative_size_after_cropping": 1.0,
+    "foreground_intensity_properties_per_channel": {"0": {"mean": 1.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spacings": []}, r"spacings is \[\]; expected three positive numbers for each case"),
+        ({"spacings": [[1, 1], [1, 1]]}, "spacings is"),
+        ({"spacings": [[0, 1, 1], [1, 1, 1]]}, "spacings is"),
+        ({"spacings": "x"}, "spacings is 'x'"),
+        ({"shapes_after_crop": [[20, 40, 40]]}, "of different numbers of cases"),
+        ({"median_relative_size_after_cropping": None}, "is None; expected a positive number"),
+        ({"foreground_intensity_properties_per_channel": []}, "expected a mapping of channels"),
+    ],
+)
+def test_faults_of_a_fingerprint(changes, words):
+    assert faults_of_fingerprint(FINGERPRINT) == []
+    (fault,) = faults_of_fingerprint(FINGERPRINT | changes)
+    assert re.search(words, fault)
+
+
+def test_a_fingerprint_of_another_kind():
+    assert faults_of_fingerprint([]) == ["it is a list; expected a mapping"]
+    assert faults_of_fingerprint({"spacings": []})[0].startswith("it lacks shapes_after_crop, foreground_intensity")

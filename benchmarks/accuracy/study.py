@@ -134,8 +134,8 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
         parts = [*_of_others(comparison), *parts]
     if not parts:
         return None
-    again = shlex.join(["python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name, "--anew"])
-    said = {"title": comparison.title, "command": again, "not_pictured": comparison.data.not_pictured}
+    again = ("python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name, "--anew")
+    said = {"title": comparison.title, "commands": (again,), "not_pictured": comparison.data.not_pictured}
     combined = replace(combine(parts, comparison.methods), **said)
     return with_costs_beside_stock(combined, comparison, folder) if folder else combined
 

@@ -13,6 +13,7 @@ from ..json_input import Amount, Content, Count, JsonInputError, check, read_jso
 from ..measure.machine import machine
 from ..runs.training_log import EpochRecord, read_training_log
 from .costs import load_costs
+from .earlier import planned_sizes
 from .results import BenchmarkResults, ResultsError, Run
 from .settings import Settings
 from .sharing import without_home
@@ -38,6 +39,7 @@ def collect(
     planned: PlannedConfiguration,
     runs: Sequence[PlannedRun],
     *,
+    commands: Sequence[Sequence[str]],
     complete: Collection[str],
     failures: Mapping[str, str],
 ) -> BenchmarkResults:
@@ -47,6 +49,7 @@ def collect(
         settings: The settings of the comparison.
         planned: The planned configuration.
         runs: All planned runs; empty before the costs are measured.
+        commands: The commands that made them.
         complete: Keys of the complete runs.
         failures: Key of a failed run to the reason.
     Raises: ResultsError: naming a file that cannot be read.
@@ -54,24 +57,23 @@ def collect(
     file = settings.calibration_file
     measured = load_costs(file) if file.exists() else None
     costs = {} if measured is None else measured.trainers
-    files = {trainer: complexity_file(settings, trainer) for trainer in settings.trainers}
+    trainers = list(dict.fromkeys((*(run.trainer for run in runs), *settings.trainers)))
+    files = {trainer: complexity_file(settings, trainer) for trainer in trainers}
     return BenchmarkResults(
         title=settings.title,
         dataset=settings.dataset,
         configuration=settings.configuration,
         plans=settings.plans,
-        patch_size=tuple(map(int, planned.configuration.patch_size)),
-        batch_size=planned.configuration.batch_size,
-        spacing_mm=tuple(map(float, planned.configuration.spacing)),
+        **planned_sizes(planned),
         labels=planned.dataset_json["labels"],
         file_ending=planned.dataset_json["file_ending"],
         reader=planned.dataset_json.get("overwrite_image_reader_writer"),
         equal=settings.equal,
         budget=settings.budget,
         scored_on="test" if settings.has_test_split else "validation",
-        command=settings.command,
+        commands=tuple(map(tuple, commands)),
         machine=machine() if measured is None else measured.machine,
-        calibration={name: vars(costs[name].median) for name in settings.trainers if name in costs},
+        calibration={name: vars(costs[name].median) for name in trainers if name in costs},
         complexity={trainer: _read_complexity(file) for trainer, file in files.items() if file.exists()},
         runs=tuple(_collect_run(settings, run, run.key in complete, failures.get(run.key)) for run in runs),
     )

@@ -10,10 +10,11 @@ from ..runs.pipeline import folder_lock
 from ..runs.progress import format_seconds
 from .collect import collect
 from .costs import MeasuredCosts, load_costs, write_costs
+from .earlier import check_trainings, costs_to_reuse
 from .launchers import Launcher
-from .results import BenchmarkResults, write_results
-from .settings import Settings, costs_to_reuse
-from .tasks import PlannedRun, Task, plan_runs, preparation_tasks, run_task
+from .results import BenchmarkResults, load_results, write_results
+from .settings import Settings
+from .tasks import PlannedRun, Task, finished_before, plan_runs, preparation_tasks, run_task
 
 SECONDS_BETWEEN_RESULTS = 60.0
 
@@ -24,6 +25,7 @@ class Comparison:
     def __init__(self, settings: Settings, planned: PlannedConfiguration, launch: Launcher) -> None:
         self.settings, self.planned, self.launch = settings, planned, launch
         self.runs: list[PlannedRun] = []
+        self.commands: list[tuple[str, ...]] = [settings.command]
         self.complete: set[str] = set()
         self.failures: dict[str, str] = {}
         self._written = 0.0
@@ -36,18 +38,27 @@ class Comparison:
         """
         from .report.document import write_report  # loads matplotlib: not before there is something to draw
 
-        taken = costs_to_reuse(self.settings)
+        taken = costs_to_reuse(self.settings, self.planned)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
             if taken:
                 self._take(taken)
-            self.write()
-            if self.launch(preparation_tasks(self.settings), self._on_change, self._on_tick):
+            file = self.settings.results_file
+            earlier = load_results(file) if file.exists() else None
+            if earlier is None:
+                self.write()  # from now on the folder is this comparison's
+            # What earlier calls wrote stays as it is until this one is prepared.
+            if self.launch(preparation_tasks(self.settings), lambda *_: None, lambda: None):
                 print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
                 return False
             file = self.settings.calibration_file
             costs = load_costs(file) if self.settings.timings or file.exists() else None
             self.runs = plan_runs(self.settings, costs)
+            if earlier is not None and (kept := finished_before(self.settings, earlier, self.runs)):
+                self.runs = [*kept, *self.runs]
+                others = [command for command in earlier.commands if command != self.settings.command]
+                self.commands = [*others, self.settings.command]
+            check_trainings(self.settings, self.planned, self.runs)
             tasks = [run_task(self.settings, run) for run in self.runs]
             self.complete = {task.name for task in tasks if task.pipeline().is_complete()}
             self.write()
@@ -80,7 +91,8 @@ class Comparison:
 
     def write(self) -> BenchmarkResults:
         """Write the current state to results.json."""
-        results = collect(self.settings, self.planned, self.runs, complete=self.complete, failures=self.failures)
+        state = {"commands": self.commands, "complete": self.complete, "failures": self.failures}
+        results = collect(self.settings, self.planned, self.runs, **state)
         write_results(results, self.settings.results_file)
         self._written = time.monotonic()
         return results

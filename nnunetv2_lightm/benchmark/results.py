@@ -11,7 +11,7 @@ from pathlib import Path
 from ..escaping import to_json
 from ..evaluation.json_files import evaluation_from_json
 from ..evaluation.scores import EvaluationError, foreground_classes
-from ..files import write_text
+from ..files import relative_path, write_text
 from ..json_input import Content, JsonInputError, check, read_json
 from ..runs.training_log import EpochRecord
 from .results_content import ITERATIONS, SECONDS, EpochContent, ResultsContent, RunContent
@@ -79,7 +79,7 @@ class BenchmarkResults:
         equal: What was equal for all trainers: ``ITERATIONS`` or ``SECONDS``.
         budget: Suffix of the trainers, or seconds of training.
         scored_on: "test" or "validation" cases.
-        command: The command line that made it.
+        commands: The commands that made it, the last one last; each as its words.
         machine: The machine, as :mod:`nnunetv2_lightm.measure.machine` describes it.
         calibration: Trainer to `train_seconds` and `validation_seconds`, each of one iteration, and `epoch_seconds`,
             the overhead of an epoch.
@@ -102,7 +102,7 @@ class BenchmarkResults:
     equal: str
     budget: str | float
     scored_on: str
-    command: str
+    commands: tuple[tuple[str, ...], ...]
     machine: Mapping[str, object]
     calibration: Mapping[str, Mapping[str, float]]
     complexity: Mapping[str, Mapping[str, float | None]]
@@ -131,11 +131,12 @@ def _from_content(content: dict, path: Path) -> BenchmarkResults:
     runs = tuple(_load_run(run, f"{path}, run {i}", path.parent, classes) for i, run in enumerate(checked.runs))
     tuples = {name: tuple(getattr(checked, name)) for name in ("patch_size", "spacing_mm")}
     costs = {name: _plain_costs(getattr(checked, name)) for name in ("calibration", "complexity")}
-    return BenchmarkResults(**{**dict(checked), **tuples, **costs, "runs": runs})
+    commands = tuple(map(tuple, checked.commands))
+    return BenchmarkResults(**{**dict(checked), **tuples, **costs, "commands": commands, "runs": runs})
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
-    """Write a results file atomically. Folders are stored relative to it, so that everything can be moved together."""
+    """Write a results file atomically. Folders are stored relative to it where a way leads there: all may be moved."""
     runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
     content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
     write_text(path, to_json(_plain(content)))
@@ -154,7 +155,7 @@ def _load_run(content: object, place: str, folder: Path, classes: Sequence[str])
 
 def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
     folders = {name: getattr(run, name) for name in FOLDERS}
-    return {name: None if path is None else os.path.relpath(path, start) for name, path in folders.items()}
+    return {name: None if path is None else relative_path(path, start) for name, path in folders.items()}
 
 
 def _load_epoch(epoch: EpochContent) -> EpochRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..json_input import (
     MAX_LONG_TEXT,
@@ -24,12 +24,14 @@ from ..json_input import (
     Text,
     is_scalar,
 )
+from .sharing import words_of
 
 ITERATIONS, SECONDS = "iterations", "seconds"
 BUDGET = re.compile(r"(?P<epochs>[1-9]\d{0,8})epochs?(?:_(?P<iterations>[1-9]\d{0,8})iters?)?")
 MAX_SECONDS = 1e9  # of a budget of time
 MACHINE_DEPTH = 3
 LongText = Annotated[str, Field(max_length=MAX_LONG_TEXT)]
+Command = Annotated[list[LongText], Field(max_length=10**4)]
 Side = Annotated[int, Field(ge=1, le=10**6)]
 
 
@@ -96,12 +98,20 @@ class ResultsContent(Content):
     equal: Literal["iterations", "seconds"]
     budget: Any
     scored_on: Literal["test", "validation"]
-    command: LongText
+    commands: Annotated[list[Command], Field(max_length=10**3)]
     machine: dict[Text, Any]
     calibration: dict[ClassName, CalibratedContent]
     complexity: dict[ClassName, ComplexityContent]
     runs: Annotated[list[Any], Field(max_length=10**5)]
     not_pictured: Text | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, content: object) -> object:
+        """Which stored a single command, as a line."""
+        if isinstance(content, dict) and "commands" not in content and isinstance(content.get("command"), str):
+            return {**content, "commands": [list(words_of(content["command"]))]}
+        return content
 
     @field_validator("spacing_mm")
     @classmethod

@@ -16,11 +16,9 @@ from ..files import some_of
 from ..json_input import JsonInputError, read_json
 from ..nnunet import NotFound, folder
 from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
-from ..runs.pipeline import LOCK_FILE
 from ..trainers import TRAINERS, nearest_trainer, split_budget
-from .costs import MeasuredCosts, load_costs
-from .results import ITERATIONS, SECONDS, ResultsError, load_results
-from .results_content import BUDGET, MAX_SECONDS
+from .held_out import fault_of_test_split, has_test_split
+from .results_content import BUDGET, ITERATIONS, MAX_SECONDS, SECONDS
 
 WALL_CLOCK = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>s|min|h)")
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -48,7 +46,7 @@ class Settings:
         device: "cpu", "cuda" or "mps".
         evaluation: Further options of `nnUNetv2_lightm evaluate`.
         title: Human-readable title.
-        command: The command line.
+        command: The words of the command line, as they may be shared.
         calibration_of: Folder of another comparison whose measured costs are used; None: measure them.
         timings: Whether to measure what a trainer costs, if unknown. Without it the budget must name iterations, or
             `calibration_of` know the costs of all trainers.
@@ -65,7 +63,7 @@ class Settings:
     device: str
     evaluation: tuple[str, ...]
     title: str
-    command: str
+    command: tuple[str, ...]
     calibration_of: Path | None = None
     timings: bool = True
 
@@ -90,8 +88,7 @@ class Settings:
     @property
     def has_test_split(self) -> bool:
         """Whether the raw data set has test images and their labels."""
-        folders = (self.raw / "imagesTs", self.raw / "labelsTs")
-        return all(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+        return has_test_split(self.raw)
 
     @property
     def results_file(self) -> Path:
@@ -163,14 +160,14 @@ def check_trainers(names: Sequence[str]) -> None:
 
 
 def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int]) -> PlannedConfiguration:
-    """Check that everything the trainings read exists.
+    """Check that everything the trainings, predictions and evaluations read exists.
 
     Args:
         dataset: Number or full name.
         configuration: E.g. "2d".
         plans: Plans identifier.
         folds: Folds of the split.
-    Raises: SettingsError: naming the file that is missing, and the command that makes it.
+    Raises: SettingsError: naming the file that is missing, and how to get it.
     """
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         nnunet_folder(variable)
@@ -185,6 +182,9 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
         )
     for fold in folds:
         _check_fold(planned, fold)
+    raw = nnunet_folder("nnUNet_raw") / planned.dataset
+    if has_test_split(raw) and (fault := fault_of_test_split(raw, planned.dataset_json["file_ending"])):
+        raise SettingsError(fault)
     return planned
 
 
@@ -216,52 +216,3 @@ def _read_splits(file: Path) -> list[dict[str, list[str]]]:
     if faults := faults_of_splits(splits):
         raise SettingsError(f"{file}: {faults[0]}. Correct it, or remove it: nnU-Net makes a new one")
     return splits
-
-
-def check_folder(settings: Settings) -> None:
-    """Check that the folder is new, or holds this same comparison.
-
-    Raises: SettingsError: if it holds something else.
-    """
-    folder, file = settings.folder, settings.results_file
-    if not file.exists():
-        # A call that was ended at once may have left the lock.
-        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
-            raise SettingsError(f"{folder} is not empty and has no {file.name}; give a new or empty folder")
-        return
-    try:
-        before = load_results(file)
-    except ResultsError as error:
-        raise SettingsError(f"{error}. Move it away to start again: complete trainings are kept") from error
-    for name in ("dataset", "configuration", "plans", "equal", "budget"):
-        old, new = getattr(before, name), getattr(settings, name)
-        if old != new:
-            raise SettingsError(
-                f"{file} belongs to another comparison, with {name} {old!r} instead of {new!r}; give another folder "
-                "with -o"
-            )
-
-
-def costs_to_reuse(settings: Settings) -> MeasuredCosts | None:
-    """The costs measured by the comparison that `calibration_of` names, if any.
-
-    Raises: SettingsError: if they belong to other plans or another device; ResultsError: if they cannot be read.
-    """
-    if settings.calibration_of is None:
-        return None
-    file = settings.calibration_of / RESULTS_FILE
-    other = load_results(file)
-    for name in ("dataset", "configuration", "plans"):
-        if getattr(other, name) != getattr(settings, name):
-            raise SettingsError(
-                f"{file} was measured with {name} {getattr(other, name)!r}, not {getattr(settings, name)!r}, where an "
-                "iteration has another cost; leave out --calibration-of"
-            )
-    file = settings.calibration_of / CALIBRATION_FILE
-    costs = load_costs(file)
-    if costs.device != settings.device:
-        raise SettingsError(f"{file} was measured on {costs.device}, not on {settings.device}")
-    unknown = [trainer for trainer in settings.trainers if trainer not in costs.trainers]
-    if unknown and not settings.timings and settings.needs_costs:
-        raise SettingsError(f"{file} has no costs of {', '.join(unknown)}; leave out --no-timings to measure them")
-    return costs

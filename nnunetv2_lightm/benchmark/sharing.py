@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -21,26 +22,46 @@ def without_home(text: str) -> str:
     return re.sub(pattern, "~", text)
 
 
-def shared_command(words: Sequence[str]) -> str:
-    """A command as a shell line, with ``~`` for a home folder at the start of a word."""
-    return " ".join(map(_word, words))
+def shared_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command, with ``~`` for a home folder at the start of a word or of an option's value.
 
-
-def command_again(command: str) -> str | None:
-    """The command of results.json as a line to paste; None unless it calls ``benchmark`` or a study of this repository.
-
-    The text of the file is never printed verbatim: it is split into words, which are quoted again.
+    ``--option=/home/me/x`` becomes two words: a shell replaces ``~`` only where a word begins with it.
     """
+    shared = []
+    for word in words:
+        option, _, value = word.partition("=")
+        if option.startswith("-") and (short := without_home(value)) != value and short.startswith("~"):
+            shared += [option, short]
+        else:
+            short = without_home(word)
+            shared.append(short if short.startswith("~") else word)
+    return tuple(shared)
+
+
+def words_of(line: str) -> tuple[str, ...]:
+    r"""The words of a command that an earlier version stored as a line; a line that is none is one word.
+
+    A backslash is one of a folder on Windows: on other systems the line was quoted without them.
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
     try:
-        words = shlex.split(command)
+        return tuple(lexer)
     except ValueError:
-        return None
-    ours = words[:2] == ["nnUNetv2_lightm", "benchmark"] or _STUDY.match(" ".join(words))
-    return shared_command(words) if ours else None
+        return (line,)
 
 
-def _word(word: str) -> str:
-    shortened = without_home(word)
-    if shortened.startswith("~/"):  # in quotes a shell leaves ~ alone
-        return f"~/{escape_shell(shortened[2:])}" if shortened != "~/" else shortened
+def command_again(words: Sequence[str]) -> str | None:
+    """A command of results.json as a line to paste; None unless it calls ``benchmark`` or a study of this repository.
+
+    The text of the file is never printed verbatim: each word is quoted for this machine's shell.
+    """
+    ours = tuple(words[:2]) == ("nnUNetv2_lightm", "benchmark") or _STUDY.match(" ".join(words))
+    return " ".join(map(_quoted, shared_words(words))) if ours else None
+
+
+def _quoted(word: str) -> str:
+    begin, rest = word[:2], word[2:]
+    if begin in ("~", "~/") or (begin == "~\\" and os.name == "nt"):  # in quotes a shell leaves ~ alone
+        return begin + escape_shell(rest) if rest else begin
     return escape_shell(word)

@@ -19,6 +19,7 @@ from ..runs.nnunet_steps import (
 )
 from ..runs.pipeline import Pipeline, Step
 from .costs import BudgetTooSmall, MeasuredCosts, largest_budget, validation_iterations
+from .results import BenchmarkResults
 from .results_content import BUDGET
 from .settings import Settings, nnunet_folder
 
@@ -107,6 +108,31 @@ def plan_runs(settings: Settings, costs: MeasuredCosts | None) -> list[PlannedRu
     ]
 
 
+def finished_before(settings: Settings, results: BenchmarkResults, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs that earlier calls finished and this one does not name, e.g. those of other seeds.
+
+    They stay in the comparison while their trainings exist: they are predicted and evaluated again where something has
+    changed, but never trained again.
+
+    Args:
+        settings: The settings of the comparison.
+        results: What earlier calls wrote.
+        runs: The runs of this call.
+    """
+    named = {run.key for run in runs}
+    finished = [
+        PlannedRun(
+            *(run.trainer, run.name, run.fold, run.seed),
+            epochs=len(run.epochs),
+            iterations_per_epoch=run.iterations_per_epoch,
+            validation_iterations_per_epoch=run.validation_iterations_per_epoch,
+        )
+        for run in results.runs
+        if run.complete
+    ]
+    return [run for run in finished if run.key not in named and is_complete_training(run.fold_folder(settings))]
+
+
 def _budget(budget: str | float, costs: MeasuredCosts | None, trainer: str) -> tuple[str, int, int, int]:
     """Suffix, epochs, and training and validation iterations of an epoch."""
     if isinstance(budget, str):
@@ -135,18 +161,16 @@ def run_task(settings: Settings, run: PlannedRun) -> Task:
             found=partial(is_complete_training, fold_folder),
         )
     ]
-    options = ("--dataset-json", str(settings.preprocessed / "dataset.json"), *settings.evaluation)
-    name = f"{title} evaluate"
+    dataset_json = settings.preprocessed / "dataset.json"
+    options = ("--dataset-json", str(dataset_json), *settings.evaluation)
     if settings.has_test_split:
-        images = settings.raw / "imagesTs"
-        steps += [
-            predict_step(run.training(settings), fold_folder, images, predictions, name=f"{title} predict"),
-            evaluate_step(predictions, settings.raw / "labelsTs", output, *options, name=name),
-        ]
+        images, references = settings.raw / "imagesTs", settings.raw / "labelsTs"
+        steps.append(predict_step(run.training(settings), fold_folder, images, predictions, name=f"{title} predict"))
     else:
-        # The references are those of all folds.
-        references, summary = settings.preprocessed / "gt_segmentations", training_outputs(fold_folder)[1]
-        steps.append(evaluate_step(predictions, references, output, *options, "--chill", name=name, inputs=(summary,)))
+        references = settings.preprocessed / "gt_segmentations"
+        options += ("--chill",)  # these are the references of all folds
+    name = f"{title} evaluate"
+    steps.append(evaluate_step(predictions, references, output, *options, name=name, inputs=(dataset_json,)))
     return _task(settings, run.key, steps)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..benchmark.sharing import shared_command
+from ..benchmark.sharing import shared_words
 from ..escaping import escape_terminal
 from ..option_types import finite_number, whole_number
 
@@ -25,17 +25,15 @@ def main(argv: list[str]) -> int:
         parser.error("--slurm goes with --launcher slurm")
     if arguments.nsd_tolerance_mm is not None and not arguments.surface:
         parser.error("--nsd-tolerance-mm goes with --surface")
-    if arguments.no_timings and "iters" not in (arguments.budget or "") and not arguments.calibration_of:
-        parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters, or --calibration-of")
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..benchmark.comparison import Comparison
     from ..benchmark.costs import BudgetTooSmall
+    from ..benchmark.earlier import check_folder
     from ..benchmark.launchers import SlurmLauncher, parse_slurm_options, run_here
     from ..benchmark.results import ResultsError
     from ..benchmark.settings import (
         SettingsError,
         check_data,
-        check_folder,
         check_trainers,
         parse_budget,
         parse_wall_clock,
@@ -52,7 +50,9 @@ def main(argv: list[str]) -> int:
         budget = parse_wall_clock(arguments.wall_clock) if arguments.budget is None else parse_budget(arguments.budget)
         planned = check_data(arguments.d, arguments.c, arguments.p, arguments.folds)
         settings = _settings(arguments, planned, budget, argv)
-        check_folder(settings)
+        if arguments.no_timings and settings.needs_costs and not arguments.calibration_of:
+            parser.error("--no-timings goes with a --budget of iterations, e.g. 20epochs_100iters, or --calibration-of")
+        check_folder(settings, planned)
         if arguments.surface:
             require_monai()
         launch = run_here
@@ -97,7 +97,7 @@ def _settings(
         device=arguments.device,
         evaluation=surface,
         title=arguments.title or f"{planned.dataset}, {arguments.c}: {equal}",
-        command=shared_command(["nnUNetv2_lightm", "benchmark", *argv]),
+        command=shared_words(["nnUNetv2_lightm", "benchmark", *argv]),
         calibration_of=arguments.calibration_of and arguments.calibration_of.absolute(),
         timings=not arguments.no_timings,
     )

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import json
+import re
 import sys
 from pathlib import Path
 
 from ..escaping import escape_terminal
 
 FORMATS = ("markdown", "csv", "json")
-# How this command recognises a report that it wrote.
-BEGINS = (
-    b"# The paper's tables in two conventions\n",
-    *(b"table,model,printed_params_m,", b"trainer,dataset,plans,configuration,patch,"),
-    *(b'{\n  "thop": ', b'{\n  "machine": {\n    "processor": '),
+# How this command recognises a report that it wrote, and that nobody has written anything into since.
+JSON_KEYS = ({"thop", "tables", "claims"}, {"machine", "trainers"})
+CSV_BEGINS = ("table,model,printed_params_m,", "trainer,dataset,plans,configuration,patch,")
+TITLE = re.compile(
+    r"# The paper's tables in two conventions|.+: patch \d+(x\d+)+, input channels: \d+, output channels: \d+"
 )
-LEGEND = b"\n- **counted**: every parameter; the GMACs"
+LINE = re.compile(
+    r"|\|.*\||## Table \d+: .*|## What the paper claims, and what is true|\d+ of \d+ printed numbers reproduce .*"
+    r"|The last three columns compare .*|Printed by `nnUNetv2_lightm complexity --paper`\.|  \S.*"
+    r"|- \*\*(counted|measured|here|not measured|paper|its convention|true|LightM-UNet)\*\*.*"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -43,8 +50,16 @@ def main(argv: list[str]) -> int:
 
 
 def is_report(text: bytes) -> bool:
-    """Whether a file is a report of this command, in any format."""
-    return text.startswith(BEGINS) or LEGEND in text
+    """Whether a file is a report of this command, in any format, from the first line to the last."""
+    try:
+        if text.startswith(b"{"):
+            return set(json.loads(text)) in JSON_KEYS
+        first, *others = text.decode().splitlines() or [""]
+    except (ValueError, RecursionError):
+        return False
+    if first.startswith(CSV_BEGINS):
+        return all(len(row) == first.count(",") + 1 for row in csv.reader(others))
+    return TITLE.fullmatch(first) is not None and all(map(LINE.fullmatch, others))
 
 
 # Each report is imported on use, so --help loads no torch, and neither report loads what only the other one needs.

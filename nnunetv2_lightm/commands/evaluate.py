@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             for predictions in filter(None, (arguments.predictions, arguments.against))
         ]
         comparisons = [compare(*evaluations, metric) for metric in evaluations[0].scores if len(evaluations) == 2]
+        for output in filter(None, (arguments.csv, arguments.json)):
+            output.absolute().parent.mkdir(parents=True, exist_ok=True)
         if arguments.csv:
             write_text(arguments.csv, to_csv(evaluations[0]))
         if arguments.json:
@@ -78,7 +81,23 @@ def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_endin
     if arguments.csv and arguments.json:
         keep_apart([arguments.csv], [arguments.json])
     for output in filter(None, (arguments.csv, arguments.json)):
-        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        _check_place(output)
+
+
+def _check_place(output: Path) -> None:
+    """Refuse a file that could not be written after hours of work. Its folder is made when there is something to write.
+
+    Raises: OSError: naming the folder or file in the way.
+    """
+    real = os.path.realpath(output)
+    if os.path.exists(real) and not os.path.isfile(real):  # a device or pipe, which is written to as it is
+        return
+    # Unlike those of a Path, these functions raise nothing in a folder that must not be searched.
+    above = next(folder for folder in Path(real).parents if os.path.exists(folder))
+    if not os.path.isdir(above):
+        raise NotADirectoryError(f"cannot write {output}: {above} is not a folder. Give another name")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write {output}: you have no permission to write to {above}. Give another name")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -90,8 +109,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "than their partner (another size, or voxels shifted by more than a quarter of the shortest edge); smaller "
         "differences that nnU-Net's integrity check sees are reported. A case in which neither the reference nor the "
         "prediction has a voxel of a class does not count for this class; if only one of them has, DSC, IoU and NSD "
-        "are 0 and HD95 is the diagonal of the image. p comes from the two-sided Wilcoxon signed-rank test over the "
-        "cases (zeros dropped; 1 if there is no difference), not corrected for the number of classes and metrics.",
+        "are 0 and HD95 is the diagonal of the image. With --against, a case counts for a class if it counts for at "
+        "least one of the two methods; if for one alone, the other one has rightly found nothing, and its DSC, IoU and "
+        "NSD are 1, its HD95 0. p comes from the two-sided Wilcoxon signed-rank test over the cases (zeros dropped; 1 "
+        "if there is no difference), not corrected for the number of classes and metrics.",
     )
     parser.add_argument("predictions", type=Path, help="folder of predicted segmentations")
     parser.add_argument("references", type=Path, help="folder of reference segmentations with the same file names")

@@ -95,7 +95,7 @@ def _from_images(model: TrainedModel, images: Path) -> dict[str, np.ndarray]:
     if not (cases or faults):
         raise ExportError(f"{images}: holds no images as nnUNetv2_predict takes them, CASE_0000{ending}")
     used = {case: cases[case] for case in sorted(cases)[:MOST_CASES]}
-    faults += check_cases(used, channel_names_of(model.dataset_json), ending).faults
+    faults += check_cases(used, channel_names_of(model.dataset_json), ending, as_nnunet=True).faults
     if faults:
         raise ExportError(f"{images}: the export cannot be checked on these images:{listed(faults)}")
     preprocessor = model.settings.preprocessor_class(verbose=False)

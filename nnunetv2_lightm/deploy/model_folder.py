@@ -15,9 +15,17 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from ..nnunet_faults import faults_of_dataset_json
 from ..released.safe_checkpoint import CheckpointError, load_safely
 from .errors import ExportError
 
+# What prediction reads of plans.json: of all plans, and of a configuration.
+PLANS_KEYS = ("dataset_name", "plans_name", "configurations", "image_reader_writer", "transpose_forward")
+CONFIGURATION_KEYS = (
+    *("data_identifier", "preprocessor_name", "patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"),
+    *("resampling_fn_data", "resampling_fn_data_kwargs"),
+    *("resampling_fn_probabilities", "resampling_fn_probabilities_kwargs"),
+)
 NEEDED = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 CASCADE = (
     "a configuration of a cascade takes the segmentation of {stage} as input, which no single file can bring along"
@@ -69,9 +77,13 @@ def read_model_folder(
         checkpoint: Its file name in each fold.
 
     Raises:
-        ExportError: if the folder is not a model, a fold is missing, its trainer is not found, or it is of a cascade.
+        ExportError: if the folder is not a model, a fold is missing or does not fit the network of the plans, its
+            trainer is not found, or it is of a cascade.
     """
     plans_json, dataset_json = (_read_json(folder, name) for name in ("plans.json", "dataset.json"))
+    _check_keys(folder / "plans.json", plans_json, PLANS_KEYS, "")
+    if faults := faults_of_dataset_json(dataset_json):
+        raise ExportError(f"{folder / 'dataset.json'}: {'; '.join(faults)}")
     paths = _checkpoints(folder, folds, checkpoint)
     contents = {path.parent.name: _read_checkpoint(path) for path in paths}
     trainer, configuration = _common(paths, contents)
@@ -79,6 +91,7 @@ def read_model_folder(
     if configuration not in plans.available_configurations:
         raise ExportError(f"{folder / 'plans.json'}: has no configuration {configuration!r}, which {paths[0]} is of")
     settings = plans.get_configuration(configuration)
+    _check_keys(folder / "plans.json", settings.configuration, CONFIGURATION_KEYS, f" in {configuration}")
     if settings.previous_stage_name is not None:
         raise ExportError(
             f"{folder}: {CASCADE.format(stage=settings.previous_stage_name)}; export another configuration"
@@ -94,7 +107,9 @@ def read_model_folder(
         plans, settings, channels, labels.num_segmentation_heads, enable_deep_supervision=False
     ).eval()
     weights = {fold: content["network_weights"] for fold, content in contents.items()}
-    _load(network, paths[0], weights[paths[0].parent.name])
+    # Each of them, the first fold last: its weights stay.
+    for path in reversed(paths):
+        _load(network, path, weights[path.parent.name])
     axes = next(iter(contents.values())).get("inference_allowed_mirroring_axes")
     return TrainedModel(
         folder=folder,
@@ -127,6 +142,11 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ExportError(f"{path}: holds a {type(content).__name__}; expected an object")
     return content
+
+
+def _check_keys(path: Path, content: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    if missing := [key for key in keys if key not in content]:
+        raise ExportError(f"{path}: lacks {', '.join(missing)}{where}; take the plans that the model was trained with")
 
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> list[Path]:
@@ -165,8 +185,13 @@ def _common(paths: Sequence[Path], contents: dict[str, dict[str, Any]]) -> tuple
     return first
 
 
-def _load(network: nn.Module, path: Path, weights: dict[str, Tensor]) -> None:
+def _load(network: nn.Module, path: Path, weights: dict[str, Any]) -> None:
+    if other := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
+        raise ExportError(f"{path}: is not a checkpoint of nnU-Net; its weight {other[0]} is no tensor")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ExportError(f"{path}: does not fit the network of its plans: {error}") from error
+        raise ExportError(
+            f"{path}: does not fit the network that {path.parent.parent / 'plans.json'} describes; name folds of one "
+            f"training by -f, or take its plans: {error}"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,21 +45,21 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     }
 
 
-def tensors_of(network: nn.Module, weights: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module, weights: dict[str, Tensor], half: bool, file: Path) -> dict[str, Tensor]:
     """The weights of one fold as they are stored: under the names that ``network`` has, float32, or with ``half``
     matrices and kernels in float16. Vectors and A_log, which enters an exponential, are small and stay in float32.
 
     Raises:
-        ExportError: if a weight is not finite, or too large for float16.
+        ExportError: naming ``file``, if a weight is not finite, or too large for float16.
     """
     tensors = {}
     for name in network.state_dict():
         tensor = weights[name].detach().to(torch.float32).contiguous()
         if not torch.isfinite(tensor).all():
-            raise ExportError(f"the weight {name} is NaN or infinite: the training has diverged")
+            raise ExportError(f"{file}: the weight {name} is NaN or infinite: the training has diverged")
         if half and tensor.ndim > 1 and not name.endswith("A_log"):
             tensor = tensor.to(torch.float16)
             if not torch.isfinite(tensor).all():
-                raise ExportError(f"the weight {name} is too large for float16; export with --float32")
+                raise ExportError(f"{file}: the weight {name} is too large for float16; export with --float32")
         tensors[name] = tensor
     return tensors

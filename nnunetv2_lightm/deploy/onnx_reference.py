@@ -56,12 +56,12 @@ def normalise(image, mask, channel):
         image /= 255
 
 
-def resample(volume, shape, spacing, new_spacing, how, threshold):
+def resample(volume, shape, spacing, new_spacing, how):
     """One channel; thick slices are resampled plane by plane first."""
     if volume.shape == tuple(shape):
         return volume
     options = {"order": how["order"], "mode": "edge", "anti_aliasing": False}
-    axis, force = None, how["force_separate_z"]
+    axis, force, threshold = None, how["force_separate_z"], how["anisotropy_threshold"]
     for decisive in (spacing, new_spacing):
         if axis is None and (force or (force is None and max(decisive) / min(decisive) > threshold)):
             coarse = [a for a in range(3) if decisive[a] == max(decisive)]
@@ -143,14 +143,13 @@ def main(out, *files):
     target = [spacing[0], *target] if len(target) == 2 else target
     cropped = data.shape[1:]
     shape = [round(old / new * size) for old, new, size in zip(spacing, target, cropped)]
-    threshold = steps["anisotropy_threshold"]
-    data = np.stack([resample(c, shape, spacing, target, steps["resampling_data"], threshold) for c in data])
+    data = np.stack([resample(c, shape, spacing, target, steps["resampling_data"]) for c in data])
 
     if len(pipeline["inference"]["patch_size"]) == 2:
         logits = np.stack([predict(data[:, z], sessions, pipeline) for z in range(data.shape[1])], 1)
     else:
         logits = predict(data, sessions, pipeline)
-    logits = np.stack([resample(c, cropped, target, spacing, steps["resampling_logits"], threshold) for c in logits])
+    logits = np.stack([resample(c, cropped, target, spacing, steps["resampling_logits"]) for c in logits])
 
     regions = pipeline["output"]["regions_class_order"]
     labels = np.zeros(image.shape[1:], np.uint16)

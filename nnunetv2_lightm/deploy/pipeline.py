@@ -12,10 +12,11 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from ..images.cases import channel_names_of
+from ..nnunet_faults import INTENSITIES
 from .errors import ExportError
 from .model_folder import TrainedModel
 
-VERSION = 1
+VERSION = 2
 SCHEMES = (
     *("ZScoreNormalization", "CTNormalization", "NoNormalization"),
     *("RescaleTo01Normalization", "RGBTo01Normalization"),
@@ -28,6 +29,8 @@ READERS = (
     "NaturalImage2DIO",
     "Tiff3DIO",
 )
+# What nnU-Net's readers read; the engine names its segmentations so, too.
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 STEP, GAUSSIAN_SIGMA = 0.5, 0.125  # defaults of nnUNetv2_predict and of compute_gaussian
 CITATIONS = (
@@ -51,12 +54,11 @@ def describe_pipeline(model: TrainedModel) -> dict[str, Any]:
         "input": {
             "channels": _channels(model),
             "reader": _reader(model),
-            "file_ending": model.dataset_json["file_ending"],
+            "file_ending": _file_ending(model),
         },
         "preprocessing": {
             "transpose_forward": [int(axis) for axis in plans.transpose_forward],
             "spacing_mm": [float(spacing) for spacing in settings.spacing],
-            "anisotropy_threshold": float(ANISO_THRESHOLD),
             "resampling_data": _resampling(model, "data", orders=(0, 1, 3)),
             "resampling_logits": _resampling(model, "probabilities", orders=(0, 1)),
         },
@@ -100,13 +102,25 @@ def _reader(model: TrainedModel) -> str:
     return name
 
 
+def _file_ending(model: TrainedModel) -> str:
+    ending = model.dataset_json["file_ending"]
+    if ending not in ENDINGS:
+        raise ExportError(
+            f"{model.folder / 'dataset.json'}: the images end with {ending!r:.60}; known are {', '.join(ENDINGS)}"
+        )
+    return ending
+
+
 def _channels(model: TrainedModel) -> list[dict[str, Any]]:
     names = channel_names_of(model.dataset_json)
-    settings = model.settings
+    schemes, masks = model.settings.normalization_schemes, model.settings.use_mask_for_norm
+    if not len(schemes) == len(masks) == len(names) == model.input_channels:
+        raise ExportError(
+            f"{model.folder / 'plans.json'}: has {len(schemes)} normalization_schemes and {len(masks)} "
+            f"use_mask_for_norm; one for each of the {len(names)} channels of dataset.json is needed"
+        )
     channels = []
-    for i, (scheme, use_mask) in enumerate(
-        zip(settings.normalization_schemes, settings.use_mask_for_norm, strict=True)
-    ):
+    for i, (scheme, use_mask) in enumerate(zip(schemes, masks, strict=True)):
         if scheme not in SCHEMES:
             raise ExportError(f"{model.folder}: channel {i} is normalised by {scheme}; known are {', '.join(SCHEMES)}")
         channels.append(
@@ -121,11 +135,15 @@ def _channels(model: TrainedModel) -> list[dict[str, Any]]:
 
 
 def _statistics(model: TrainedModel, channel: int) -> dict[str, float]:
-    properties = model.plans.foreground_intensity_properties_per_channel[str(channel)]
-    values = {key: float(properties[key]) for key in STATISTICS}
-    if not all(map(math.isfinite, values.values())):
-        raise ExportError(f"{model.folder / 'plans.json'}: the intensities of channel {channel} are not finite")
-    return values
+    channels = next((model.plans.plans[key] for key in INTENSITIES if key in model.plans.plans), None)
+    properties = channels.get(str(channel)) if isinstance(channels, dict) else None
+    values = {key: properties.get(key) if isinstance(properties, dict) else None for key in STATISTICS}
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values.values()):
+        raise ExportError(
+            f"{model.folder / 'plans.json'}: channel {channel} is normalised by CTNormalization, and its intensities "
+            f"are {properties!r:.60}; finite {', '.join(STATISTICS)} are needed, as nnU-Net's planning writes them"
+        )
+    return {key: float(value) for key, value in values.items()}
 
 
 def _resampling(model: TrainedModel, of: str, orders: tuple[int, ...]) -> dict[str, Any]:
@@ -136,11 +154,32 @@ def _resampling(model: TrainedModel, of: str, orders: tuple[int, ...]) -> dict[s
         raise ExportError(
             f"{model.folder}: its plans resample {of} by {function}; only resample_data_or_seg_to_shape is known"
         )
-    options = {"order": arguments.get("order", 3), "order_z": arguments.get("order_z", 0)}
-    for key, order in options.items():
-        if order not in orders:
-            raise ExportError(f"{model.folder}: its plans resample {of} with {key}={order}; known are {orders}")
-    return {**options, "force_separate_z": arguments.get("force_separate_z", False)}
+    defaults = {"order": 3, "order_z": 0, "force_separate_z": False, "separate_z_anisotropy_threshold": ANISO_THRESHOLD}
+    options = {"is_seg": False, **defaults, **arguments}
+    known = {
+        "is_seg": (False,),
+        "order": orders,
+        "order_z": orders,
+        "force_separate_z": (True, False, None),
+        "separate_z_anisotropy_threshold": "a number above 0",
+    }
+    for key, value in options.items():
+        if not _is_known(value, known.get(key, ())):
+            raise ExportError(
+                f"{model.folder}: its plans resample {of} with {key}={value!r:.60}; known are "
+                + (f"{known[key]}" if key in known else ", ".join(known))
+            )
+    return {
+        **{key: options[key] for key in ("order", "order_z", "force_separate_z")},
+        "anisotropy_threshold": float(options["separate_z_anisotropy_threshold"]),
+    }
+
+
+def _is_known(value: Any, known: tuple[Any, ...] | str) -> bool:
+    """Whether the value is among those known; a text stands for numbers above 0. True is no 1 here."""
+    if isinstance(known, str):
+        return type(value) in (int, float) and 0 < value < math.inf
+    return any(value == one and type(value) is type(one) for one in known)
 
 
 def _output(model: TrainedModel) -> dict[str, Any]:

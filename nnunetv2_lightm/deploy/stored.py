@@ -27,7 +27,10 @@ def stored_weights(
         ExportError: if a weight is not finite, or float16 changes the labels of more than one voxel in 1000.
     """
     patches = real_patches(model, check_images)
-    stored = {fold: tensors_of(model.network, weights, half) for fold, weights in model.weights.items()}
+    stored = {
+        fold: tensors_of(model.network, weights, half, model.folder / fold / model.checkpoint)
+        for fold, weights in model.weights.items()
+    }
     comparisons = [_compare(model, weights, stored[fold], patches) for fold, weights in model.weights.items()]
     worst = min(comparisons, key=lambda comparison: comparison.equal_labels)
     if worst.equal_labels < EQUAL_LABELS:

@@ -17,9 +17,17 @@ from ..images.cases import listed
 from ..images.check import DEFAULT_GEOMETRY
 from ..images.pairs import match
 from ..json_input import JsonInputError, read_json
-from ..nnunet_faults import faults_of_file_ending, faults_of_labels
+from ..nnunet_faults import faults_of_file_ending, faults_of_labels, faults_of_reader
 from .scores import METRICS, Evaluation, EvaluationError, foreground_classes, score_case
-from .segmentations import Segmentation, check_segmentation, choose_reader, has_spacing, pair_files, read_with_facts
+from .segmentations import (
+    Segmentation,
+    check_segmentation,
+    choose_reader,
+    has_spacing,
+    pair_files,
+    read_with_facts,
+    turns_axes,
+)
 from .surface_scores import SURFACE_METRICS, require_monai, score_surfaces
 
 
@@ -86,8 +94,9 @@ def evaluate_folder(
                 raise EvaluationError(f"case {case} ({files[0]} and {files[1]}): {error}") from error
             if nsd_tolerance_mm is None:
                 return scores
+            spacing_mm = _spacing(read[1], turned=turns_axes(image_reader))
             surfaces = score_surfaces(
-                prediction, reference, classes, ignored, spacing_mm=_spacing(read[1]), tolerance_mm=nsd_tolerance_mm
+                prediction, reference, classes, ignored, spacing_mm=spacing_mm, tolerance_mm=nsd_tolerance_mm
             )
             return np.concatenate([scores, surfaces])
 
@@ -105,16 +114,20 @@ def evaluate_folder(
     )
 
 
-def _spacing(reference: Segmentation) -> tuple[float, ...]:
+def _spacing(reference: Segmentation, *, turned: bool) -> tuple[float, ...]:
     """The reader's spacing, if the header agrees with itself.
 
+    Args:
+        reference: As the reader gives it.
+        turned: The reader's axes may be in another order than the header's; which order says nothing then.
     Raises: EvaluationError: if it states two spacings; distances in mm would depend on the reader.
     """
     grid = reference.facts.grid
     if grid is not None:
         axes = len(reference.facts.shape)
         theirs, ours = reference.spacing[-axes:], grid.spacing_mm[:axes][::-1]
-        if not np.allclose(theirs, ours, rtol=0.01):
+        in_order = sorted if turned else list
+        if not np.allclose(in_order(theirs), in_order(ours), rtol=0.01):
             raise EvaluationError(
                 f"{escape_name(reference.facts.path)} has a contradicting header: the spacing (z, y, x) is {theirs} mm "
                 f"or {ours} mm. Make them agree; without --surface it can be evaluated"
@@ -139,7 +152,7 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
 def read_dataset_json(path: Path) -> dict:
     """Read a dataset.json and check that it has what an evaluation needs.
 
-    Raises: EvaluationError: if it is unreadable, or lacks `labels` or `file_ending`.
+    Raises: EvaluationError: if it is unreadable, lacks `labels` or `file_ending`, or holds what cannot be one.
     """
     try:
         content = read_json(path)
@@ -147,6 +160,9 @@ def read_dataset_json(path: Path) -> dict:
         raise EvaluationError(str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict) or "file_ending" not in content:
         raise EvaluationError(f'{path}: needs "labels" (name to value) and "file_ending", as nnU-Net v2 writes them')
-    if faults := faults_of_labels(content["labels"]) + faults_of_file_ending(content["file_ending"]):
+    faults = (
+        faults_of_labels(content["labels"]) + faults_of_file_ending(content["file_ending"]) + faults_of_reader(content)
+    )
+    if faults:
         raise EvaluationError(f"{path}: {'; '.join(faults[:3])}")
     return content

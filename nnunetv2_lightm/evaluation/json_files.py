@@ -14,7 +14,7 @@ from pydantic import Field
 from ..escaping import to_json as dump_json
 from ..json_input import Amount, Content, FileName, JsonInputError, Name, check, read_json
 from .bootstrap import MIN_CASES, RESAMPLES
-from .paired import Comparison
+from .paired import PAIRS, Comparison
 from .scores import METRICS, Evaluation, EvaluationError
 
 RULES = {
@@ -25,7 +25,8 @@ RULES = {
     "ci95": f"percentile bootstrap interval of the mean, {RESAMPLES} resamples of cases; null below {MIN_CASES} cases",
 }
 COMPARISON_RULES = {
-    "mean": "this evaluation's score minus the other's, over the cases that count in both; average: over the classes",
+    "pairs": PAIRS,
+    "mean": "this evaluation's score minus the other's, over the pairs; average: over the classes",
     "p_value": "two-sided Wilcoxon signed-rank test, zeros dropped, 1 if all are; average: of the cases' means; not "
     "corrected for the number of classes and metrics",
 }

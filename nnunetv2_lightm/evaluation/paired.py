@@ -9,10 +9,15 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from .bootstrap import mean_intervals
-from .scores import Evaluation, EvaluationError, case_means
+from .scores import Evaluation, EvaluationError, case_means, with_rightly_empty
 
 # Differences that agree to this many decimals are ties: they differ only by rounding.
 DECIMALS = 6
+# Which pairs there are, as reports and JSON files say it.
+PAIRS = (
+    "a case counts for a class if it counts for at least one of the two methods; if for one alone, the other one has "
+    "rightly found nothing, and its DSC, IoU and NSD are 1, its HD95 0"
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Comparison:
 def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> Comparison:
     """Compare two evaluations of the same cases, a minus b.
 
-    A case counts for a class if it counts in both evaluations. The difference of the averages is the mean over the
-    classes' differences; its test takes each case's mean difference.
+    A case counts for a class if it counts in at least one of the two; `with_rightly_empty` says what the other scores.
+    The difference of the averages is the mean over the classes' differences; its test takes each case's mean
+    difference.
 
     Raises: EvaluationError: if the cases or classes differ, or one of the two has no such metric.
 
@@ -77,7 +83,11 @@ def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> 
         )
     rows = [evaluation_b.cases.index(case) for case in evaluation_a.cases]
     columns = [evaluation_b.classes.index(name) for name in evaluation_a.classes]
-    differences = evaluation_a.scores[metric] - evaluation_b.scores[metric][np.ix_(rows, columns)]
+    scores, dsc = (
+        np.stack([evaluation_a.scores[name], evaluation_b.scores[name][np.ix_(rows, columns)]])
+        for name in (metric, "DSC")
+    )
+    differences = np.subtract(*with_rightly_empty(metric, scores, dsc))
 
     of_classes, of_average = mean_intervals(differences)
     classes = {name: _paired(differences[:, i], of_classes[i]) for i, name in enumerate(evaluation_a.classes)}

@@ -20,6 +20,8 @@ import numpy as np
 from .bootstrap import mean_intervals
 
 METRICS = ("DSC", "IoU")
+# What a segmentation without a fault scores.
+FAULTLESS = {"DSC": 1.0, "IoU": 1.0, "NSD": 1.0, "HD95_mm": 0.0}
 
 
 class EvaluationError(ValueError):
@@ -48,6 +50,10 @@ class Evaluation:
     def num_counted(self) -> np.ndarray:
         """Number of cases that count for each class, (classes,)."""
         return (~np.isnan(self.scores["DSC"])).sum(axis=0)
+
+    def num_counted_in_average(self) -> int:
+        """Number of cases that count for at least one class, and so for the average."""
+        return int((~np.isnan(self.scores["DSC"])).any(axis=1).sum())
 
     def mean(self, metric: str) -> np.ndarray:
         """Mean over the cases that count, (classes,); NaN for a class that no case has."""
@@ -142,6 +148,24 @@ def class_mask(segmentation: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
 def case_means(scores: np.ndarray) -> np.ndarray:
     """Each case's mean over the classes that count in it, (cases,); NaN where none does."""
     return _of_counted(np.mean, scores.T, at_least=1)
+
+
+def with_rightly_empty(metric: str, scores: np.ndarray, dsc: np.ndarray) -> np.ndarray:
+    """Scores of several methods on the same cases; a method that rightly found nothing counts where another one counts.
+
+    DSC is NaN if and only if neither the reference nor the prediction has a voxel of the class (`score_case`). If
+    another method counts in that case, it found something that is not there, and scores 0. To leave out the case would
+    leave out this fault, and no other. So the method that found nothing scores what a faultless segmentation does.
+
+    Args:
+        metric: One of `FAULTLESS`.
+        scores: (methods, ...). Where a score is NaN but the method's DSC is not, it is undefined for another reason,
+            and stays NaN.
+        dsc: DSC of the same methods, cases and classes.
+    Returns: The shape of `scores`; NaN where no method counts.
+    """
+    empty = np.isnan(dsc)
+    return np.where(empty & np.isnan(scores) & ~empty.all(axis=0), FAULTLESS[metric], scores)
 
 
 def _of_counted(statistic: Callable[[np.ndarray], float], table: np.ndarray, *, at_least: int) -> np.ndarray:

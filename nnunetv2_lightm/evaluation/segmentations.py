@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
 from ..files import some_of
 from ..images.check import ImageFacts, check_label
@@ -145,3 +147,8 @@ def has_spacing(reader: BaseReaderWriter) -> bool:
     A TIFF without nnU-Net's spacing file counts as one with 1 mm, as nnU-Net's reader assumes (and remarks).
     """
     return not isinstance(reader, NaturalImage2DIO)
+
+
+def turns_axes(reader: BaseReaderWriter) -> bool:
+    """Whether the reader turns images to one orientation: its axes may be in another order than those of the file."""
+    return isinstance(reader, (NibabelIOWithReorient, SimpleITKIOWithReorient))

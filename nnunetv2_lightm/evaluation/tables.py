@@ -32,7 +32,7 @@ def markdown_table(evaluation: Evaluation) -> str:
         )
         for metric in evaluation.scores
     ]
-    rows.append(["**average**", *averages, str(len(evaluation.cases))])
+    rows.append(["**average**", *averages, str(evaluation.num_counted_in_average())])
     return format_markdown(rows)
 
 

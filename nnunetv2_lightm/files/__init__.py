@@ -5,6 +5,7 @@ Standard library only: every other part of the package may use it, the converter
 - :mod:`.atomic`: a file appears whole or not at all.
 - :mod:`.guard`: keeps sources out of reach of targets; whether a file may be replaced; sets files aside unharmed.
 - :mod:`.record`: which files of a folder this package made; only these are ever removed.
+- :mod:`.relative`: the way from a folder to a file.
 - :mod:`.scratch`: a temporary folder for a piece of work.
 - :mod:`.transaction`: folders appear together and whole, or not at all.
 - :mod:`.patience`: retries what Windows refuses while another program has a file open.
@@ -17,13 +18,15 @@ from .atomic import partial_path, remove_partial, whole_file, write_text
 from .guard import NotOursError, check_output, keep_apart, set_aside
 from .locks import FileLock, LockHeldError
 from .patience import patiently
-from .record import RECORD_FILE, Record, check_replaceable
+from .record import INCIDENTAL, RECORD_FILE, Record, check_replaceable
+from .relative import relative_path
 from .scratch import scratch_folder
 from .text import some_of
 from .transaction import FolderTransaction, work_folder
 from .writers import is_being_written
 
 __all__ = [
+    "INCIDENTAL",
     "RECORD_FILE",
     "FileLock",
     "FolderTransaction",
@@ -36,6 +39,7 @@ __all__ = [
     "keep_apart",
     "partial_path",
     "patiently",
+    "relative_path",
     "remove_partial",
     "scratch_folder",
     "set_aside",

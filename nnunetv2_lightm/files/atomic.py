@@ -47,13 +47,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all.
+    """Write a text file, UTF-8, whole or not at all; on Windows too its lines end as in the text, by which it is known.
 
     Raises: OSError: naming the file, unlike the system's own error on a full disk.
     """
     try:
         with whole_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         if isinstance(error, IsADirectoryError):
             raise

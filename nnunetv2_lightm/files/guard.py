@@ -60,8 +60,8 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
     text = path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"too large"
     if text and not ours(text):
         raise NotOursError(
-            f"{path} already exists and was not written by this command; it is not replaced. Give another name, or "
-            "move it away"
+            f"{path} already exists and was not written by this command, or was changed since; it is not replaced. "
+            "Give another name, or move it away"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from .atomic import whole_file, write_text
 from .guard import NotOursError, set_aside
 from .patience import patiently
+from .relative import relative_path
 from .text import some_of
 
 RECORD_FILE = ".nnunetv2_lightm.json"
@@ -126,7 +127,7 @@ class Record:
                 yield self._name(file), file
 
     def _name(self, file: Path) -> str:
-        return Path(os.path.relpath(file, self.folder)).as_posix()
+        return Path(relative_path(file, self.folder)).as_posix()
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -19,7 +19,7 @@ from ..files.text import some_of
 from .bounds import READERS
 from .check import ImageFacts, check_image
 from .faults import ImageFault
-from .pairs import match
+from .pairs import Match, match
 
 NEXT_LINE = "\n  "
 
@@ -71,7 +71,13 @@ def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[s
 
 
 def check_cases(
-    cases: Mapping[str, Sequence[Path]], channel_names: Mapping[str, str], ending: str, *, thorough: bool = True
+    cases: Mapping[str, Sequence[Path]],
+    channel_names: Mapping[str, str],
+    ending: str,
+    *,
+    thorough: bool = True,
+    any_names: bool = False,
+    as_nnunet: bool = False,
 ) -> CheckedCases:
     """Check the channels of cases, then each file.
 
@@ -80,11 +86,13 @@ def check_cases(
         channel_names: As in dataset.json: number to name.
         ending: dataset.json's `file_ending`.
         thorough: As in `check_image`.
+        any_names: The files were listed one by one, so their names need not have the numbers of the channels.
+        as_nnunet: Channels that differ only in where they lie are a note, as nnU-Net only warns of them.
     """
     checked = CheckedCases()
     sound = []
     for case, files in cases.items():
-        fault = _fault_of_numbers(case, files, channel_names, ending)
+        fault = _fault_of_numbers(case, files, channel_names, ending, any_names=any_names)
         if fault is None:
             sound.append(case)
         else:
@@ -99,7 +107,9 @@ def check_cases(
             checked.faults += refused
             continue
         checked.facts[case] = of_case
-        checked.faults += _faults_between(case, of_case, channel_names, ending)
+        checked.faults += _faults_of_count(case, of_case, channel_names, ending)
+        for one in of_case[1:]:
+            add_match(match(one, of_case[0]), one, checked.faults, as_nnunet=as_nnunet)
     return checked
 
 
@@ -117,12 +127,27 @@ def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:
         return ImageFault(path, "does not fit into memory")
 
 
-def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[str, str], ending: str) -> str | None:
-    """Why the channel numbers in the file names are not 0, 1, ... without a gap and in order; None: they are."""
+def add_match(matched: Match, first: ImageFacts, faults: list[str], *, as_nnunet: bool) -> None:
+    """Add what keeps a file from its partner to the faults; or to its notes, where nnU-Net only warns."""
+    if as_nnunet and matched.warning is not None:
+        first.notes.append(matched.warning)
+    elif matched.fault is not None:
+        faults.append(matched.fault)
+
+
+def _fault_of_numbers(
+    case: str, files: Sequence[Path], channel_names: Mapping[str, str], ending: str, *, any_names: bool
+) -> str | None:
+    """Why the channel numbers in the file names are not 0, 1, ... without a gap and in order; None: they are.
+
+    Listed files may have any numbers, but not all of 0, 1, ... in another order.
+    """
     numbers = [_number(path, ending) for path in files]
     if None in numbers or numbers == list(range(len(files))):
         return None
     missing = sorted(set(range(max(numbers))) - set(numbers))
+    if any_names and (missing or len(set(numbers)) < len(numbers)):
+        return None
     if not missing:
         order = ", ".join(escape_name(path.name) for path in files)
         return f"case {escape_name(case)}: its channels are in the wrong order: {order}"
@@ -130,8 +155,10 @@ def _fault_of_numbers(case: str, files: Sequence[Path], channel_names: Mapping[s
     return f"case {escape_name(case)} lacks {names} in {escape_name(files[0].parent)}: {_present(files)}"
 
 
-def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str) -> list[str]:
-    """Why the channels are not those of dataset.json, or not all on one grid; empty: they are."""
+def _faults_of_count(
+    case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str
+) -> list[str]:
+    """Why the channels are not as many as those of dataset.json; empty: they are."""
     files = [one.path for one in facts]
     channels, expected = sum(one.channels for one in facts), len(channel_names)
     if channels < expected:
@@ -142,7 +169,7 @@ def _faults_between(case: str, facts: Sequence[ImageFacts], channel_names: Mappi
         return [
             f"case {escape_name(case)} has {channels} channels, {expected} are needed ({wanted}): {_present(files)}"
         ]
-    return [fault for one in facts[1:] if (fault := match(one, facts[0]).fault) is not None]
+    return []
 
 
 def _number(path: Path, ending: str) -> int | None:

@@ -56,7 +56,8 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
 
     Args:
         path: The file. In formats that nnU-Net does not read, only its name is checked.
-        thorough: False: NIfTI files that hold integers are only checked for their length, without decompression.
+        thorough: False: files that hold integers, in all formats but PNG, BMP and TIFF, are only checked for their
+            length, without decompression.
     Raises:
         ImageFault: if it must not be used.
     """
@@ -71,8 +72,9 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     if ending == ".png":
         return _png_facts(path)
     if ending in ITK_ENDINGS:
-        facts, values = _itk_facts(path)
-        _require_finite(path, values)
+        facts, values = _itk_facts(path, thorough)
+        if values is not None:
+            _require_finite(path, values)
         return facts
     if ending == ".bmp":
         return _bmp_facts(path)[0]
@@ -105,8 +107,9 @@ def check_label(path: Path, *, thorough: bool = True) -> ImageFacts:
         with Image.open(path, formats=("PNG",)) as image:
             return _with_values(facts, _distinct(path, np.asarray(image)))
     if ending in ITK_ENDINGS:
-        facts, values = _itk_facts(path)
-        return _with_values(_one_channel(facts), _distinct(path, values))
+        facts, values = _itk_facts(path, thorough)
+        facts = _one_channel(facts)
+        return facts if values is None else _with_values(facts, _distinct(path, values))
     if ending == ".bmp":
         facts, values = _bmp_facts(path)
         return _with_values(_one_channel(facts), _distinct(path, values))
@@ -184,16 +187,23 @@ def _png_facts(path: Path) -> ImageFacts:
     return ImageFacts(path, file.shape, _CHANNELS[file.kind], notes=notes)
 
 
-def _itk_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
-    num_bytes = require_whole(path)
-    with memory_for(path, 2 * num_bytes, what=f"{num_bytes} bytes of voxels"):
-        try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
-        values = sitk.GetArrayFromImage(image)
-    complex_numbers = image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
-    _require_one_number(path, 2 if complex_numbers else image.GetNumberOfComponentsPerPixel())
+def _itk_facts(path: Path, thorough: bool) -> tuple[ImageFacts, np.ndarray | None]:
+    """Facts and values; without the values if they are integers, and not to be looked at."""
+    num_bytes = require_whole(path, thorough=False)
+    image = sitk.ImageFileReader()
+    image.SetFileName(str(path))
+    values = None
+    try:
+        image.ReadImageInformation()
+        kind = image.GetPixelID()
+        complex_numbers = kind in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+        _require_one_number(path, 2 if complex_numbers else image.GetNumberOfComponents())
+        if thorough or kind in (sitk.sitkFloat32, sitk.sitkFloat64):
+            require_whole(path)
+            with memory_for(path, 2 * num_bytes, what=f"{num_bytes} bytes of voxels"):
+                values = sitk.GetArrayFromImage(image.Execute())
+    except RuntimeError as error:
+        raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
     dimension = image.GetDimension()
     matrix = np.eye(dimension + 1)
     matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()

@@ -15,11 +15,14 @@ import numpy as np
 
 from ..escaping import escape_name
 from .bounds import READERS
-from .cases import CheckedCases, channel_names_of, check_cases, find_cases
+from .cases import CheckedCases, add_match, channel_names_of, check_cases, find_cases
 from .check import ImageFacts, check_label
 from .faults import ImageFault
 from .pairs import match
 from .values import exactly
+
+# Entry of a dataset.json that lists each case's files, which may lie anywhere.
+LISTED = "dataset"
 
 
 @dataclass
@@ -44,7 +47,12 @@ class CheckedDataset:
 
 
 def check_dataset_files(
-    folder: Path, dataset_json: Mapping[str, Any], *, cases: Collection[str] | None = None, thorough: bool = True
+    folder: Path,
+    dataset_json: Mapping[str, Any],
+    *,
+    cases: Collection[str] | None = None,
+    thorough: bool = True,
+    as_nnunet: bool = False,
 ) -> CheckedDataset:
     """Check the images and labels that a data set is trained on, and the images of imagesTs.
 
@@ -53,6 +61,7 @@ def check_dataset_files(
         dataset_json: Its content, with channel_names (or modality), labels and file_ending.
         cases: Only these, and not imagesTs; None: all.
         thorough: As in `check_image` and `check_label`.
+        as_nnunet: Images and labels that differ only in where they lie are a note, as nnU-Net only warns of them.
     """
     ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
     channel_names = channel_names_of(dataset_json)
@@ -61,10 +70,11 @@ def check_dataset_files(
         wanted = set(cases)
         images = {case: files for case, files in images.items() if case in wanted}
         faults = []
-    checked = check_cases(images, channel_names, ending, thorough=thorough)
+    options = {"thorough": thorough, "as_nnunet": as_nnunet}
+    checked = check_cases(images, channel_names, ending, any_names=LISTED in dataset_json, **options)
     result = CheckedDataset(len(images), faults + checked.faults)
-    notes = [(facts.path, note) for facts in checked.all_facts() for note in facts.notes]
     known, seen = {0, *(value for values in labels.values() for value in values)}, set()
+    labels_read: list[ImageFacts] = []
     pairs = [(case, label_of[case]) for case in images if case in label_of and label_of[case].exists()]
     for case, label in zip((case for case, _ in pairs), _labels([path for _, path in pairs], thorough)):
         if isinstance(label, ImageFault):
@@ -72,15 +82,15 @@ def check_dataset_files(
             continue
         result.num_labels += bool(label.values)
         seen.update(label.values)
-        notes += [(label.path, note) for note in label.notes]
+        labels_read.append(label)
         if label.values and (unknown := [value for value in label.values if value not in known]):
             shown = ", ".join(map(exactly, unknown[:5]))
             result.faults.append(
                 f"{escape_name(label.path)} holds the values {shown}, which dataset.json does not name"
             )
         if case in checked.facts:
-            matched = match(label, checked.facts[case][0])
-            result.faults += [matched.fault] if matched.fault else []
+            add_match(match(label, checked.facts[case][0]), label, result.faults, as_nnunet=as_nnunet)
+    notes = [(facts.path, note) for facts in (*checked.all_facts(), *labels_read) for note in facts.notes]
     if cases is None and (folder / "imagesTs").is_dir():
         _add_test_images(result, notes, folder, channel_names, ending)
     foreground = {name: values for name, values in labels.items() if name != "ignore" and values != (0,)}
@@ -101,10 +111,10 @@ def grouped(notes: Iterable[tuple[Path, str]]) -> list[str]:
 
 def _files(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[dict[str, list[Path]], dict[str, Path], list[str]]:
     """Images and label of each case, by dataset.json's list or by the folders."""
-    if "dataset" not in dataset_json:
+    if LISTED not in dataset_json:
         images, faults = find_cases(folder / "imagesTr", dataset_json["file_ending"])
         return images, {case: folder / "labelsTr" / f"{case}{dataset_json['file_ending']}" for case in images}, faults
-    listed = dataset_json["dataset"]
+    listed = dataset_json[LISTED]
 
     def located(name: str) -> Path:
         return folder / os.path.expandvars(name)

@@ -27,21 +27,24 @@ GIPL_HEADER = 256
 _PIECE = 4 << 20
 
 
-def require_whole(path: Path) -> int:
+def require_whole(path: Path, *, thorough: bool = True) -> int:
     """Read the voxels' bytes to their end. Returns how many there are, uncompressed.
 
+    Args:
+        path: The file.
+        thorough: False: of compressed voxels, only whether so many may be there is checked.
     Raises:
         ImageFault: if the header is damaged, or fewer or more voxels follow it than it says.
     """
     check = {".mha": _check_meta, ".nrrd": _check_nrrd, ".gipl": _check_gipl}[path.suffix.lower()]
     try:
         with path.open("rb") as stream:
-            return check(path, stream)
+            return check(path, stream, thorough)
     except OSError as error:
         raise ImageFault(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def _check_meta(path: Path, stream: IO[bytes]) -> int:
+def _check_meta(path: Path, stream: IO[bytes], thorough: bool) -> int:
     fields = {}
     while "ElementDataFile" not in fields:
         key, equals, value = _line(path, stream).partition("=")
@@ -57,10 +60,10 @@ def _check_meta(path: Path, stream: IO[bytes]) -> int:
     needed = _product(path, fields.get("DimSize", "")) * int(fields.get("ElementNumberOfChannels", 1))
     _require(path, size is not None, f"has a damaged header: ElementType {fields.get('ElementType')}")
     compressed = fields.get("CompressedData", "False").lower() == "true"
-    return _check_length(path, stream, needed * size, compressed=compressed)
+    return _check_length(path, stream, needed * size, compressed=compressed, thorough=thorough)
 
 
-def _check_nrrd(path: Path, stream: IO[bytes]) -> int:
+def _check_nrrd(path: Path, stream: IO[bytes], thorough: bool) -> int:
     _require(path, _line(path, stream).startswith("NRRD"), "cannot be read: it has no NRRD header")
     fields = {}
     while line := _line(path, stream):
@@ -76,7 +79,7 @@ def _check_nrrd(path: Path, stream: IO[bytes]) -> int:
     for key in ("lineskip", "byteskip"):
         _require(path, fields.get(key, "0") == "0", f"has a {key} before its voxels")
     needed = _product(path, fields.get("sizes", "")) * _nrrd_bytes(path, fields.get("type", ""))
-    return _check_length(path, stream, needed, compressed=encoding != "raw")
+    return _check_length(path, stream, needed, compressed=encoding != "raw", thorough=thorough)
 
 
 def _nrrd_bytes(path: Path, kind: str) -> int:
@@ -92,20 +95,22 @@ def _nrrd_bytes(path: Path, kind: str) -> int:
     return sizes[name]
 
 
-def _check_gipl(path: Path, stream: IO[bytes]) -> int:
+def _check_gipl(path: Path, stream: IO[bytes], thorough: bool) -> int:
     header = stream.read(GIPL_HEADER)
     _require(path, len(header) == GIPL_HEADER, "is truncated within its header")
     shape = [int.from_bytes(header[place : place + 2], "big") for place in (0, 2, 4, 6)]
     kind = int.from_bytes(header[8:10], "big")
     _require(path, kind in GIPL_BYTES, f"has a damaged header: image type {kind}")
     needed = math.prod(max(1, length) for length in shape) * GIPL_BYTES[kind]
-    return _check_length(path, stream, needed, compressed=False)
+    return _check_length(path, stream, needed, compressed=False, thorough=thorough)
 
 
-def _check_length(path: Path, stream: IO[bytes], needed: int, *, compressed: bool) -> int:
+def _check_length(path: Path, stream: IO[bytes], needed: int, *, compressed: bool, thorough: bool) -> int:
     """Require exactly that many bytes to follow; a compressed stream is read to its checksum."""
     what = f"{needed} bytes of voxels"
     require_plausible_size(path, needed, compressed=compressed, what=what)
+    if compressed and not thorough:
+        return needed
     found = _inflated_bytes(path, stream, needed) if compressed else path.stat().st_size - stream.tell()
     _require(path, found >= needed, f"is truncated: {found} bytes of voxels of {needed}")
     _require(path, found == needed, f"holds more than the {what} of its header: one of the two is damaged")

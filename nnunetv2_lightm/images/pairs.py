@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..escaping import escape_name
 from .check import ImageFacts
 from .geometry import compare
@@ -11,14 +13,17 @@ from .geometry import compare
 
 @dataclass(frozen=True)
 class Match:
-    """How two files fit each other; both None: nnU-Net's integrity check considers them equal.
+    """How two files fit each other; all None: nnU-Net's integrity check considers them equal.
 
     Attributes:
         fault: Why their voxels do not correspond, in a sentence.
+        warning: In the place of ``fault`` for nnU-Net, which goes by the voxels alone and only warns, if they differ
+            in nothing but where they lie; continues a sentence that begins with the first file's name.
         note: By how much they differ, though by rounding alone.
     """
 
     fault: str | None = None
+    warning: str | None = None
     note: str | None = None
 
 
@@ -31,10 +36,13 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
         return Match()
     difference = compare(first.grid, second.grid)
     if not difference.is_rounding:
-        return Match(
+        fault = (
             f"{ours} lies up to {difference.shift_mm:.4g} mm away from {theirs}: {first.grid.describe()}; and "
             f"{second.grid.describe()}. {_advice(first, second)}"
         )
+        if not np.allclose(first.grid.spacing_mm, second.grid.spacing_mm):
+            return Match(fault)
+        return Match(fault, f"lies elsewhere than its partner: {difference.shift_mm:.4g} mm away from {theirs}")
     if not difference.equal:
         return Match(note=f"{ours} and {theirs} differ in their geometry, by {difference.shift_mm:.2g} mm at most")
     return Match()

@@ -13,13 +13,15 @@ from dynamic_network_architectures.architectures.unet import ResidualUNet
 from torch import Tensor, nn
 
 from ..layers import Mamba1Block
+from ._autocast import without_autocast
 from ._image import require_image
 
 
 class MambaLayer(nn.Module):
     """The second half of the paper's U-Mamba block: LayerNorm, then Mamba, over the voxels in raster order.
 
-    The residual blocks before it are the first half. Its output has no residual connection.
+    The residual blocks before it are the first half. Its output has no residual connection. Like the authors' code it
+    computes in float32 under autocast: nothing bounds Mamba's output, which float16 may not hold.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,9 +30,11 @@ class MambaLayer(nn.Module):
         self.mamba = Mamba1Block(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, channels, *spatial) -> the same shape."""
-        tokens = x.flatten(2).transpose(1, 2)
-        return self.mamba(self.norm(tokens)).transpose(1, 2).unflatten(2, x.shape[2:])
+        """x: (batch, channels, *spatial) -> the same shape, in the parameters' dtype."""
+        with without_autocast(x.device.type):
+            tokens = x.flatten(2).transpose(1, 2).to(self.norm.weight.dtype)
+            out = self.mamba(self.norm(tokens))
+        return out.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class _UMamba(ResidualUNet):

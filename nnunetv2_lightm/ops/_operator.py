@@ -62,7 +62,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, backend, keep_checkpo
     chunks = load_backend(backend).checkpoint_count(length)
     shape = (batch, chunks, A.shape[1], d_inner) if keep_checkpoints else (0,)
     y = torch.empty_like(u, dtype=out_dtype, memory_format=torch.contiguous_format)
-    return y, u.new_empty(batch, d_inner, A.shape[1], dtype=dtype), u.new_empty(shape, dtype=dtype)
+    return y, u.new_empty((batch, d_inner, A.shape[1]), dtype=dtype), u.new_empty(shape, dtype=dtype)
 
 
 @torch.library.custom_op("nnunetv2_lightm::selective_scan_backward", mutates_args=())
@@ -90,7 +90,7 @@ def scan_backward_op(
         given = (_to(grad_last, dtype), checkpoints.contiguous(), *_as_taken(inputs, backend, dtype))
         grads = load_backend(backend).backward(_to(grad_y, dtype), *given, delta_softplus)
     return tuple(
-        u.new_empty(0) if t is None else g.to(t.dtype).contiguous() for g, t in zip(grads, inputs, strict=True)
+        u.new_empty((0,)) if t is None else g.to(t.dtype).contiguous() for g, t in zip(grads, inputs, strict=True)
     )
 
 
@@ -99,7 +99,7 @@ def _(grad_y, grad_last, checkpoints, u, delta, A, B, C, D, z, delta_bias, delta
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     _check_scan_backward((*inputs, grad_y, grad_last, checkpoints), backend, stored=False)
     return tuple(
-        u.new_empty(0) if t is None else torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs
+        u.new_empty((0,)) if t is None else torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs
     )
 
 

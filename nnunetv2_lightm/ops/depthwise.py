@@ -161,7 +161,7 @@ def depthwise_backward_op(
 def _(surroundings, grad_out, x, size, parameters, backend=cpu_native.NAME, product_dtype=None):
     _check_backward((x, *parameters, grad_out), surroundings, tuple(size), backend, stored=False)
     contiguous = {"memory_format": torch.contiguous_format}
-    grad_x = x.new_empty(0) if surroundings == STEM else torch.empty_like(x, **contiguous)
+    grad_x = x.new_empty((0,)) if surroundings == STEM else torch.empty_like(x, **contiguous)
     return grad_x, [torch.empty_like(p, **contiguous) for p in parameters]
 
 

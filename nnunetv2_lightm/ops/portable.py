@@ -45,7 +45,7 @@ def selective_scan_portable(
     # Padding tokens have step 0: they leave the state as it is, if the rates are finite (0 times infinity is NaN).
     A = A.clamp_min(torch.finfo(A.dtype).min)
     dt, x, B, C = (_in_chunks(t, chunk) for t in (delta, delta * u, B, C))
-    zeros = x.new_zeros(*x.shape[1:], A.shape[1])
+    zeros = x.new_zeros((*x.shape[1:], A.shape[1]))
     (ends,) = scan_op(lambda *token: [_next_state(*token)], [zeros], [dt, x, B], (A,))
     decays = torch.exp(dt.sum(0)[..., None] * A)
     last, starts = scan_op(_next_start, [zeros[0].clone()], [decays, ends], ())

@@ -41,7 +41,7 @@ def selective_scan_reference(
         if delta_softplus:
             delta = F.softplus(delta)
 
-        h = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+        h = u.new_zeros((u.shape[0], u.shape[2], A.shape[1]))
         ys = []
         for t in range(u.shape[1]):
             h = torch.exp(delta[:, t, :, None] * A) * h + (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]

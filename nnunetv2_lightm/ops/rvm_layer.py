@@ -112,7 +112,7 @@ def _(x, parameters, pool, keep_checkpoints, scan=cpu_native.NAME, product_dtype
     named = dict(zip(PARAMETERS, parameters, strict=True))
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
     out_dtype = x.dtype if scan == cpu_native.NAME else product_dtype or x.dtype
-    out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0], dtype=out_dtype)
+    out = x.new_empty((x.shape[0], *pooled, named["projection_weight"].shape[0]), dtype=out_dtype)
     d_inner, d_state = named["A"].shape
     shape = (0,)
     if keep_checkpoints:
@@ -244,6 +244,7 @@ def _sizes(operands: Operands, tensors: tuple[Tensor, ...]) -> dict[str, int]:
 def _setup_context(ctx, inputs, output):
     x, parameters, ctx.pool, ctx.has_checkpoints, ctx.scan, ctx.product_dtype = inputs
     _, checkpoints, argmax = output
+    ctx.set_materialize_grads(False)  # zeros of the size of all checkpoints
     ctx.mark_non_differentiable(checkpoints, argmax)
     ctx.save_for_backward(checkpoints, argmax, x, *parameters)
 
@@ -252,6 +253,8 @@ def _backward(ctx, grad_out, *_):
     if not ctx.has_checkpoints:
         raise RuntimeError("rvm_layer was called without checkpoints; call it through ops.rvm_layer")
     checkpoints, argmax, x, *parameters = ctx.saved_tensors
+    if grad_out is None:
+        return None, [None] * len(parameters), None, None, None, None
     saved = (checkpoints, argmax, x, parameters)
     grad_x, grads = rvm_layer_backward_op(grad_out, *saved, ctx.pool, ctx.scan, ctx.product_dtype)
     return grad_x, grads, None, None, None, None

@@ -49,7 +49,7 @@ def upsample_op(x: Tensor, size: list[int]) -> Tensor:
 @upsample_op.register_fake
 def _(x, size):
     _check((x,), tuple(size), stored=False)
-    return x.new_empty(x.shape[0], *size, x.shape[-1])
+    return x.new_empty((x.shape[0], *size, x.shape[-1]))
 
 
 @torch.library.custom_op("nnunetv2_lightm::upsample_backward", mutates_args=())
@@ -64,7 +64,7 @@ def upsample_backward_op(grad: Tensor, spatial: list[int]) -> Tensor:
 @upsample_backward_op.register_fake
 def _(grad, spatial):
     _check((grad,), tuple(spatial), stored=False)
-    return grad.new_empty(grad.shape[0], *spatial, grad.shape[-1])
+    return grad.new_empty((grad.shape[0], *spatial, grad.shape[-1]))
 
 
 @checked_once

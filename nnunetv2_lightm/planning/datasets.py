@@ -16,7 +16,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ..nnunet import NotFound, dataset_id, find_dataset, folder
-from ..nnunet_faults import missing_files
+from ..nnunet_faults import faults_of_dataset_json, faults_of_fingerprint, missing_files
 from ..preprocessed import check_cases
 from . import PLANS_NAME
 from .memory_model import CPU_COMPILED, GPU
@@ -92,6 +92,7 @@ def plan_dataset(
     check_dataset_json(raw / name / "dataset.json")
     if not overwrite:
         check_replaceable(preprocessed / name / f"{plans_name}.json")
+    check_fingerprint(preprocessed / name / "dataset_fingerprint.json")
     extractor = DatasetFingerprintExtractor(name, default_num_processes)
     _check_cases(extractor.dataset, raw / name)
     try:
@@ -122,7 +123,7 @@ def check_dataset_json(path: Path) -> None:
     """Check that a dataset.json has what the planner reads.
 
     Raises:
-        PlanningError: if something is missing.
+        PlanningError: if something is missing, or is not what it should be.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -134,6 +135,24 @@ def check_dataset_json(path: Path) -> None:
         missing.append("channel_names")
     if missing:
         raise PlanningError(f"{path}: lacks {', '.join(missing)}; nnU-Net's raw format needs them")
+    if faults := faults_of_dataset_json(content):
+        raise PlanningError(f"{path}: {'; '.join(faults[:3])}")
+
+
+def check_fingerprint(path: Path) -> None:
+    """Check the fingerprint that the planner will read; without one, it is extracted.
+
+    Raises:
+        PlanningError: if it is torn, damaged, or not a fingerprint.
+    """
+    if not path.exists():
+        return
+    try:
+        faults = faults_of_fingerprint(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        faults = [f"cannot be read: {error}"]
+    if faults:
+        raise PlanningError(f"{path}: {'; '.join(faults[:3])}. Remove this file: `plan` then extracts it again")
 
 
 def _check_cases(cases: Mapping[str, Mapping], folder: Path) -> None:

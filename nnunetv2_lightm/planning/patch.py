@@ -1,4 +1,4 @@
-"""Patch size and strides for LightMUNet: nnU-Net's rules, but always three poolings instead of as many as fit."""
+"""Patch size and strides for LightMUNet: nnU-Net's rules, but at most three poolings instead of as many as fit."""
 
 from __future__ import annotations
 

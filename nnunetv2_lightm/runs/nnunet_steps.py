@@ -89,20 +89,29 @@ def training_continuation(fold_folder: Path) -> list[str] | None:
 
 
 def predict_step(training: Training, fold_folder: Path, images: Path, predictions: Path, *, name: str) -> Step:
-    """Segment a folder of images; repeated if the training's last checkpoint has changed."""
+    """Segment a folder of images; repeated if they or the training's last checkpoint have changed."""
     return Step(
         name,
         training.predict_command(images, predictions),
         outputs=(predictions / "dataset.json",),
         leftovers=(predictions,),
         continuation=list,  # it overwrites existing files
-        inputs=(fold_folder / "checkpoint_final.pth",),
+        inputs=(fold_folder / "checkpoint_final.pth", images),
     )
 
 
 def evaluate_step(
     predictions: Path, references: Path, output: Path, *options: str, name: str, inputs: tuple[Path, ...] = ()
 ) -> Step:
-    """Score predictions into a JSON file; options: further ones of `nnUNetv2_lightm evaluate`."""
+    """Score predictions into a JSON file; repeated if they or the references have changed.
+
+    Args:
+        predictions: Folder of predicted segmentations.
+        references: Folder of reference segmentations.
+        output: The JSON file.
+        options: Further options of `nnUNetv2_lightm evaluate`.
+        name: Name of the step.
+        inputs: Files that the options name.
+    """
     command = ("nnUNetv2_lightm", "evaluate", str(predictions), str(references), *options, "--json", str(output))
-    return Step(name, command, outputs=(output,), inputs=inputs)
+    return Step(name, command, outputs=(output,), inputs=(predictions, references, *inputs))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files import FileLock, LockHeldError, Record, partial_path, write_text
+from ..files import INCIDENTAL, FileLock, LockHeldError, Record, partial_path, write_text
 from .process import CommandFailed, resolve_command, run_logged
 
 STATE_FILE = "state.json"
@@ -35,7 +35,7 @@ class Step:
         outputs: Files and folders that exist when the step is complete.
         leftovers: Removed before the step starts over, as far as this pipeline made them.
         continuation: Arguments with which the command resumes after an interruption, or None if it cannot.
-        inputs: Files that the step reads; when one has changed since, the step runs again.
+        inputs: Files that the step reads, and folders of such; when one has changed since, the step runs again.
         found: Whether the step's result exists, whoever made it. Such a step is not repeated for another command or
             version, and resumes what was started elsewhere. None: only the state file decides.
     """
@@ -54,8 +54,8 @@ class Pipeline:
 
     Only these are removed, and only while unchanged; anything else in the way of a step is renamed.
 
-    A step runs again when its command, its inputs or the command of an earlier step have changed, or its outputs are
-    gone. An interrupted step resumes if it can, otherwise it starts over.
+    A step runs again when its command, its inputs or the command of an earlier step have changed, when an earlier step
+    has run since, or its outputs are gone. An interrupted step resumes if it can, otherwise it starts over.
     """
 
     def __init__(
@@ -108,11 +108,12 @@ class Pipeline:
         with folder_lock(self.folder) as lock:
             self._load_state()
             fingerprint = self.version
-            for step in self.steps:
+            for number, step in enumerate(self.steps, start=1):
                 fingerprint = _fingerprint(fingerprint, step)
                 if self._is_complete(step, fingerprint):
                     on_skip(step)
                 else:
+                    self._forget(self.steps[number:])
                     self._run_step(step, fingerprint, on_tick, lock)
                     on_end(step, self.seconds(step))
 
@@ -150,6 +151,16 @@ class Pipeline:
         entry = self._state.get(step.name, {})
         done = entry.get("complete", False) and entry["fingerprint"] == _with_inputs(fingerprint, step)
         return done and all(path.exists() for path in step.outputs)
+
+    def _forget(self, steps: Sequence[Step]) -> None:
+        """Let later steps run again: they read what the step before them makes anew.
+
+        The state file says so before that step begins: if this process is killed, the next run must not take the
+        results of the old files for those of the new ones.
+        """
+        for step in steps:
+            if step.found is None:
+                self._state.pop(step.name, None)
 
     def _run_step(
         self, step: Step, fingerprint: str, on_tick: Callable[[Step, str, float], None], lock: FileLock
@@ -245,8 +256,16 @@ def _fingerprint(previous: str, step: Step) -> str:
 
 def _with_inputs(fingerprint: str, step: Step) -> str:
     """Add size and time of the step's input files, if it has any."""
-    states = [(path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None for path in step.inputs]
+    states = [_input_state(path) for path in step.inputs]
     return hashlib.sha256(json.dumps([fingerprint, states]).encode()).hexdigest() if states else fingerprint
+
+
+def _input_state(path: Path) -> list | None:
+    """Size and time of a file, or with its name those of each file directly in a folder; None if nothing is there."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name not in INCIDENTAL)
+        return [[file.name, *_input_state(file)] for file in files]
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else None
 
 
 @contextmanager

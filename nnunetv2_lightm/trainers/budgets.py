@@ -71,6 +71,8 @@ def with_budget(base: type[nnUNetTrainer], name: str, budget: Budget) -> type[nn
         base.initialize(self)
 
     def on_train_start(self) -> None:
+        if not self.was_initialized:  # as nnU-Net does next; it would seed again
+            self.initialize()
         # Without workers this process draws the batches: not those of the first epoch again, nor those of another GPU.
         if self.current_epoch or self.local_rank:
             place = np.random.SeedSequence([budget.seed, self.current_epoch, self.local_rank])

@@ -183,7 +183,7 @@ def _installed_steps(
     return [
         Step("install", install, outputs=(checkpoint,), leftovers=(results / training.dataset,), inputs=(packed,)),
         predict_step(training, fold, raw / "imagesTs", predictions, name="predict_installed"),
-        evaluate_step(predictions, raw / "labelsTs", scores, name="evaluate", inputs=(checkpoint,)),
+        evaluate_step(predictions, raw / "labelsTs", scores, name="evaluate"),
     ]
 
 

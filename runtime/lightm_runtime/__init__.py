@@ -9,7 +9,7 @@
 
 from .bundle import BundleError
 from .engine import Cancelled, EngineError, LoadedModel
-from .images import ImageError
+from .faults import ImageError
 from .segmentation import Segmentation, load, segment
 
 __all__ = [

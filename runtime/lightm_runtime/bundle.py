@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from .pipeline import PipelineError, check_pipeline
+
 FORMAT = "lightm"
-VERSION = 1
+VERSION = 2
 MOST_HEADER_BYTES = 100_000_000  # as the safetensors library limits it
 DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
-# What a reader of version 1 needs of a pipeline.
-SECTIONS = ("name", "network", "input", "preprocessing", "inference", "output", "source")
+CHECKSUM_DIGITS = 64
 
 
 class BundleError(Exception):
@@ -44,7 +46,7 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read and check a file: format, version, every offset, and the checksum of the weights.
+    """Read and check a file: format, version, the checksum of all of it, every offset, and the pipeline.
 
     Raises:
         BundleError: if it is not a bundle, of an unknown version, cut off or damaged.
@@ -58,15 +60,37 @@ def read_bundle(path: str | Path) -> Bundle:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise BundleError(f"{path}: is a safetensors file, but not a model that `nnUNetv2_lightm export` wrote")
-    if metadata.get("version") != str(VERSION):
-        raise BundleError(
-            f"{path}: is of format version {metadata.get('version')}; this program reads version {VERSION}: "
-            "update lightm-runtime, or export the model again"
-        )
-    if hashlib.sha256(data).hexdigest() != metadata.get("sha256"):
-        raise BundleError(f"{path}: is damaged: the checksum of its weights is wrong; copy or download it again")
+    _check_version(path, metadata.get("version"))
+    if not _is_whole(content, len(content) - len(data), metadata.get("sha256")):
+        raise BundleError(f"{path}: is damaged: its checksum is wrong; copy or download it again")
+    pipeline = _pipeline(path, metadata)
+    if not header:
+        raise BundleError(f"{path}: has no weights, of no fold; export the model again")
+    _check_places(path, header, len(data))
     tensors = {name: _tensor(path, name, entry, data) for name, entry in header.items()}
-    return Bundle(path, _pipeline(path, metadata), tensors)
+    return Bundle(path, pipeline, tensors)
+
+
+def _check_version(path: Path, version: object) -> None:
+    if version == str(VERSION):
+        return
+    # An older version said less of the model than this one needs, so that no program can read it instead.
+    later = isinstance(version, str) and version.isdecimal() and int(version) > VERSION
+    fix = "update lightm-runtime" if later else "export the model again"
+    raise BundleError(f"{path}: is of format version {version}; this program reads version {VERSION}: {fix}")
+
+
+def _is_whole(content: bytes, begin: int, checksum: object) -> bool:
+    """The checksum is of the whole file with its own digits, which are in the header, taken for 0."""
+    if not isinstance(checksum, str) or len(checksum) != CHECKSUM_DIGITS or not checksum.isascii():
+        return False
+    at = content.find(checksum.encode(), 0, begin)
+    if at < 0:
+        return False
+    digest = hashlib.sha256(content[:at])
+    digest.update(b"0" * CHECKSUM_DIGITS)
+    digest.update(memoryview(content)[at + CHECKSUM_DIGITS :])
+    return digest.hexdigest() == checksum
 
 
 def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -84,21 +108,35 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
     return header, memoryview(content)[8 + length :]
 
 
-def _tensor(path: Path, name: str, entry: object, data: memoryview) -> np.ndarray:
+def _check_places(path: Path, header: dict[str, Any], size: int) -> None:
+    """Tensors lie next to each other and fill the file, as safetensors has it: none shares bytes with another."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(path, *item)):
+        first, last = _offsets(path, name, entry)
+        if first != end:
+            what = "overlaps another one" if first < end else "does not follow the one before it"
+            raise BundleError(f"{path}: is damaged: the tensor {name} {what}; export the model again")
+        end = last
+    if end != size:
+        raise BundleError(f"{path}: is damaged: its tensors end {abs(size - end)} bytes from its end")
+
+
+def _offsets(path: Path, name: str, entry: object) -> list[int]:
+    """Where a tensor begins and ends; its shape is checked with it."""
     fault = BundleError(f"{path}: is damaged: its entry of the tensor {name} does not fit the file")
-    if not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in DTYPES:
         raise fault
-    dtype, shape, offsets = DTYPES[entry["dtype"]], entry.get("shape"), entry.get("data_offsets")
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
             raise fault
-    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= len(data):
+    if len(offsets) != 2 or math.prod(shape) * DTYPES[entry["dtype"]].itemsize != offsets[1] - offsets[0]:
         raise fault
-    count = 1
-    for size in shape:
-        count *= size
-    if count * dtype.itemsize != offsets[1] - offsets[0]:
-        raise fault
+    return offsets
+
+
+def _tensor(path: Path, name: str, entry: dict[str, Any], data: memoryview) -> np.ndarray:
+    dtype, shape, offsets = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     values = np.frombuffer(data[offsets[0] : offsets[1]], dtype).astype(np.float32).reshape(shape)
     if not np.isfinite(values).all():
         raise BundleError(f"{path}: the tensor {name} has NaN or infinite weights")
@@ -110,7 +148,8 @@ def _pipeline(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         pipeline = json.loads(metadata.get("pipeline", ""))
     except (json.JSONDecodeError, TypeError, RecursionError):
         pipeline = None
-    missing = [key for key in SECTIONS if not isinstance(pipeline, dict) or key not in pipeline]
-    if missing:
-        raise BundleError(f"{path}: is damaged: its pipeline lacks {', '.join(missing)}")
+    try:
+        check_pipeline(pipeline)
+    except PipelineError as error:
+        raise BundleError(f"{path}: {error}; update lightm-runtime, or export the model again") from error
     return pipeline

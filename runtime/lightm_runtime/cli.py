@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .bundle import BundleError
+from .cases import UsageError, cases_of
 from .engine import EngineError, LoadedModel
-from .images import ImageError, ending_of, stem_of
+from .faults import ImageError
+from .formats import WRITTEN, ending_of, is_flat, refusal_of_output
+from .images import TIFF, spacing_file_of
+from .output import require_writable, spacing_file_for
 from .segmentation import Segmentation, load, segment
 
 PROGRAM = "lightm"
 INTERRUPTED = 130
 BAR = 30
-# nnU-Net's names: CASE_0000.nii.gz, CASE_0001.nii.gz for the channels of one case.
-CHANNEL_SUFFIX = re.compile(r"_(\d{4})$")
-
-
-class UsageError(Exception):
-    """The arguments do not fit together or the model."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns: 0 done, 1 an image or the model cannot be used, 2 wrongly called, 130 interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a label's name may have letters that the terminal's code page lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         return arguments.run(arguments)
     except (BundleError, EngineError, ImageError, UsageError, MemoryError) as error:
@@ -45,23 +46,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _segment(arguments: argparse.Namespace) -> int:
     model = load(arguments.model, mirroring=not arguments.no_mirroring)
-    cases = cases_of(arguments.images, model)
+    cases = cases_of(arguments.images, len(model.channels))
     targets = _targets(arguments, model, cases)
     failed = []
-    table = csv.writer(sys.stdout)
+    table = csv.writer(sys.stdout, lineterminator="\n")  # of which standard output makes what the system has
     if arguments.volumes:
         table.writerow(["case", "label", "voxels", "ml"])
     for name, files in cases.items():
         try:
             result = segment(model, files, threads=arguments.threads, progress=_Bar(name))
             result.write(targets[name])
-        except (ImageError, EngineError) as error:
+        except (ImageError, EngineError, OSError, MemoryError) as error:
             if len(cases) == 1:
                 raise
             # The other images are segmented all the same; the exit code tells.
             failed.append(name)
-            print(f"{PROGRAM}: {name}: {error}", file=sys.stderr)
+            print(f"{PROGRAM}: {name}: {error or 'not enough memory'}", file=sys.stderr)
             continue
+        if result.case.note:
+            print(f"{PROGRAM}: {result.case.note}", file=sys.stderr)
         print(f"{name}: {targets[name]}", file=sys.stderr)
         if arguments.volumes:
             table.writerows(_rows(name, result))
@@ -76,57 +79,51 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def cases_of(images: Sequence[Path], model: LoadedModel) -> dict[str, list[Path]]:
-    """The files of each case, by its name, in the order of the channels.
-
-    With several channels, files CASE_0000, CASE_0001 ... belong together; other files are the channels of one case in
-    the order given, as many as the model has, or each has all channels.
-    """
-    files = []
-    for path in images:
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and ending_of(file))
-            if not found:
-                raise UsageError(f"{path}: holds no images")
-            files += found
-        else:
-            files.append(path)
-    channels = len(model.channels)
-    suffixed = all(CHANNEL_SUFFIX.search(stem_of(file)) for file in files)
-    cases: dict[str, list[Path]] = {}
-    if suffixed:
-        for file in sorted(files, key=lambda file: (CHANNEL_SUFFIX.sub("", stem_of(file)), stem_of(file))):
-            cases.setdefault(CHANNEL_SUFFIX.sub("", stem_of(file)), []).append(file)
-    elif channels > 1 and len(files) == channels and not any(path.is_dir() for path in images):
-        cases[stem_of(files[0])] = files
-    else:
-        for file in files:
-            if stem_of(file) in cases:
-                raise UsageError(f"{cases[stem_of(file)][0]} and {file}: would have one name; give them apart")
-            cases[stem_of(file)] = [file]
-    return cases
-
-
 def _targets(arguments: argparse.Namespace, model: LoadedModel, cases: dict[str, list[Path]]) -> dict[str, Path]:
-    """Where the labels go; nothing is overwritten that is an input, or without --overwrite."""
-    out = arguments.output
+    """Where the labels go, all of which can be written; nothing is that is an input, or without --overwrite."""
+    out, reader = arguments.output, model.bundle.pipeline["input"]["reader"]
     if ending_of(out) and not out.is_dir():
         if len(cases) > 1:
             raise UsageError(f"-o {out}: is one file, and there are {len(cases)} images; name a folder")
         targets = dict.fromkeys(cases, out)
     else:
-        ending = model.bundle.pipeline["input"]["file_ending"]
+        ending = _ending_of_model(model)
         targets = {name: out / f"{name}{ending}" for name in cases}
     inputs = [file for files in cases.values() for file in files if file.exists()]
-    for target in targets.values():
-        # By the file system's own account: the spelling may differ where it takes no notice of upper case.
-        if target.exists() and any(map(target.samefile, inputs)):
-            raise UsageError(f"{target}: is an input; name another output by -o")
-        if target.suffix.lower() in (".jpg", ".jpeg"):
-            raise UsageError(f"{target}: JPEG changes labels; write PNG")
-        if target.exists() and not arguments.overwrite:
-            raise UsageError(f"{target} already exists; give another output, or --overwrite")
+    for name, target in targets.items():
+        _check_target(target, cases[name], inputs, reader, arguments.overwrite)
+    for folder in {target.parent: None for target in targets.values()}:
+        require_writable(folder)
     return targets
+
+
+def _ending_of_model(model: LoadedModel) -> str:
+    """Of the training images; a model of unknown origin may have anything there, such as a path."""
+    ending = model.bundle.pipeline["input"]["file_ending"]
+    if ending not in WRITTEN:
+        raise BundleError(
+            f"{model.bundle.path}: its images end in {ending!r}; labels are written as {', '.join(WRITTEN)}: name "
+            "a file by -o for each image"
+        )
+    return ending
+
+
+def _check_target(target: Path, files: Sequence[Path], inputs: Sequence[Path], reader: str, overwrite: bool) -> None:
+    # By the file system's own account: the spelling may differ where it takes no notice of upper case.
+    if target.exists() and any(map(target.samefile, inputs)):
+        raise UsageError(f"{target}: is an input; name another output by -o")
+    flat = False if any(is_flat(file) is False for file in files) else None
+    refusal = refusal_of_output(target, flat=flat, sources=files, tiff_model=reader == TIFF)
+    if refusal is not None:
+        raise UsageError(f"{target}: {refusal}")
+    beside = spacing_file_for(target, reader)
+    for file in (target, beside):
+        if file is None or not file.exists():
+            continue
+        if file.is_dir():
+            raise UsageError(f"{file}: is a folder; name another output by -o")
+        if not overwrite and not (file is beside and file == spacing_file_of(files[0])):
+            raise UsageError(f"{file} already exists; give another output, or --overwrite")
 
 
 def _rows(name: str, result: Segmentation) -> list[list[object]]:

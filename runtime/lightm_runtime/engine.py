@@ -1,97 +1,38 @@
-"""The compiled engine, ``src/lightm.h``, by ctypes."""
+"""A model in the compiled engine."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .bundle import Bundle, BundleError
-from .engine_file import FILE_NAMES
-
-MOST_LEVELS = 8
-SCHEMES = (
-    *("ZScoreNormalization", "CTNormalization", "NoNormalization"),
-    *("RescaleTo01Normalization", "RGBTo01Normalization"),
+from .interface import (
+    MOST_LEVELS,
+    SCHEMES,
+    STATUS_CANCELLED,
+    STATUS_NO_MEMORY,
+    STATUS_TOO_LARGE,
+    STATUSES,
+    Channel,
+    EngineError,
+    Model,
+    Network,
+    Pipeline,
+    Progress,
+    Resampling,
+    Spacing,
+    Triple,
+    library,
 )
-STATUS_CANCELLED = 2
-STATUSES = {
-    1: "not enough memory",
-    3: "the image has NaN or infinite voxels",
-    4: "the model was trained on RGB images, and the image has values below 0 or above 255",
-    5: "its size or spacing cannot be: an axis would have no voxel, or is not a number",
-    6: "the network computed NaN or infinity for it",
-}
-
-Triple = ctypes.c_int64 * 3
-Spacing = ctypes.c_double * 3
-Progress = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-
-
-class EngineError(Exception):
-    """The engine cannot segment an image; the message says why."""
+from .pipeline import STATISTICS
 
 
 class Cancelled(Exception):
     """The caller's progress function asked for an end."""
-
-
-def _fields(ctype: type, names: str) -> list[tuple[str, type]]:
-    return [(name, ctype) for name in names.split()]
-
-
-class Network(ctypes.Structure):
-    """``LightmNetwork``."""
-
-    _fields_ = [
-        *_fields(ctypes.c_int64, "spatial_dims input_channels classes features levels bottleneck_layers expand states"),
-        ("rvm_layers", ctypes.c_int64 * MOST_LEVELS),
-        ("pooling", Triple * MOST_LEVELS),
-    ]
-
-
-class Channel(ctypes.Structure):
-    """``LightmChannel``."""
-
-    _fields_ = [*_fields(ctypes.c_int64, "scheme use_mask"), *_fields(ctypes.c_double, "mean std lower upper")]
-
-
-class Resampling(ctypes.Structure):
-    """``LightmResampling``."""
-
-    _fields_ = _fields(ctypes.c_int64, "order order_z force_separate_z")
-
-
-class Pipeline(ctypes.Structure):
-    """``LightmPipeline``."""
-
-    _fields_ = [
-        *_fields(Triple, "patch transpose"),
-        ("spacing", Spacing),
-        ("anisotropy_threshold", ctypes.c_double),
-        *_fields(Resampling, "data logits"),
-        *_fields(ctypes.c_double, "step sigma"),
-        ("mirror", Triple),
-        ("channels", ctypes.POINTER(Channel)),
-        ("regions", ctypes.POINTER(ctypes.c_int64)),
-    ]
-
-
-class Model(ctypes.Structure):
-    """``LightmModel``."""
-
-    _fields_ = [
-        ("network", Network),
-        ("pipeline", Pipeline),
-        ("folds", ctypes.c_int64),
-        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
-    ]
 
 
 class LoadedModel:
@@ -109,13 +50,16 @@ class LoadedModel:
         self.bundle = bundle
         try:
             self.network = network_of(bundle.pipeline["network"])
-            self._tensors = [self._tensor(fold, name) for fold in bundle.folds for name in tensor_names(self.network)]
-            self._model = Model(self.network, self._pipeline(mirroring), len(bundle.folds))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise BundleError(
-                f"{bundle.path}: its pipeline does not fit this engine ({type(error).__name__}: {error})"
-            ) from error
+        except ValueError as error:
+            raise BundleError(f"{bundle.path}: {error}") from error
+        self._tensors = [self._tensor(fold, name) for fold in bundle.folds for name in tensor_names(self.network)]
+        self._model = Model(self.network, self._pipeline(mirroring), len(bundle.folds))
         self._check_tensors()
+        if not library().lightm_is_sound(ctypes.byref(self._model)):
+            raise BundleError(
+                f"{bundle.path}: its pipeline has numbers that this engine does not take (docs/bundle.md of "
+                "nnunetv2-lightm has their limits); update lightm-runtime, or export the model again"
+            )
         addresses = [tensor.ctypes.data for tensor in self._tensors]
         self._model.tensors = (ctypes.c_void_p * len(addresses))(*addresses)
 
@@ -146,6 +90,7 @@ class LoadedModel:
             Cancelled: if ``progress`` asked for it.
         """
         image = np.ascontiguousarray(image, np.float32)
+        shape, spacing = Triple(*image.shape[1:]), Spacing(*map(float, spacing_mm))
         labels = np.zeros(image.shape[1:], np.uint8 if self._most_label() <= 255 else np.uint16)
         caught: list[BaseException] = []
 
@@ -159,8 +104,8 @@ class LoadedModel:
         status = library().lightm_segment(
             ctypes.byref(self._model),
             image.ctypes.data,
-            Triple(*image.shape[1:]),
-            Spacing(*map(float, spacing_mm)),
+            shape,
+            spacing,
             labels.ctypes.data,
             labels.itemsize,
             threads or available_threads(),
@@ -171,9 +116,24 @@ class LoadedModel:
             raise caught[0]
         if status == STATUS_CANCELLED:
             raise Cancelled
+        if status in (STATUS_NO_MEMORY, STATUS_TOO_LARGE):
+            raise EngineError(f"{STATUSES[status]}: {self._resampled(image, shape, spacing)}")
         if status:
             raise EngineError(STATUSES[status])
         return labels
+
+    def _resampled(self, image: np.ndarray, shape: ctypes.Array, spacing: ctypes.Array) -> str:
+        """What its spacing makes of an image: most that are too large have one in another unit."""
+        size = Spacing()
+        library().lightm_resampled_size(ctypes.byref(self._model), image.ctypes.data, shape, spacing, size)
+        steps = self.bundle.pipeline["preprocessing"]
+        model_mm = _three(steps["spacing_mm"], None)
+        axes = [steps["transpose_forward"].index(axis) for axis in range(3)]
+        of_model = " x ".join("any" if model_mm[axis] is None else f"{model_mm[axis]:.6g}" for axis in axes)
+        return (
+            f"its spacing, {_times(spacing)} mm, and the model's, {of_model} mm, (z, y, x), would make "
+            f"{_times(size)} voxels of its {_times(shape)}; check its spacing"
+        )
 
     def forward(self, image: np.ndarray, fold: int = 0, threads: int | None = None) -> np.ndarray:
         """Logits of one patch: (channels, z, y, x) -> (classes, z, y, x), z = 1 in 2D."""
@@ -218,15 +178,10 @@ class LoadedModel:
         self._channels = (Channel * len(self.channels))(*map(_channel, self.channels))
         regions = output["regions_class_order"]
         self._regions = (ctypes.c_int64 * len(regions))(*regions) if regions else None
-        if len(self.channels) != self.network.input_channels:
-            raise ValueError(f"{len(self.channels)} channels, the network takes {self.network.input_channels}")
-        if regions and len(regions) != self.network.classes:
-            raise ValueError(f"{len(regions)} regions, the network has {self.network.classes}")
         return Pipeline(
             patch=Triple(*_three(inference["patch_size"], 1)),
             transpose=Triple(*steps["transpose_forward"]),
             spacing=Spacing(*_three(steps["spacing_mm"], 0.0)),
-            anisotropy_threshold=steps["anisotropy_threshold"],
             data=_resampling(steps["resampling_data"]),
             logits=_resampling(steps["resampling_logits"]),
             step=inference["step"],
@@ -238,7 +193,11 @@ class LoadedModel:
 
 
 def network_of(description: dict[str, Any]) -> Network:
-    """The engine's description of a network from the bundle's."""
+    """The engine's description of a network from the bundle's.
+
+    Raises:
+        ValueError: if the engine does not run it.
+    """
     levels = description["rvm_layers"]
     network = Network(
         description["spatial_dims"],
@@ -250,13 +209,13 @@ def network_of(description: dict[str, Any]) -> Network:
         description["expand"],
         description["d_state"],
     )
-    if description["type"] != "LightMUNet" or len(levels) > MOST_LEVELS or len(description["pooling"]) != len(levels):
-        raise ValueError("the network is not a LightMUNet of at most 8 levels")
+    if len(levels) > MOST_LEVELS:
+        raise ValueError(f"its network has {len(levels)} levels; the engine runs up to {MOST_LEVELS}")
     for level, (count, stride) in enumerate(zip(levels, description["pooling"])):
         network.rvm_layers[level] = count
         network.pooling[level] = Triple(*_three(stride, 1))
     if library().lightm_tensor_count(ctypes.byref(network)) < 0:
-        raise ValueError("the network has sizes that this engine does not run")
+        raise ValueError("its network has sizes that this engine does not run; update lightm-runtime")
     return network
 
 
@@ -288,50 +247,22 @@ def _three(values: Sequence[Any], first: Any) -> list[Any]:
     return [first, *values] if len(values) == 2 else list(values)
 
 
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)
+
+
 def _channel(channel: dict[str, Any]) -> Channel:
-    statistics = channel["statistics"] or {}
-    bounds = [float(statistics.get(key, 0.0)) for key in ("mean", "std", "percentile_00_5", "percentile_99_5")]
+    statistics = channel["statistics"] if channel["scheme"] == "CTNormalization" else dict.fromkeys(STATISTICS, 0.0)
+    bounds = [float(statistics[key]) for key in STATISTICS]
     return Channel(SCHEMES.index(channel["scheme"]), bool(channel["use_mask"]), *bounds)
 
 
 def _resampling(resampling: dict[str, Any]) -> Resampling:
     force = resampling["force_separate_z"]
-    return Resampling(resampling["order"], resampling["order_z"], -1 if force is None else int(force))
+    separate = -1 if force is None else int(force)
+    return Resampling(resampling["order"], resampling["order_z"], separate, resampling["anisotropy_threshold"])
 
 
 def available_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """The compiled library. Raises EngineError with the reason where it does not load."""
-    path = Path(__file__).with_name(FILE_NAMES.get(sys.platform, FILE_NAMES["linux"]))
-    try:
-        found = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise EngineError(f"the engine does not load ({error}); install lightm-runtime again") from error
-    found.lightm_model_bytes.restype = ctypes.c_int64
-    if found.lightm_model_bytes() != ctypes.sizeof(Model):
-        raise EngineError("the engine is of another version than its Python files; install lightm-runtime again")
-    for name in ("lightm_tensor_count", "lightm_tensor_elements", "lightm_window_starts"):
-        getattr(found, name).restype = ctypes.c_int64
-    pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-    found.lightm_tensor_count.argtypes = [pointer]
-    found.lightm_tensor_elements.argtypes = [pointer, integer]
-    found.lightm_segment.argtypes = [*[pointer] * 5, integer, integer, Progress, pointer]
-    found.lightm_forward.argtypes = [*[pointer] * 5, integer]
-    for name in ("lightm_resample", "lightm_resample_float"):
-        getattr(found, name).argtypes = [*[pointer] * 7, number]
-    found.lightm_crop.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_crop.restype = None
-    found.lightm_normalise.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_mask.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_gaussian.argtypes = [pointer, integer, number, pointer]
-    found.lightm_gaussian.restype = None
-    found.lightm_window_starts.argtypes = [integer, integer, number, pointer]
-    found.lightm_labels.argtypes = [pointer, integer, *[pointer] * 5, number, pointer, pointer]
-    found.lightm_half_to_float.argtypes = [pointer, pointer, integer]
-    found.lightm_half_to_float.restype = None
-    return found

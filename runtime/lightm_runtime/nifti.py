@@ -21,10 +21,7 @@ NOT_FINITE = "has NaN or infinite voxels"
 
 
 def fault_of(path: Path) -> str | None:
-    """Why a single NIfTI file, compressed or not, must not be segmented; it is read to its end.
-
-    None: it is whole and finite, or no such file.
-    """
+    """Why a file, compressed or not, is no whole and finite NIfTI-1 in one file; None: it is. It is read to its end."""
     with path.open("rb") as raw:
         compressed = raw.read(2) == GZIP_SIGNATURE
         raw.seek(0)
@@ -33,21 +30,26 @@ def fault_of(path: Path) -> str | None:
         except EOFError:
             return "is truncated: its compressed stream ends early"
         except (OSError, zlib.error) as error:
-            return f"is damaged: {error}" if path.name.lower().endswith((".nii", ".nii.gz")) else None
+            return f"is damaged: {error}"
 
 
 def _look(stream: IO[bytes]) -> str | None:
     header = stream.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES or not header[MAGIC_AT:].startswith(SINGLE_FILE):
-        return None
+    if len(header) < HEADER_BYTES:
+        return "cannot be read as NIfTI: it ends within the header"
     order = next((order for order in "<>" if struct.unpack_from(f"{order}i", header)[0] == HEADER_BYTES), None)
-    if order is None:
-        return None
+    if order is None or not header[MAGIC_AT:].startswith(SINGLE_FILE):
+        found = "NIfTI-2" if header[4:7] == b"n+2" else "something else"
+        return f"cannot be read as NIfTI: it is {found}, and NIfTI-1 in one file is needed"
     dimensions, *shape = struct.unpack_from(f"{order}8h", header, SHAPE_AT)
     code, bits = struct.unpack_from(f"{order}hh", header, CODE_AT)
     (begin,) = struct.unpack_from(f"{order}f", header, BEGIN_AT)
-    if not (1 <= dimensions <= 7 and min(shape[:dimensions]) > 0 and HEADER_BYTES <= begin < 2**31):
-        return "has a damaged header"
+    if not (1 <= dimensions <= 7 and min(shape[:dimensions]) > 0):
+        return f"has a damaged header: {dimensions} dimensions of {', '.join(map(str, shape))} voxels"
+    if not HEADER_BYTES <= begin < 2**31:
+        return (
+            f"has voxels from byte {begin:g} on by its header (vox_offset), which ends at {HEADER_BYTES}: save it again"
+        )
     voxels = math.prod(shape[:dimensions])
     stream.seek(int(begin))
     missing, finite = voxels * bits // 8, True

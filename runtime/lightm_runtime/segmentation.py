@@ -10,7 +10,9 @@ import numpy as np
 
 from .bundle import read_bundle
 from .engine import LoadedModel
-from .images import Case, ImageError, read_case, write_labels
+from .faults import ImageError
+from .images import Case, read_case
+from .output import write_labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,12 @@ class Segmentation:
         return {name: count * voxel_ml for name, count in self.voxel_counts.items()}
 
     def write(self, path: str | Path) -> None:
-        """Write the labels, in the format that the ending says."""
+        """Write the labels, in the format that the ending says.
+
+        Raises:
+            ImageError: if they cannot be written in this format, or another program has the file open on Windows.
+            OSError: if the folder cannot be written to.
+        """
         write_labels(self.labels, self.case, Path(path))
 
 

@@ -92,7 +92,7 @@ void add(const float* from, float* to, int64_t count, int64_t threads) {
 
 void decoder_end(const float* x, const float* scale, float* conv, const float* weights, const float* bias, float* out,
                  int64_t tokens, int64_t channels, int64_t out_channels, int64_t threads) {
-    const int64_t block = ceil_div(BLOCK / channels, ROWS) * ROWS;
+    const int64_t block = std::max(ceil_div(BLOCK / channels, ROWS), int64_t(1)) * ROWS;
     parallel_for(ceil_div(tokens, block), threads, [&](int64_t i, int64_t) {
         const int64_t first = i * block, count = std::min(block, tokens - first);
         scale_add_relu(x + first * channels, scale, conv + first * channels, count, channels);

@@ -55,9 +55,9 @@ int segment(const LightmModel& model, const float* image, const Size& shape, con
 
 template <class T>
 int resample_with(const T* in, const int64_t shape[3], const double spacing[3], T* out, const int64_t new_shape[3],
-                  const double new_spacing[3], const LightmResampling* how, double threshold) {
+                  const double new_spacing[3], const LightmResampling* how) {
     return guarded([&]() -> int {
-        const ResamplingPlan plan = plan_resampling(*how, spacing_of(spacing), spacing_of(new_spacing), threshold);
+        const ResamplingPlan plan = plan_resampling(*how, spacing_of(spacing), spacing_of(new_spacing));
         resample(in, size_of(shape), out, size_of(new_shape), plan);
         return LIGHTM_OK;
     });
@@ -66,6 +66,10 @@ int resample_with(const T* in, const int64_t shape[3], const double spacing[3], 
 }  // namespace
 
 int64_t lightm_model_bytes(void) { return sizeof(LightmModel); }
+
+int lightm_is_sound(const LightmModel* model) {
+    return model->folds >= 1 && is_sound(model->network) && is_sound(model->pipeline, model->network);
+}
 
 int64_t lightm_tensor_count(const LightmNetwork* network) {
     return is_sound(*network) ? int64_t(tensor_elements(*network).size()) : -1;
@@ -81,9 +85,7 @@ int lightm_segment(const LightmModel* model, const float* image, const int64_t s
         const Size size = size_of(shape);
         const bool sizes = std::min({size[0], size[1], size[2]}) > 0 && (label_bytes == 1 || label_bytes == 2);
         const bool spacings = spacing[0] > 0.0 && spacing[1] > 0.0 && spacing[2] > 0.0;
-        if (!sizes || !spacings || model->folds < 1 || !is_sound(model->network) ||
-            !is_sound(model->pipeline, model->network))
-            return LIGHTM_BAD_ARGUMENT;
+        if (!sizes || !spacings || !lightm_is_sound(model)) return LIGHTM_BAD_ARGUMENT;
         return segment(*model, image, size, spacing_of(spacing), labels, label_bytes, threads, progress, user);
     });
 }
@@ -97,16 +99,20 @@ int lightm_forward(const LightmNetwork* network, const float* const* tensors, co
     });
 }
 
+void lightm_resampled_size(const LightmModel* model, const float* image, const int64_t shape[3],
+                           const double spacing[3], double size[3]) {
+    const std::array<double, 3> found = resampled_size(*model, image, size_of(shape), spacing_of(spacing));
+    std::copy(found.begin(), found.end(), size);
+}
+
 int lightm_resample(const double* in, const int64_t shape[3], const double spacing[3], double* out,
-                    const int64_t new_shape[3], const double new_spacing[3], const LightmResampling* how,
-                    double threshold) {
-    return resample_with(in, shape, spacing, out, new_shape, new_spacing, how, threshold);
+                    const int64_t new_shape[3], const double new_spacing[3], const LightmResampling* how) {
+    return resample_with(in, shape, spacing, out, new_shape, new_spacing, how);
 }
 
 int lightm_resample_float(const float* in, const int64_t shape[3], const double spacing[3], float* out,
-                          const int64_t new_shape[3], const double new_spacing[3], const LightmResampling* how,
-                          double threshold) {
-    return resample_with(in, shape, spacing, out, new_shape, new_spacing, how, threshold);
+                          const int64_t new_shape[3], const double new_spacing[3], const LightmResampling* how) {
+    return resample_with(in, shape, spacing, out, new_shape, new_spacing, how);
 }
 
 void lightm_crop(const float* image, int64_t channels, const int64_t shape[3], int64_t bounds[6]) {
@@ -138,10 +144,10 @@ int64_t lightm_window_starts(int64_t size, int64_t patch, double step, int64_t* 
 
 int lightm_labels(const float* logits, int64_t classes, const int64_t shape[3], const double spacing[3],
                   const int64_t new_shape[3], const double new_spacing[3], const LightmResampling* how,
-                  double threshold, const int64_t* regions, uint16_t* labels) {
+                  const int64_t* regions, uint16_t* labels) {
     return guarded([&]() -> int {
         const Size size = size_of(shape), new_size = size_of(new_shape);
-        const ResamplingPlan plan = plan_resampling(*how, spacing_of(spacing), spacing_of(new_spacing), threshold);
+        const ResamplingPlan plan = plan_resampling(*how, spacing_of(spacing), spacing_of(new_spacing));
         const LabelTarget to{labels, 2, 0, {new_size[1] * new_size[2], new_size[2], 1}};
         LabelWriter writer(classes, size, new_size, plan, regions, to);
         const int64_t plane = size[1] * size[2];

@@ -27,6 +27,7 @@ enum LightmStatus {
     LIGHTM_NOT_RGB = 4,      /* RGBTo01Normalization: a value below 0 or above 255 */
     LIGHTM_BAD_ARGUMENT = 5, /* sizes, orders or axes outside of what the structures allow */
     LIGHTM_BAD_LOGITS = 6,   /* the network computed NaN or infinity */
+    LIGHTM_TOO_LARGE = 7,    /* resampled, the image would have more voxels than the engine takes */
 };
 
 /* nnunetv2_lightm.networks.LightMUNet, the network of the paper. */
@@ -43,22 +44,22 @@ typedef struct {
     double mean, std, lower, upper; /* LIGHTM_CT alone */
 } LightmChannel;
 
-/* nnU-Net's resample_data_or_seg_to_shape: spline orders 0, 1 or 3; force_separate_z is 1, 0, or -1 for "by spacing".
- */
+/* nnU-Net's resample_data_or_seg_to_shape: spline orders 0, 1 or 3; force_separate_z is 1, 0, or -1 for "where the
+ * largest spacing is more than anisotropy_threshold times the smallest". */
 typedef struct {
     int64_t order, order_z, force_separate_z;
+    double anisotropy_threshold;
 } LightmResampling;
 
 typedef struct {
     int64_t patch[3];     /* after transposition; in 2D patch[0] is 1 */
     int64_t transpose[3]; /* axis i of what is worked on is axis transpose[i] of the image */
     double spacing[3];    /* mm, after transposition; in 2D spacing[0] is not read: slices stay as they are */
-    double anisotropy_threshold;
     LightmResampling data, logits; /* logits: orders 0 and 1 */
-    double step, sigma;            /* of the window, in patches; sigma 0: no Gaussian */
+    double step, sigma;            /* of the window, in patches, from 0.1 and 0.001; sigma 0: no Gaussian */
     int64_t mirror[3];             /* 1: average over mirroring of this axis */
     const LightmChannel* channels; /* (input_channels) */
-    const int64_t* regions;        /* (classes) label that each region writes; null: labels by the largest logit */
+    const int64_t* regions;        /* (classes) label that each region writes, 0 to 65535; null: by the largest logit */
 } LightmPipeline;
 
 /* Tensors of a fold in the order of lightm_tensor_elements: that of the network, see network.cpp. */
@@ -75,21 +76,27 @@ typedef int (*LightmProgress)(void* user, int64_t done, int64_t total);
 LIGHTM_EXPORT int64_t lightm_tensor_count(const LightmNetwork*);
 LIGHTM_EXPORT int64_t lightm_tensor_elements(const LightmNetwork*, int64_t index);
 LIGHTM_EXPORT int64_t lightm_model_bytes(void); /* sizeof(LightmModel) */
+/* 1 where all numbers of a model are within what the structures allow; its tensors are not looked at. */
+LIGHTM_EXPORT int lightm_is_sound(const LightmModel*);
 
 /* image: (input_channels, *shape) -> labels: shape, of label_bytes bytes each, 1 or 2. spacing in mm. */
 LIGHTM_EXPORT int lightm_segment(const LightmModel*, const float* image, const int64_t shape[3],
                                  const double spacing[3], void* labels, int64_t label_bytes, int64_t threads,
                                  LightmProgress, void* user);
 
+/* Voxels of each axis of the image, (z, y, x), to which lightm_segment would resample what it crops: for the message
+ * where that is too much. They may be more than an integer holds. */
+LIGHTM_EXPORT void lightm_resampled_size(const LightmModel*, const float* image, const int64_t shape[3],
+                                         const double spacing[3], double size[3]);
+
 /* The steps alone, for tests against their originals. */
 LIGHTM_EXPORT int lightm_forward(const LightmNetwork*, const float* const* tensors, const float* image,
                                  const int64_t size[3], float* logits, int64_t threads);
 LIGHTM_EXPORT int lightm_resample(const double* in, const int64_t shape[3], const double spacing[3], double* out,
-                                  const int64_t new_shape[3], const double new_spacing[3], const LightmResampling*,
-                                  double anisotropy_threshold);
+                                  const int64_t new_shape[3], const double new_spacing[3], const LightmResampling*);
 LIGHTM_EXPORT int lightm_resample_float(const float* in, const int64_t shape[3], const double spacing[3], float* out,
                                         const int64_t new_shape[3], const double new_spacing[3],
-                                        const LightmResampling*, double anisotropy_threshold);
+                                        const LightmResampling*);
 /* Bounds (first, last + 1) of each axis of what is not 0 in any channel; the whole image where all of it is 0. */
 LIGHTM_EXPORT void lightm_crop(const float* image, int64_t channels, const int64_t shape[3], int64_t bounds[6]);
 /* In place; mask: 1 where use_mask counts, from lightm_mask. */
@@ -101,7 +108,7 @@ LIGHTM_EXPORT int64_t lightm_window_starts(int64_t size, int64_t patch, double s
 /* logits: (classes, *shape) -> labels: new_shape, plane by plane, as lightm_segment does it. */
 LIGHTM_EXPORT int lightm_labels(const float* logits, int64_t classes, const int64_t shape[3], const double spacing[3],
                                 const int64_t new_shape[3], const double new_spacing[3], const LightmResampling*,
-                                double anisotropy_threshold, const int64_t* regions, uint16_t* labels);
+                                const int64_t* regions, uint16_t* labels);
 /* Weights of a bundle that are stored in half precision. */
 LIGHTM_EXPORT void lightm_half_to_float(const uint16_t* in, float* out, int64_t count);
 

@@ -38,6 +38,8 @@ std::vector<int64_t> rvm_elements(const LightmNetwork& n, int64_t channels, int6
 
 int64_t width_of(const LightmNetwork& n, int64_t level) { return n.features << level; }
 
+constexpr int64_t MOST_CHANNELS = 1 << 14;  // of a feature map: with patches as large as can be, products stay integers
+
 }  // namespace
 
 std::vector<int64_t> tensor_elements(const LightmNetwork& n) {
@@ -68,7 +70,7 @@ bool is_sound(const LightmNetwork& n) {
         for (const int64_t stride : n.pooling[level]) sound = sound && within(stride, 1, 64);
         sound = sound && (n.spatial_dims == 3 || n.pooling[level][0] == 1);
     }
-    return sound;
+    return sound && width_of(n, n.levels) <= MOST_CHANNELS;
 }
 
 Network::Network(const LightmNetwork& network, const float* const* tensors) : n(network) {

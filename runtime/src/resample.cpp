@@ -118,11 +118,10 @@ void clip_planes(const T* in, const Size& size, T* to, const Size& new_size, int
 
 }  // namespace
 
-ResamplingPlan plan_resampling(const LightmResampling& how, const Spacing& spacing, const Spacing& new_spacing,
-                               double anisotropy_threshold) {
+ResamplingPlan plan_resampling(const LightmResampling& how, const Spacing& spacing, const Spacing& new_spacing) {
     const auto most = [](const Spacing& s) { return *std::max_element(s.begin(), s.end()); };
     const auto anisotropic = [&](const Spacing& s) {
-        return most(s) / *std::min_element(s.begin(), s.end()) > anisotropy_threshold;
+        return most(s) / *std::min_element(s.begin(), s.end()) > how.anisotropy_threshold;
     };
     const Spacing* decisive = nullptr;
     if (how.force_separate_z == 1 || (how.force_separate_z < 0 && anisotropic(spacing)))

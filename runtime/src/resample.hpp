@@ -14,8 +14,7 @@ struct ResamplingPlan {
 };
 
 // nnunetv2/preprocessing/resampling/default_resampling.py, determine_do_sep_z_and_axis.
-ResamplingPlan plan_resampling(const LightmResampling& how, const Spacing& spacing, const Spacing& new_spacing,
-                               double anisotropy_threshold);
+ResamplingPlan plan_resampling(const LightmResampling& how, const Spacing& spacing, const Spacing& new_spacing);
 
 // Where an output voxel of one axis lies in the input, in voxels: scipy's coordinate under grid_mode.
 inline double source_coordinate(int64_t at, int64_t size, int64_t new_size) {

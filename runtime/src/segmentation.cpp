@@ -29,26 +29,68 @@ Buffer<float> cropped(const float* image, int64_t channels, const Size& shape, c
     return values;
 }
 
+constexpr int64_t MOST_AXIS = 1 << 14, MOST_PATCH = 1 << 28;  // voxels of a patch
+constexpr double MOST_IMAGE = 4294967296.0;                   // voxels to resample to: 16 GiB of each channel
+constexpr double LEAST_STEP = 0.1, LEAST_SIGMA = 0.001;       // of a patch: below, tiles or weights would never end
+constexpr int64_t MOST_LABEL = 65535;
+
+// In 2D slices stay as they are.
+Spacing target_of(const LightmPipeline& p, int64_t dims, const Spacing& spacing) {
+    return {dims == 3 ? p.spacing[0] : spacing[0], p.spacing[1], p.spacing[2]};
+}
+
+// nnunetv2/preprocessing/resampling/default_resampling.py, compute_new_shape; Python rounds half to even.
+std::array<double, 3> new_size(const Size& size, const Spacing& spacing, const Spacing& target) {
+    std::array<double, 3> found;
+    for (size_t a = 0; a < 3; ++a) found[a] = std::nearbyint(spacing[a] / target[a] * double(size[a]));
+    return found;
+}
+
+bool is_length(double mm) { return std::isfinite(mm) && mm > 0.0; }
+
+bool is_sound(const LightmResampling& r, std::initializer_list<int64_t> orders) {
+    const auto one_of = [](int64_t value, std::initializer_list<int64_t> values) {
+        return std::find(values.begin(), values.end(), value) != values.end();
+    };
+    return one_of(r.order, orders) && one_of(r.order_z, orders) && one_of(r.force_separate_z, {-1, 0, 1}) &&
+           r.anisotropy_threshold > 0.0;
+}
+
+bool is_sound(const LightmChannel& c) {
+    if (c.scheme < LIGHTM_Z_SCORE || c.scheme > LIGHTM_RGB_TO_01) return false;
+    return c.scheme != LIGHTM_CT || (std::isfinite(c.mean) && std::isfinite(c.std) && std::isfinite(c.lower) &&
+                                     std::isfinite(c.upper) && c.lower <= c.upper);
+}
+
 }  // namespace
+
+std::array<double, 3> resampled_size(const LightmModel& model, const float* image, const Size& shape,
+                                     const Spacing& spacing) {
+    const LightmPipeline& p = model.pipeline;
+    const Box box = nonzero_box(image, model.network.input_channels, shape);
+    const Spacing worked_on = transposed(spacing, p.transpose);
+    const auto size = new_size(transposed(box.size(), p.transpose), worked_on,
+                               target_of(p, model.network.spatial_dims, worked_on));
+    std::array<double, 3> of_image{};
+    for (size_t a = 0; a < 3; ++a) of_image[size_t(p.transpose[a])] = size[a];
+    return of_image;
+}
 
 bool is_sound(const LightmPipeline& p, const LightmNetwork& n) {
     bool axes[3] = {};
     for (int64_t a = 0; a < 3; ++a) {
-        if (p.transpose[a] < 0 || p.transpose[a] > 2 || p.patch[a] < 1 || p.patch[a] > 1 << 14) return false;
+        if (p.transpose[a] < 0 || p.transpose[a] > 2 || p.patch[a] < 1 || p.patch[a] > MOST_AXIS) return false;
         axes[p.transpose[a]] = true;
-        if (!(p.spacing[a] > 0.0) && (a > 0 || n.spatial_dims == 3)) return false;
+        if (!is_length(p.spacing[a]) && (a > 0 || n.spatial_dims == 3)) return false;
     }
-    const auto one_of = [](int64_t value, std::initializer_list<int64_t> values) {
-        return std::find(values.begin(), values.end(), value) != values.end();
-    };
-    for (const LightmResampling* r : {&p.data, &p.logits})
-        if (!one_of(r->order, {0, 1, 3}) || !one_of(r->order_z, {0, 1, 3}) || !one_of(r->force_separate_z, {-1, 0, 1}))
-            return false;
     for (int64_t c = 0; c < n.input_channels; ++c)
-        if (p.channels[c].scheme < LIGHTM_Z_SCORE || p.channels[c].scheme > LIGHTM_RGB_TO_01) return false;
-    return axes[0] && axes[1] && axes[2] && (n.spatial_dims == 3 || (p.patch[0] == 1 && !p.mirror[0])) &&
-           p.step > 0.0 && p.step <= 1.0 && p.sigma >= 0.0 && p.anisotropy_threshold > 0.0 && p.logits.order <= 1 &&
-           p.logits.order_z <= 1;
+        if (!is_sound(p.channels[c])) return false;
+    for (int64_t c = 0; p.regions && c < n.classes; ++c)
+        if (p.regions[c] < 0 || p.regions[c] > MOST_LABEL) return false;
+    return axes[0] && axes[1] && axes[2] && voxels(size_of(p.patch)) <= MOST_PATCH &&
+           (n.spatial_dims == 3 || (p.patch[0] == 1 && !p.mirror[0])) && is_sound(p.data, {0, 1, 3}) &&
+           is_sound(p.logits, {0, 1}) && p.step >= LEAST_STEP && p.step <= 1.0 &&
+           (p.sigma == 0.0 || (p.sigma >= LEAST_SIGMA && p.sigma <= 1.0));
 }
 
 Segmentation::Segmentation(const LightmModel& model, const Size& shape, const Spacing& image_spacing, void* labels,
@@ -57,6 +99,7 @@ Segmentation::Segmentation(const LightmModel& model, const Size& shape, const Sp
       p(model.pipeline),
       shape(shape),
       spacing(transposed(image_spacing, p.transpose)),
+      target(target_of(p, model.network.spatial_dims, spacing)),
       labels(labels),
       label_bytes(label_bytes),
       patch_size(size_of(p.patch)) {
@@ -72,6 +115,24 @@ Segmentation::Segmentation(const LightmModel& model, const Size& shape, const Sp
     }
 }
 
+// The size to resample to. Here, before any memory is asked for: a spacing in another unit makes it a thousand times as
+// large along each axis.
+int Segmentation::plan_size(const Size& crop) {
+    const std::array<double, 3> found = new_size(crop, spacing, target);
+    double count = 1.0;
+    for (size_t a = 0; a < 3; ++a) {
+        if (!(found[a] >= 1.0)) return LIGHTM_BAD_ARGUMENT;
+        count *= std::max(found[a], double(patch_size[a]));
+    }
+    if (count > MOST_IMAGE) return LIGHTM_TOO_LARGE;
+    for (size_t a = 0; a < 3; ++a) {
+        size[a] = int64_t(found[a]);
+        padded[a] = std::max(size[a], patch_size[a]);
+        padding[a] = (padded[a] - size[a]) / 2;
+    }
+    return LIGHTM_OK;
+}
+
 int Segmentation::prepare(const float* image) {
     const int64_t channels = model.network.input_channels, dims = model.network.spatial_dims;
     for (int64_t i = 0; i < channels * voxels(shape); ++i)
@@ -79,6 +140,7 @@ int Segmentation::prepare(const float* image) {
     const Box box = nonzero_box(image, channels, shape);
     const Box turned{transposed(box.first, p.transpose), transposed(box.last, p.transpose)};
     const Size crop = turned.size();
+    if (const int status = plan_size(crop)) return status;
     const int64_t count = voxels(crop);
     const Buffer<float> values = cropped(image, channels, shape, turned, p.transpose);
 
@@ -91,22 +153,12 @@ int Segmentation::prepare(const float* image) {
     for (int64_t c = 0; c < channels; ++c)
         if (const int status = normalise(values.data() + c * count, count, p.channels[c], mask.data())) return status;
 
-    // nnunetv2/preprocessing/resampling/default_resampling.py, compute_new_shape; Python rounds half to even.
-    const Spacing target{dims == 3 ? p.spacing[0] : spacing[0], p.spacing[1], p.spacing[2]};
-    for (int64_t a = 0; a < 3; ++a) {
-        size[a] = int64_t(std::nearbyint(spacing[a] / target[a] * double(crop[a])));
-        if (size[a] < 1) return LIGHTM_BAD_ARGUMENT;
-    }
     data = Buffer<float>(channels * voxels(size));
-    const ResamplingPlan plan = plan_resampling(p.data, spacing, target, p.anisotropy_threshold);
+    const ResamplingPlan plan = plan_resampling(p.data, spacing, target);
     for (int64_t c = 0; c < channels; ++c)
         resample(values.data() + c * count, crop, data.data() + c * voxels(size), size, plan);
 
-    for (int64_t a = 0; a < 3; ++a) {
-        padded[a] = std::max(size[a], patch_size[a]);
-        padding[a] = (padded[a] - size[a]) / 2;
-        starts[a] = window_starts(padded[a], patch_size[a], a < 3 - dims ? 1.0 : p.step);
-    }
+    for (int64_t a = 0; a < 3; ++a) starts[a] = window_starts(padded[a], patch_size[a], a < 3 - dims ? 1.0 : p.step);
     sums = std::make_unique<TileSums>(model.network.classes, padded, patch_size,
                                       window_weights(patch_size, dims, p.sigma));
 
@@ -115,8 +167,7 @@ int Segmentation::prepare(const float* image) {
     LabelTarget to{labels, label_bytes, 0, {stride[0], stride[1], stride[2]}};
     for (int64_t a = 0; a < 3; ++a) to.offset += turned.first[a] * stride[a];
     writer = std::make_unique<LabelWriter>(model.network.classes, size, crop,
-                                           plan_resampling(p.logits, target, spacing, p.anisotropy_threshold),
-                                           p.regions, to);
+                                           plan_resampling(p.logits, target, spacing), p.regions, to);
     return LIGHTM_OK;
 }
 

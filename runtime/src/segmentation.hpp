@@ -11,6 +11,11 @@
 // Whether the numbers in it can be those of a pipeline.
 bool is_sound(const LightmPipeline& pipeline, const LightmNetwork& network);
 
+// Voxels of each axis of the image to which it is resampled after cropping; with a wrong spacing more than an integer
+// holds.
+std::array<double, 3> resampled_size(const LightmModel& model, const float* image, const Size& shape,
+                                     const Spacing& spacing);
+
 class Segmentation {
 public:
     // labels: shape, written as the planes become complete; 0 outside of what is not 0 in the image.
@@ -34,12 +39,13 @@ public:
     int finish_row(int64_t row);
 
 private:
+    int plan_size(const Size& crop);
     Size first_of(int64_t tile) const;
 
     const LightmModel& model;
     const LightmPipeline& p;
     const Size shape;
-    const Spacing spacing;  // transposed
+    const Spacing spacing, target;  // of the image and to resample to; transposed
     void* const labels;
     const int64_t label_bytes;
     const Size patch_size;

@@ -16,11 +16,17 @@ template <class T>
 class Buffer {
 public:
     Buffer() = default;
-    explicit Buffer(int64_t count) : memory(allocate(size_t(count) * sizeof(T))) {}
+    explicit Buffer(int64_t count) : memory(allocate(bytes_of(count))) {}
     T* data() const { return reinterpret_cast<T*>(memory.get()); }
     T& operator[](int64_t i) const { return data()[i]; }
     explicit operator bool() const { return memory != nullptr; }
 
 private:
+    // In WebAssembly size_t has 32 bits, and a count that does not fit would ask for too little.
+    static size_t bytes_of(int64_t count) {
+        if (count < 0 || uint64_t(count) > SIZE_MAX / sizeof(T)) out_of_memory();
+        return size_t(count) * sizeof(T);
+    }
+
     Memory memory;
 };

@@ -34,9 +34,7 @@ WEB_EXPORT Segmentation* lightm_web_begin(const LightmModel* model, const int64_
                                           void* labels, int label_bytes) {
     const bool sizes = *std::min_element(shape, shape + 3) > 0 && (label_bytes == 1 || label_bytes == 2);
     const bool spacings = spacing[0] > 0.0 && spacing[1] > 0.0 && spacing[2] > 0.0;
-    if (!sizes || !spacings || model->folds < 1 || !is_sound(model->network) ||
-        !is_sound(model->pipeline, model->network))
-        return nullptr;
+    if (!sizes || !spacings || !lightm_is_sound(model)) return nullptr;
     return new Segmentation(*model, size_of(shape), {spacing[0], spacing[1], spacing[2]}, labels, label_bytes);
 }
 

@@ -74,7 +74,7 @@ def make_results(trainers=TRAINERS, *, seeds=(0,), classes=("left_lung", "right_
         equal=ITERATIONS,
         budget="8epochs_50iters",
         scored_on="test",
-        command="nnUNetv2_lightm benchmark -d 802 -c 2d -tr " + " ".join(trainers) + " -o FOLDER",
+        commands=(("nnUNetv2_lightm", "benchmark", "-d", "802", "-c", "2d", "-tr", *trainers, "-o", "FOLDER"),),
         machine={"processor": "a processor, 2 cores", "torch": "2.14.1", "nnunetv2": "2.8.1"},
         calibration={t: {"train_seconds": 0.5 + 0.3 * i, "validation_seconds": 0.2} for i, t in enumerate(trainers)},
         complexity={

@@ -33,6 +33,7 @@ class Commands:
         called: What ran, in order: the program, with the trainer and --c or --val where there is one.
         reported: Results that a report was written of, the folder and the title.
         on_tick: The running command's callback.
+        predicted_size: Pixels of an edge of the squares that are predicted; the true ones have 8.
         before_training_ends: Called with the name of a trainer after its first checkpoint; may raise.
     """
 
@@ -40,6 +41,7 @@ class Commands:
         self.root = root
         self.called: list[str] = []
         self.reported: list[tuple] = []
+        self.predicted_size = 6
         self.before_training_ends = before_training_ends
 
     def install(self, set_attribute: Callable[[object, str, object], None] = setattr) -> None:
@@ -78,7 +80,7 @@ class Commands:
     def predict(self, arguments: list[str]) -> None:
         (images,), (output,) = values(arguments, "-i"), values(arguments, "-o")
         for image in Path(images).iterdir():
-            save_square(Path(output) / image.name.replace("_0000", ""), 6)
+            save_square(Path(output) / image.name.replace("_0000", ""), self.predicted_size)
         Path(output, "dataset.json").write_text("{}")
 
     def lightm(self, arguments: list[str]) -> None:

@@ -113,8 +113,11 @@ def test_other_checkpoint_is_predicted_again(commands, nnunet):
     assert main(arguments(nnunet)) == 0
     commands.called.clear()
     complete_training(commands.fold(RUNS[1]))
+    commands.predicted_size = 8
     assert main(arguments(nnunet)) == 0
-    assert commands.called[0] == f"nnUNetv2_predict {RUNS[1]}"
+    assert commands.called == after_training(RUNS[1])
+    scores = [run.evaluation["average"]["DSC"]["mean"] for run in load_results(nnunet / "study" / "results.json").runs]
+    assert scores == [pytest.approx(0.72), 1.0]
 
 
 def test_more_trainers_and_seeds_keep_what_is_there(commands, nnunet):

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from nnunetv2_lightm.benchmark.held_out import has_test_split
 from nnunetv2_lightm.benchmark.settings import SettingsError, check_data, check_trainers, parse_budget, parse_wall_clock
 
 from .conftest import DATASET
+from .stand_ins import save_square
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("60min", 3600), ("2h", 7200), ("1.5h", 5400)])
@@ -101,3 +103,37 @@ def test_second_stage_of_a_cascade_is_refused(nnunet):
     plans_file.write_text(json.dumps(plans))
     with pytest.raises(SettingsError, match="cascade continues from 2d"):
         check_data(DATASET, "cascade", "nnUNetPlans", [0])
+
+
+def test_a_test_split_that_does_not_fit_together_is_named(nnunet):
+    raw = nnunet / "nnUNet_raw" / DATASET
+    save_square(raw / "imagesTs" / "z_0000.png", 8)
+    with pytest.raises(SettingsError, match=r"no label for .*imagesTs/z_0000\.png\. Each image CASE_0000\.png .*move"):
+        check_data(DATASET, "2d", "nnUNetPlans", [0])
+    (raw / "imagesTs" / "z_0000.png").rename(raw / "labelsTs" / "q.png")
+    with pytest.raises(SettingsError, match=r"no image for .*labelsTs/q\.png\."):
+        check_data(DATASET, "2d", "nnUNetPlans", [0])
+    (raw / "labelsTs" / "q.png").rename(raw / "imagesTs" / "q.png")
+    with pytest.raises(SettingsError, match=r"q\.png has no channel number.*q_0000\.png"):
+        check_data(DATASET, "2d", "nnUNetPlans", [0])
+    (raw / "imagesTs" / "q.png").rename(raw / "imagesTs" / "note.txt")
+    check_data(DATASET, "2d", "nnUNetPlans", [0])
+
+
+def test_a_test_split_of_another_file_ending_is_named(nnunet):
+    raw = nnunet / "nnUNet_raw" / DATASET
+    for file in [*(raw / "imagesTs").iterdir(), *(raw / "labelsTs").iterdir()]:
+        file.rename(file.with_suffix(".bmp"))
+    with pytest.raises(SettingsError, match=r"neither .*imagesTs nor .*labelsTs holds a file ending in \.png"):
+        check_data(DATASET, "2d", "nnUNetPlans", [0])
+
+
+def test_what_operating_systems_leave_is_no_test_split(nnunet):
+    raw = nnunet / "nnUNet_raw" / DATASET
+    assert has_test_split(raw)
+    for file in (raw / "labelsTs").iterdir():
+        file.unlink()
+    for name in (".DS_Store", "Thumbs.db"):
+        (raw / "labelsTs" / name).touch()
+    assert not has_test_split(raw)
+    check_data(DATASET, "2d", "nnUNetPlans", [0])

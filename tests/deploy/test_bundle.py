@@ -36,7 +36,7 @@ def export(*arguments) -> int:
 def pipeline_of(path) -> dict:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert metadata["format"] == "lightm" and metadata["version"] == "1"
+    assert metadata["format"] == "lightm" and metadata["version"] == "2"
     return json.loads(metadata["pipeline"])
 
 
@@ -57,9 +57,9 @@ def test_file_says_what_nnunet_does(tmp_path):
     assert ct == {"name": "channel 0", "scheme": schemes[0], "use_mask": False, "statistics": statistics}
     assert z_score["scheme"] == schemes[1] and z_score["statistics"] is None
     assert found["input"]["reader"] == "SimpleITKIO" and found["input"]["file_ending"] == ".nii.gz"
-    resampling = {"order_z": 0, "force_separate_z": None}
+    resampling = {"order_z": 0, "force_separate_z": None, "anisotropy_threshold": 3.0}
     assert found["preprocessing"] == {
-        **{"transpose_forward": [1, 0, 2], "spacing_mm": [3.0, 1.0, 0.5], "anisotropy_threshold": 3.0},
+        **{"transpose_forward": [1, 0, 2], "spacing_mm": [3.0, 1.0, 0.5]},
         **{"resampling_data": {"order": 3, **resampling}, "resampling_logits": {"order": 1, **resampling}},
     }
     assert found["inference"] == {
@@ -144,6 +144,29 @@ REFUSED = {
         {"settings": {"resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 3, "order_z": 0}}},
         "order=3",
     ),
+    "an argument of resampling that is new": (
+        {"settings": {"resampling_fn_data_kwargs": {"is_seg": False, "mode": "reflect"}}},
+        "resample data with mode='reflect'; known are is_seg, order,",
+    ),
+    "a threshold that is none": (
+        {"settings": {"resampling_fn_data_kwargs": {"separate_z_anisotropy_threshold": None}}},
+        "separate_z_anisotropy_threshold=None; known are a number above 0",
+    ),
+    "images resampled as labels": ({"settings": {"resampling_fn_data_kwargs": {"is_seg": True}}}, "is_seg=True"),
+    "no intensities": (
+        {"schemes": ("CTNormalization",), "plans": {"foreground_intensity_properties_per_channel": {}}},
+        "plans.json: channel 0 is normalised by CTNormalization, and its intensities are None",
+    ),
+    "intensities without a deviation": (
+        {
+            "schemes": ("CTNormalization",),
+            "plans": {"foreground_intensity_properties_per_channel": {"0": {**CT, "std": None}}},
+        },
+        "plans.json: channel 0 is normalised by CTNormalization",
+    ),
+    "fewer masks than channels": ({"settings": {"use_mask_for_norm": []}}, "plans.json: has 1 normalization_schemes"),
+    "an ending that is a path": ({"file_ending": "/../other.nii.gz"}, "dataset.json: "),
+    "an ending that is unknown": ({"file_ending": ".dat"}, "dataset.json: the images end with '.dat'"),
 }
 
 
@@ -154,6 +177,67 @@ def test_what_the_engine_does_not_do_is_refused_by_name(what, tmp_path, images, 
     assert export(folder, tmp_path / "a.lightm", "--check-images", images) == 1
     assert named in capsys.readouterr().err
     assert not (tmp_path / "a.lightm").exists()
+
+
+def test_a_threshold_of_the_plans_is_written(tmp_path, images):
+    settings = {"resampling_fn_data_kwargs": {"order": 3, "separate_z_anisotropy_threshold": 1.5}}
+    folder = write_model_folder(tmp_path / "model", settings=settings, **FLAT)
+    assert export(folder, tmp_path / "a.lightm", "--check-images", images, "--float32") == 0
+    found = pipeline_of(tmp_path / "a.lightm")["preprocessing"]
+    assert found["resampling_data"]["anisotropy_threshold"] == 1.5
+    assert found["resampling_logits"]["anisotropy_threshold"] == 3.0
+
+
+def _shallow(weights):
+    for name in [name for name in weights if name.startswith("bottleneck.3.")]:
+        del weights[name]
+
+
+def _of_two_channels(weights):
+    weights["stem.pointwise.weight"] = torch.zeros(32, 2)
+
+
+def _no_tensor(weights):
+    weights["stem.pointwise.bias"] = "a text"
+
+
+@pytest.mark.parametrize("form", [(), ("--zip",), ("--onnx",)], ids=["bundle", "zip", "onnx"])
+@pytest.mark.parametrize("change", [_shallow, _of_two_channels, _no_tensor])
+def test_a_fold_of_another_network_is_named(change, form, tmp_path, images, capsys):
+    """Not the first one alone, and each form of export."""
+    folder = write_model_folder(tmp_path / "model", folds=(0, 1), **FLAT)
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(path)
+    change(content["network_weights"])
+    torch.save(content, path)
+    assert export(*form, folder, tmp_path / "out", "--check-images", images) == 1
+    said = capsys.readouterr().err
+    assert f"{path}: " in said and ("does not fit the network" in said or "is no tensor" in said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("plans.json", ("transpose_forward",)),
+        ("plans.json", ("configurations", "2d", "normalization_schemes")),
+        ("plans.json", ("configurations", "2d", "resampling_fn_probabilities_kwargs")),
+        ("dataset.json", ("labels",)),
+        ("dataset.json", ("file_ending",)),
+        ("dataset.json", ("channel_names",)),
+    ],
+)
+def test_what_the_folder_lacks_is_named(file, keys, tmp_path, images, capsys):
+    folder = write_model_folder(tmp_path / "model", **FLAT)
+    content = json.loads((folder / file).read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    (folder / file).write_text(json.dumps(content))
+    assert export(folder, tmp_path / "a.lightm", "--check-images", images) == 1
+    said = capsys.readouterr().err
+    assert str(folder / file) in said and f"lacks {keys[-1]}" in said
 
 
 def test_faults_of_the_folder_are_named(tmp_path, images, capsys):
@@ -169,7 +253,7 @@ def test_faults_of_the_folder_are_named(tmp_path, images, capsys):
     content = torch.load(path)
     content["network_weights"]["stem.pointwise.bias"][0] = torch.nan
     torch.save(content, path)
-    assert "stem.pointwise.bias" in refused("--check-images", images)
+    assert f"{path}: the weight stem.pointwise.bias is NaN" in refused("--check-images", images)
     path.write_bytes(path.read_bytes()[:-200])
     assert str(path) in refused("--check-images", images)
     (folder / "plans.json").unlink()

@@ -17,7 +17,7 @@ from nnunetv2_lightm.deploy.errors import ExportError
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
 from nnunetv2_lightm.deploy.onnx_file import onnx_runtime, write_onnx
 
-from ..model_folders import REGIONS, write_model_folder
+from ..model_folders import OWN_THRESHOLD, REGIONS, write_model_folder
 from ..prediction import assert_same_segmentation, predicted_by_nnunet, write_images
 
 onnx = pytest.importorskip("onnx", reason="needs '.[onnx]'")
@@ -76,12 +76,13 @@ MODELS = {
         },
         {"shape": (14, 20, 18), "orientation": "PIR"},
     ),
-    "3D, thick slices, cropped": (
+    "3D, thick slices by the plans' own threshold, cropped": (
         {
             **{**VOLUME, **STOCK, "architecture": small_network(3, [[1, 1, 1], [1, 2, 2], [2, 2, 2]])},
-            **{"spacing": (4.0, 0.9, 0.9), "patch_size": (8, 17, 16), "transpose": (0, 2, 1)},
+            **{"spacing": (1.6, 0.9, 0.9), "patch_size": (8, 17, 16), "transpose": (0, 2, 1)},
+            "settings": OWN_THRESHOLD,
         },
-        {"shape": (12, 24, 26), "spacing": (5.0, 0.7, 0.8), "margin": 3},
+        {"shape": (12, 24, 26), "spacing": (2.0, 0.7, 0.8), "margin": 3},
     ),
     "2D of slices, two channels, regions": (
         {

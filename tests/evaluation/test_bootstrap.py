@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from nnunetv2_lightm.evaluation import bootstrap as intervals
 from nnunetv2_lightm.evaluation.bootstrap import mean_intervals
+
+
+@pytest.fixture
+def draw_at_once(monkeypatch):
+    """Sets how many cases times resamples are drawn at a time."""
+
+    def at_once(number):
+        monkeypatch.setattr(intervals, "DRAWN_AT_ONCE", number)
+        intervals._intervals.cache_clear()
+
+    yield at_once
+    intervals._intervals.cache_clear()
 
 
 def test_intervals_are_scipys():
@@ -64,3 +77,31 @@ def test_rare_and_absent_classes():
 def test_it_is_the_same_every_time():
     scores = np.random.default_rng(4).random((12, 2))
     np.testing.assert_array_equal(mean_intervals(scores)[0], mean_intervals(scores.copy())[0])
+
+
+@pytest.mark.parametrize("resamples", [1, 16, 1000, 3333, 9999, 10_000])
+def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(draw_at_once, resamples):
+    scores = np.random.default_rng(5).random((40, 3))
+    scores[::7, 1] = np.nan
+    draw = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=10_000)  # all of them
+    draw_at_once(40 * resamples)
+    assert np.array_equal(np.concatenate(list(intervals._times_drawn(40))), draw)
+    of_classes, of_average = mean_intervals(scores)
+    draw_at_once(40 * 10_000)
+    at_once = mean_intervals(scores)
+    np.testing.assert_allclose(of_classes, at_once[0], rtol=1e-13)
+    np.testing.assert_allclose(of_average, at_once[1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("num_cases", [839, 20_000])
+def test_memory_does_not_grow_with_the_cases(num_cases):
+    assert next(intervals._times_drawn(num_cases)).size <= 2**23
+
+
+def test_a_change_of_the_result_changes_no_other(draw_at_once):
+    scores = np.random.default_rng(6).random((12, 2))
+    of_classes, of_average = mean_intervals(scores)
+    before = of_classes.copy(), of_average.copy()
+    of_classes[:], of_average[:] = 7, 7
+    for found, expected in zip(mean_intervals(scores), before, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -144,6 +144,18 @@ def test_a_contradicting_header_is_reported_and_gives_no_distance(folders, capsy
     assert "the spacing (z, y, x) is (1.0, 1.0, 1.0) mm or" in error and "without --surface" in error
 
 
+def test_a_contradicting_header_gives_no_distance_by_a_reader_that_turns_the_axes_either(folders, capsys):
+    description = folders[0].parent / "dataset.json"
+    content = json.loads(description.read_text()) | {"overwrite_image_reader_writer": "NibabelIOWithReorient"}
+    description.write_text(json.dumps(content))
+    for folder in folders:
+        for name in ("c0", "c1"):
+            values = values_of(folder / f"{name}.nii.gz").astype(np.uint8)
+            write_nifti(folder / f"{name}.nii.gz", values, sform=AFFINE, pixdim=(1, 1, 1))
+    assert main([*map(str, folders), "--surface"]) == 1
+    assert "without --surface" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
 def test_names_that_are_not_utf8(folders, capsys):
     folders[1].joinpath("c1.nii.gz").rename(folders[1] / os.fsdecode(b"Leber\xfc.nii.gz"))

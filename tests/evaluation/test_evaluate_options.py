@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -13,7 +14,7 @@ from PIL import Image
 from nnunetv2_lightm.commands.evaluate import main
 from nnunetv2_lightm.evaluation.folders import evaluate_folder
 from nnunetv2_lightm.evaluation.json_files import evaluation_from_json, read_evaluation, to_json
-from nnunetv2_lightm.evaluation.paired import compare
+from nnunetv2_lightm.evaluation.paired import PAIRS, compare
 from nnunetv2_lightm.evaluation.scores import EvaluationError
 
 LABELS = {"background": 0, "liver": 1, "tumor": 2}
@@ -115,6 +116,73 @@ def test_against_a_second_method(folders, tmp_path, capsys):
     assert (again.classes["liver"].mean, list(again.classes["liver"].interval)) == (direct["mean"], direct["interval"])
 
 
+def test_false_positives_of_one_method_count_against_it(folders, tmp_path, capsys):
+    """Two cases without a tumor, in which only b finds one; in case_0, a misses one."""
+    a, b, references = folders
+    for number in (2, 3):
+        write_volume(references / f"case_{number}.nii.gz", volume(tumor=False))
+        write_volume(a / f"case_{number}.nii.gz", volume(tumor=False))
+        write_volume(b / f"case_{number}.nii.gz", volume(shift=1, tumor=True))
+    output = tmp_path / "both.json"
+    assert main([str(a), str(references), "--against", str(b), "--surface", "--json", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [cells(line) for line in lines[lines.index(f"{a} minus {b}, paired") + 2 :]]
+    diagonal = float(np.linalg.norm(np.multiply((16, 16, 8), SPACING_XYZ)))
+    # -1, 0, +1, +1; and of HD95 +diagonal, 0, -diagonal, -diagonal
+    assert [(row[0], row[2], row[5]) for row in rows if row[1] == "tumor"] == [
+        *((metric, "+0.2500", "4") for metric in ("DSC", "mIoU")),
+        ("HD95 [mm]", f"{-diagonal / 4:+.2f}", "4"),
+        ("NSD at 2 mm", "+0.2500", "4"),
+    ]
+    content = json.loads(output.read_text())
+    assert content["comparison_rules"]["pairs"] == PAIRS
+    assert content["comparison"]["DSC"]["classes"]["tumor"]["cases"] == 4
+    again = compare(read_evaluation(output), evaluation_from_json(content["against"]), "HD95_mm")
+    assert again.classes["tumor"].mean == content["comparison"]["HD95_mm"]["classes"]["tumor"]["mean"]
+
+
+def test_a_case_without_any_class_is_not_in_the_number_of_cases(folders, capsys):
+    a, _, references = folders
+    for folder in (a, references):
+        write_volume(folder / "case_9.nii.gz", np.zeros((8, 16, 16), np.uint8))
+    assert main([str(a), str(references)]) == 0
+    assert [cells(line)[-1] for line in capsys.readouterr().out.splitlines()[2:]] == ["4", "3", "4"]
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+@pytest.mark.parametrize("slices_along", [0, 1, 2])
+def test_readers_that_turn_the_axes_measure_the_same_distances(tmp_path, reader, slices_along):
+    """Slices of 3 mm along x, y or z of the body, as in sagittal, coronal and axial images, stored last."""
+    axes = [(slices_along + step) % 3 for step in (1, 2, 3)]
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, axes] * (-0.5, 0.7, 3.0)
+    affine[:3, 3] = (20, -5, 7)
+    array = np.zeros((16, 16, 8), np.uint8)
+    array[3:9, 3:9, 2:5] = 1
+    for folder, values in (("predictions", np.roll(array, 1, axis=2)), ("references", array)):
+        (tmp_path / folder).mkdir()
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / folder / "x.nii.gz")
+    content = {
+        "labels": {"background": 0, "liver": 1},
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": reader,
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    output = tmp_path / "x.json"
+    assert main([str(tmp_path / "predictions"), str(tmp_path / "references"), "--surface", "--json", str(output)]) == 0
+    assert json.loads(output.read_text())["average"]["HD95_mm"]["mean"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize("reader", [5, ["SimpleITKIO"], {}, True])
+def test_a_reader_that_is_no_name_is_refused(folders, tmp_path, capsys, reader):
+    a, _, references = folders
+    content = {"labels": LABELS, "file_ending": ".nii.gz", "overwrite_image_reader_writer": reader}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert main([str(a), str(references)]) == 1
+    error = capsys.readouterr().err
+    assert f"dataset.json: overwrite_image_reader_writer is {reader!r}; expected the name of a reader" in error
+
+
 def test_rules_are_in_the_help_and_in_the_json(folders, tmp_path, capsys):
     a, _, references = folders
     with pytest.raises(SystemExit):
@@ -122,6 +190,7 @@ def test_rules_are_in_the_help_and_in_the_json(folders, tmp_path, capsys):
     words = " ".join(capsys.readouterr().out.split())
     assert "HD95 is the diagonal of the image" in words
     assert "bootstrap 95 % interval" in words
+    assert PAIRS in words
     assert main([str(a), str(references), "--json", str(tmp_path / "a.json")]) == 0
     rules = json.loads((tmp_path / "a.json").read_text())["rules"]
     assert "diagonal of the image" in rules["one"]

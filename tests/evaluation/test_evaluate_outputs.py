@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_lightm.commands.evaluate import main
+from nnunetv2_lightm.evaluation import folders
 
 
 @pytest.fixture
@@ -76,6 +77,22 @@ def test_a_device_is_written_to(data):
     assert Path("/dev/null").stat().st_mode == kind
 
 
-def test_bad_input_makes_no_folder(data):
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_bad_input_makes_no_folder(data, option):
     (data / "ref" / "x.png").unlink()
-    assert evaluate(data, "--json", data / "new" / "scores.json") == 1
+    assert evaluate(data, option, data / "new" / "folder" / "scores") == 1
+    assert not (data / "new").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_before_any_work(data, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "evaluate_folder", lambda *_, **__: pytest.fail("work was done"))
+    assert evaluate(data, "--json", data / "thesis.json" / "new" / "scores.json") == 1
+    assert f"{data / 'thesis.json'} is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_work(data, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "evaluate_folder", lambda *_, **__: pytest.fail("work was done"))
+    (data / "locked").mkdir(mode=0o500)
+    assert evaluate(data, "--json", data / "locked" / "new" / "scores.json") == 1
+    assert f"no permission to write to {data / 'locked'}" in capsys.readouterr().err

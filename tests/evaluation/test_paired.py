@@ -1,14 +1,17 @@
-"""Paired comparison: differences and p values by hand, empty classes, Holm's correction."""
+"""Paired comparison: differences and p values by hand, empty classes, false positives, Holm's correction."""
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.evaluation.paired import compare, holm, signed_rank_p
-from nnunetv2_lightm.evaluation.scores import Evaluation, EvaluationError
+from nnunetv2_lightm.evaluation.paired import PAIRS, compare, holm, signed_rank_p
+from nnunetv2_lightm.evaluation.scores import FAULTLESS, Evaluation, EvaluationError
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "evaluation.md"
 
 
 def evaluation(scores, cases=None, classes=("liver", "tumor"), **options):
@@ -19,18 +22,53 @@ def evaluation(scores, cases=None, classes=("liver", "tumor"), **options):
 
 def test_differences_by_hand():
     a = evaluation([[0.9, 0.5], [0.8, np.nan], [0.7, 0.6], [0.9, np.nan]])
-    b = evaluation([[0.8, 0.2], [0.6, 0.3], [0.4, 0.5], [0.5, np.nan]])
+    b = evaluation([[0.8, 0.2], [0.6, np.nan], [0.4, 0.5], [0.5, np.nan]])
     result = compare(a, b, "DSC")
     liver, tumor = result.classes["liver"], result.classes["tumor"]
     assert (liver.mean, liver.cases) == (pytest.approx(0.25), 4)
     assert liver.p_value == pytest.approx(2 / 2**4)  # all positive: the two extremes of 16 signs
     assert 0.1 <= liver.interval[0] < 0.25 < liver.interval[1] <= 0.4
-    assert (tumor.mean, tumor.cases) == (pytest.approx(0.2), 2)  # a case counts where both count
+    assert (tumor.mean, tumor.cases) == (pytest.approx(0.2), 2)  # no case without a score counts
     assert np.isnan(tumor.interval).all()
     assert result.average.mean == pytest.approx((0.25 + 0.2) / 2)
     assert result.average.cases == 4
     assert result.average.p_value == pytest.approx(1 / 8)  # of the cases' means: 0.2, 0.2, 0.2, 0.4
     assert result.average.interval[0] < result.average.mean < result.average.interval[1]
+
+
+@pytest.mark.parametrize(("metric", "worst"), [("DSC", 0), ("IoU", 0), ("NSD", 0), ("HD95_mm", 30.0)])
+def test_a_method_that_rightly_finds_nothing_is_faultless_where_the_other_finds_something(metric, worst):
+    """Three cases with the class, three without, in which only b finds it: each is a pair."""
+    dsc = np.array([[0.9], [0.9], [0.9], [np.nan], [np.nan], [np.nan]])
+    shared = np.full((3, 1), 0.9)
+    cases = tuple("uvwxyz")
+    ours = {"DSC": dsc, metric: np.concatenate([shared, np.full((3, 1), np.nan)])}
+    theirs = {"DSC": np.where(np.isnan(dsc), 0, dsc), metric: np.concatenate([shared, np.full((3, 1), float(worst))])}
+    a, b = (Evaluation(cases, ("tumor",), scores, nsd_tolerance_mm=1.0) for scores in (ours, theirs))
+    forth, back = compare(a, b, metric), compare(b, a, metric)
+    for paired in (forth.classes["tumor"], forth.average):
+        assert (paired.mean, paired.cases) == (pytest.approx((FAULTLESS[metric] - worst) / 2), 6)
+        assert paired.p_value == pytest.approx(2 / 2**3)
+    assert back.average.mean == -forth.average.mean and back.average.cases == 6
+
+
+def test_a_case_in_which_both_rightly_find_nothing_is_no_pair():
+    result = compare(
+        evaluation([[0.5, np.nan], [np.nan, np.nan]]), evaluation([[0.5, np.nan], [np.nan, np.nan]]), "DSC"
+    )
+    assert [paired.cases for paired in (*result.classes.values(), result.average)] == [1, 0, 1]
+
+
+def test_a_distance_that_is_undefined_for_another_reason_is_no_pair():
+    dsc = np.array([[0.8], [0.0], [np.nan]])
+    a = Evaluation(("x", "y", "z"), ("tumor",), {"DSC": dsc, "HD95_mm": np.array([[2.0], [np.nan], [np.nan]])})
+    b = Evaluation(("x", "y", "z"), ("tumor",), {"DSC": dsc, "HD95_mm": np.array([[3.0], [9.0], [np.nan]])})
+    average = compare(a, b, "HD95_mm").average
+    assert (average.mean, average.cases) == (-1, 1)
+
+
+def test_the_guide_says_which_pairs_there_are():
+    assert PAIRS in " ".join(GUIDE.read_text(encoding="utf-8").split())
 
 
 def test_order_of_cases_and_classes_does_not_matter():

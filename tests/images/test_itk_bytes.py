@@ -39,7 +39,7 @@ def test_what_users_write_into_a_header_is_theirs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "header"),
     [
-        ("a.mha", "ObjectType = Image\nCompressedData = True\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
+        ("a.mha", "ObjectType = Image\nNDims = 3\nCompressedData = True\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
          "ElementDataFile = LOCAL\n"),
         ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: gzip\n\n"),
     ],

@@ -99,9 +99,8 @@ Result compute(const Engine& engine, int64_t dims, int64_t threads) {
         pipeline.spacing[axis] = 1.0;
         pipeline.mirror[axis] = axis == 2;
     }
-    pipeline.anisotropy_threshold = 3;
-    pipeline.data = {3, 0, -1};
-    pipeline.logits = {1, 0, -1};
+    pipeline.data = {3, 0, -1, 3.0};
+    pipeline.logits = {1, 0, -1, 3.0};
     pipeline.step = 0.5;
     pipeline.sigma = 0.125;
     pipeline.channels = channels;

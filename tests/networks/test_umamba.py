@@ -8,6 +8,7 @@ from torch import nn
 
 from nnunetv2_lightm.layers import Mamba1Block
 from nnunetv2_lightm.networks import UMambaBot, UMambaEnc
+from nnunetv2_lightm.networks.umamba import MambaLayer
 
 BOTH = pytest.mark.parametrize("network_class", [UMambaBot, UMambaEnc])
 
@@ -161,3 +162,17 @@ def test_autocast_stays_finite_and_close(dtype):
         logits = network(image)
     assert torch.isfinite(logits).all()
     assert (logits.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mamba_computes_in_float32_under_autocast(dtype):
+    """Its output may be larger than float16 holds."""
+    torch.manual_seed(0)
+    layer, x = MambaLayer(8), torch.randn(1, 8, 5, 6).to(dtype)
+    with torch.no_grad():
+        layer.mamba.D.fill_(1e6)
+        expected = layer(x.float())
+        with torch.autocast("cpu", dtype):
+            out = layer(x)
+    assert expected.abs().max() > torch.finfo(torch.float16).max
+    torch.testing.assert_close(out, expected)

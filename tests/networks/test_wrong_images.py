@@ -71,3 +71,29 @@ def test_other_floats_are_computed_in_the_networks_dtype(dtype, monkeypatch):
         monkeypatch.setenv(ENVIRONMENT_VARIABLE, backend)
         with torch.no_grad():
             assert torch.equal(network(image), network(image.float()))
+
+
+class Tuples(torch.Tensor):
+    """A tensor that takes the size of a new one as one tuple, like MONAI's MetaTensor."""
+
+    def new_empty(self, size, dtype=None, device=None, requires_grad=False):
+        assert isinstance(size, tuple)
+        return super().new_empty(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+    def new_zeros(self, size, dtype=None, device=None, requires_grad=False):
+        assert isinstance(size, tuple)
+        return super().new_zeros(size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["LightMUNet", "LightMUNetReleased"])
+def test_tensors_of_other_libraries(name, backend, grad, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, backend)
+    torch.manual_seed(0)
+    network, image = NETWORKS[name](2), torch.randn(1, 2, 16, 16)
+    with torch.set_grad_enabled(grad):
+        out = network(image.as_subclass(Tuples))
+        torch.testing.assert_close(out.as_subclass(torch.Tensor), network(image))
+        if grad:
+            out.square().mean().backward()

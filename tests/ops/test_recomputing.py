@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -207,3 +209,25 @@ def test_network_equals_that_of_the_reference(dims, monkeypatch):
         return {"y": logits[0].detach(), **{name: p.grad.clone() for name, p in network.named_parameters()}}
 
     assert_close(run(SCAN), run("reference"), 1e-10)
+
+
+@pytest.mark.parametrize("newer", [None, "ieee", "tf32"])
+def test_tensorfloat32_is_off_within_and_as_before_after(newer):
+    """Whichever of PyTorch's two ways a script has used to set it."""
+    cudnn = torch.backends.cudnn
+    if newer is not None and not hasattr(cudnn, "conv"):
+        pytest.skip("before PyTorch 2.9 there is one way")
+    x = SimpleNamespace(is_cuda=True, dtype=torch.float32)
+    before = cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else None
+    try:
+        if newer is not None:
+            cudnn.conv.fp32_precision = newer
+        with pieces._without_tf32(x):
+            assert (cudnn.conv.fp32_precision == "ieee") if hasattr(cudnn, "conv") else not cudnn.allow_tf32
+        if newer is not None:
+            assert cudnn.conv.fp32_precision == newer
+        else:
+            assert cudnn.allow_tf32
+    finally:
+        if before is not None:
+            cudnn.conv.fp32_precision = before

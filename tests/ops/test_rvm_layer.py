@@ -241,6 +241,22 @@ def sums(network, image):
     return [t.double().sum().item() for t in (y, *(p.grad for p in network.parameters()))]
 
 
+def test_a_gradient_that_is_undefined():
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.set_materialize_grads(False)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return None
+
+    layer, x = RVMLayer(16, 32, 2), torch.randn(1, 6, 6, 16, requires_grad=True)
+    (Nothing.apply(layer(x, pool=(2, 2))).sum() + x.sum()).backward()
+    assert torch.equal(x.grad, torch.ones_like(x)) and all(p.grad is None for p in layer.parameters())
+
+
 def test_buffers_need_not_be_zero():
     """The same numbers, whatever byte the C library fills the memory with that it gives."""
     perturb = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

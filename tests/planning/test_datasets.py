@@ -64,6 +64,10 @@ def test_folders_have_to_be_set(make_dataset, monkeypatch, variable):
         ("{", "cannot be read"),
         ("[]", "lacks labels, numTraining, file_ending, channel_names"),
         ('{"labels": {}, "modality": {}, "file_ending": ".png"}', "lacks numTraining;"),
+        (
+            '{"labels": 1, "channel_names": {"0": "CT"}, "file_ending": 2, "numTraining": 3}',
+            "labels is 1; .*ending is 2",
+        ),
     ],
 )
 def test_broken_dataset_json(make_dataset, folders, content, message):
@@ -96,6 +100,24 @@ def test_fingerprint_that_cannot_be_extracted(make_dataset, folders, monkeypatch
     message = r"fingerprint cannot be extracted: Exception thrown .*; `nnUNetv2_extract_fingerprint -d 5 --verify"
     with pytest.raises(PlanningError, match=message):
         plan_dataset("5")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read"),
+        ('{"spacings": [[1.0, 1.0', "cannot be read"),
+        ("[]", "it is a list"),
+        ("{}", "it lacks spacings, shapes_after_crop"),
+    ],
+    ids=["empty", "torn", "list", "lacks-all"],
+)
+def test_a_torn_fingerprint_is_named(make_dataset, folders, content, message):
+    file = folders / "nnUNet_preprocessed" / make_dataset(*DATA) / "dataset_fingerprint.json"
+    file.write_text(content)
+    with pytest.raises(PlanningError, match=rf"dataset_fingerprint\.json: {message}.*Remove this file"):
+        plan_dataset("5")
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_what_was_planned_is_told(make_dataset, folders):

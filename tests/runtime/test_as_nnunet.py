@@ -8,7 +8,7 @@ from lightm_runtime import load, segment
 from nnunetv2_lightm.deploy.bundle import write_bundle
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
 
-from ..model_folders import REGIONS, write_model_folder
+from ..model_folders import OWN_THRESHOLD, REGIONS, write_model_folder
 from ..prediction import assert_same_segmentation, predicted_by_nnunet, write_images
 
 # A model of each kind, and images that go through each step: resampled up and down, separate z in the image or the
@@ -26,6 +26,10 @@ MODELS = {
     "resampled": ({"spacing": (1.4, 0.8, 1.1)}, {"shape": (16, 18, 21), "spacing": (1.0, 1.2, 0.9)}),
     "thick slices": ({**THICK, "strides": STRIDES}, {"shape": (12, 24, 26), "spacing": (5.0, 0.7, 0.8)}),
     "thick slices across": ({**THICK, "transpose": (2, 0, 1)}, {"shape": (24, 26, 12), "spacing": (0.7, 0.8, 5.0)}),
+    "thick slices by the plans' own threshold": (
+        {**THICK, "spacing": (1.6, 0.9, 0.9), "settings": OWN_THRESHOLD},
+        {"shape": (12, 24, 26), "spacing": (2.0, 0.7, 0.8)},
+    ),
     "cropped": ({}, {"shape": (22, 28, 26), "margin": 4}),
     "cropped, masked": ({"use_mask": True, "spacing": (1.2, 1.2, 1.2)}, {"shape": (22, 28, 26), "margin": 4}),
     "CT": ({"schemes": ("CTNormalization",)}, {}),
@@ -45,6 +49,7 @@ MODELS = {
         {**NATURAL, "patch_size": (48, 48), "schemes": ("RGBTo01Normalization",) * 3},
         {"shape": (75, 60), "ending": ".png", "rgb": True},
     ),
+    "TIFF volumes": ({"reader": "Tiff3DIO", "file_ending": ".tif"}, {"ending": ".tif"}),
     "turned by the reader": ({"reader": "SimpleITKIOWithReorient"}, {"orientation": "PIR"}),
     "nibabel": ({"reader": "NibabelIO"}, {"orientation": "PIR", "spacing": (1.3, 1.0, 0.8)}),
     "turned by nibabel": ({"reader": "NibabelIOWithReorient"}, {"orientation": "PIR", "spacing": (1.3, 1.0, 0.8)}),

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 
 import numpy as np
 import pytest
 import torch
-from lightm_runtime import BundleError, load
+from lightm_runtime import BundleError, EngineError, load
 from lightm_runtime.bundle import read_bundle
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 
 def rewritten(bundle, path, change):
-    """The file with its header changed by ``change(metadata, pipeline)``; the weights are the same."""
+    """The file with its header changed by ``change(header, pipeline)``, and the checksum of that: no damage, but what
+    another program might write. The weights are the same.
+    """
     content = bundle.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     pipeline = json.loads(header["__metadata__"]["pipeline"])
     change(header, pipeline)
-    if "__metadata__" in header:
-        header["__metadata__"]["pipeline"] = json.dumps(pipeline)
+    header["__metadata__"] |= {"pipeline": json.dumps(pipeline), "sha256": "0" * 64}
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    content = struct.pack("<Q", len(text)) + text + content[8 + length :]
+    path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1))
     return path
 
 
@@ -53,15 +56,36 @@ def test_cut_off_anywhere(flat_bundle, tmp_path):
         refusal(path)
 
 
-def test_damage_anywhere_in_the_weights(flat_bundle, tmp_path):
+def test_damage_anywhere(flat_bundle, tmp_path):
     content = bytearray(flat_bundle.read_bytes())
     (length,) = struct.unpack("<Q", content[:8])
-    for place in (8 + length, (8 + length + len(content)) // 2, len(content) - 1):
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.lightm"
+    for place in (
+        0,
+        8 + length,
+        len(content) - 1,
+        *random.integers(0, 8 + length, 200),
+        *random.integers(0, len(content), 9),
+    ):
         damaged = bytearray(content)
-        damaged[place] ^= 0x10
-        path = tmp_path / f"{place}.lightm"
+        damaged[place] ^= 1 << random.integers(8)
         path.write_bytes(damaged)
-        assert "damaged" in refusal(path)
+        refusal(path)
+
+
+def test_a_digit_of_the_pipeline_or_of_a_place_is_damage(flat_bundle, tmp_path):
+    """They read well, and would give other labels."""
+    content = flat_bundle.read_bytes()
+    for found, other in ((b'\\"step\\": 0.5', b'\\"step\\": 0.7'), (b'"data_offsets":[0,', b'"data_offsets":[4,')):
+        assert content.count(found) == 1
+        (tmp_path / "a.lightm").write_bytes(content.replace(found, other))
+        assert "is damaged: its checksum is wrong" in refusal(tmp_path / "a.lightm")
+
+
+def test_what_is_rewritten_here_is_read(flat_bundle, tmp_path):
+    """Else the refusals below would show nothing."""
+    assert load(rewritten(flat_bundle, tmp_path / "a.lightm", lambda header, pipeline: None)).channels
 
 
 def test_other_files(tmp_path):
@@ -75,16 +99,16 @@ def test_other_files(tmp_path):
     assert "is not a model" in refusal(tmp_path / "checkpoint.pth")
 
 
-def test_unknown_version(flat_bundle, tmp_path):
+@pytest.mark.parametrize(
+    ("version", "fix"),
+    [("3", "update lightm-runtime"), ("1", "export the model again"), ("x", "export the model again")],
+)
+def test_unknown_version(version, fix, flat_bundle, tmp_path):
     def change(header, pipeline):
-        header["__metadata__"]["version"] = "2"
+        header["__metadata__"]["version"] = version
 
     message = refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
-    assert "version 2" in message and "update lightm-runtime" in message
-
-
-def _drop_section(header, pipeline):
-    del pipeline["network"]
+    assert f"version {version}; this program reads version 2: {fix}" in message
 
 
 def _drop_tensor(header, pipeline):
@@ -107,49 +131,30 @@ def _not_a_list(header, pipeline):
     header["fold_0/stem.pointwise.bias"]["data_offsets"] = "all"
 
 
-def _wide_network(header, pipeline):
-    pipeline["network"]["features"] = 64
+def _overlapping(header, pipeline):
+    entry = header["fold_0/stem.pointwise.bias"]
+    first, last = entry["data_offsets"]
+    entry["data_offsets"] = [first - 4, last - 4] if first else [4, last + 4]
 
 
-def _huge_network(header, pipeline):
-    pipeline["network"]["rvm_layers"] = [10**9, 2, 2]
+def _shorter(header, pipeline):
+    entry = header["fold_0/stem.pointwise.bias"]
+    entry["shape"][0] -= 1
+    entry["data_offsets"][1] -= 4
 
 
-def _deep_network(header, pipeline):
-    pipeline["network"]["rvm_layers"] = [1] * 9
+def _dtype_that_is_a_list(header, pipeline):
+    header["fold_0/stem.pointwise.bias"]["dtype"] = ["F32"]
 
 
-def _other_network(header, pipeline):
-    pipeline["network"]["type"] = "UNETR"
-
-
-def _other_scheme(header, pipeline):
-    pipeline["input"]["channels"][0]["scheme"] = "Other"
-
-
-def _more_channels(header, pipeline):
-    pipeline["input"]["channels"] *= 2
-
-
-def _words_for_numbers(header, pipeline):
-    pipeline["inference"]["patch_size"] = ["a", "b"]
-
-
-def _regions_too_few(header, pipeline):
-    pipeline["output"]["regions_class_order"] = [1]
+def _no_fold(header, pipeline):
+    for name in [name for name in header if name != "__metadata__"]:
+        del header[name]
 
 
 DAMAGES = (
-    *(_drop_section, _drop_tensor, _other_dtype, _beyond_the_end, _negative, _not_a_list, _wide_network),
-    *(
-        _huge_network,
-        _deep_network,
-        _other_network,
-        _other_scheme,
-        _more_channels,
-        _words_for_numbers,
-        _regions_too_few,
-    ),
+    *(_drop_tensor, _other_dtype, _beyond_the_end, _negative, _not_a_list, _overlapping, _shorter),
+    *(_dtype_that_is_a_list, _no_fold),
 )
 
 
@@ -158,12 +163,117 @@ def test_content_that_does_not_fit(change, flat_bundle, tmp_path):
     refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
 
 
-@pytest.mark.parametrize("value", [[0, 0, 1], [0, 1, 3], [0, 1]])
-def test_axes_that_are_none_are_refused(value, flat_bundle, tmp_path):
-    def change(header, pipeline):
-        pipeline["preprocessing"]["transpose_forward"] = value
+MISSING = object()
+CT_NUMBERS = {"mean": 0, "std": 1, "percentile_00_5": 0}
+# Keys of the pipeline and values that are refused when the file is read, before an image is.
+WRONG = [
+    *(((key,), MISSING) for key in ("name", "network", "input", "preprocessing", "inference", "output", "source")),
+    (("name",), 1),
+    (("network",), []),
+    (("network", "type"), "UNETR"),
+    (("network", "spatial_dims"), 4),
+    (("network", "spatial_dims"), True),
+    (("network", "num_classes"), 4),
+    (("network", "features"), 64),
+    (("network", "features"), 2**64 + 32),  # 32 in 64 bits
+    (("network", "features"), "32"),
+    (("network", "rvm_layers"), [10**9, 2, 2]),
+    (("network", "rvm_layers"), [1] * 9),
+    (("network", "rvm_layers"), None),
+    (("network", "pooling"), [[2, 2]]),
+    (("network", "pooling"), [[2, 2, 2]] * 3),
+    (("input", "channels"), []),
+    (("input", "channels"), [{}, {}]),
+    (("input", "channels"), "all"),
+    (("input", "channels", 0), None),
+    (("input", "channels", 0, "name"), MISSING),
+    (("input", "channels", 0, "scheme"), "Other"),
+    (("input", "channels", 0, "use_mask"), "no"),
+    (("input", "channels", 0), {"name": "a", "use_mask": False, "scheme": "CTNormalization", "statistics": [1]}),
+    (("input", "channels", 0), {"name": "a", "use_mask": False, "scheme": "CTNormalization", "statistics": CT_NUMBERS}),
+    (("input", "reader"), MISSING),
+    (("input", "reader"), "OtherIO"),
+    (("input", "reader"), ["SimpleITKIO"]),
+    (("input", "file_ending"), MISSING),
+    (("input", "file_ending"), ".docx"),
+    (("input", "file_ending"), "/../mine.nii.gz"),
+    (("input", "file_ending"), ""),
+    (("preprocessing", "transpose_forward"), [0, 0, 1]),
+    (("preprocessing", "transpose_forward"), [0, 1, 3]),
+    (("preprocessing", "transpose_forward"), [0, 1]),
+    (("preprocessing", "transpose_forward"), [2**64, 1, 2]),
+    (("preprocessing", "spacing_mm"), [0.0, 1.0]),
+    (("preprocessing", "spacing_mm"), [float("inf"), 1.0]),
+    (("preprocessing", "spacing_mm"), [1.0]),
+    (("preprocessing", "resampling_data"), MISSING),
+    (("preprocessing", "resampling_data", "order"), 2),
+    (("preprocessing", "resampling_logits", "order"), 3),
+    (("preprocessing", "resampling_data", "force_separate_z"), 1),
+    (("preprocessing", "resampling_data", "anisotropy_threshold"), MISSING),
+    (("preprocessing", "resampling_logits", "anisotropy_threshold"), float("nan")),
+    (("inference", "patch_size"), ["a", "b"]),
+    (("inference", "patch_size"), [16384, 1 << 20]),
+    (("inference", "patch_size"), [16384, 16385]),
+    (("inference", "step"), 1e-7),  # would run for years
+    (("inference", "step"), 1e-300),
+    (("inference", "step"), 1.5),
+    (("inference", "step"), None),
+    (("inference", "gaussian_sigma"), float("inf")),
+    (("inference", "gaussian_sigma"), 1e9),
+    (("inference", "gaussian_sigma"), 1e-200),
+    (("inference", "mirroring_axes"), ["x"]),
+    (("inference", "mirroring_axes"), [2]),
+    (("inference", "mirroring_axes"), None),
+    (("output", "num_classes"), 7),
+    (("output", "labels"), MISSING),
+    (("output", "labels"), None),
+    (("output", "labels"), {"organ": "one"}),
+    (("output", "labels"), {"organ": -1}),
+    (("output", "labels"), {"organ": []}),
+    (("output", "regions_class_order"), MISSING),
+    (("output", "regions_class_order"), [1]),
+    (("output", "regions_class_order"), [1, 2, 65536]),
+    (("output", "regions_class_order"), [1, 2, -1]),
+]
 
-    model = rewritten(flat_bundle, tmp_path / "a.lightm", change)
-    with pytest.raises(Exception) as caught:
-        load(model).segment(np.ones((1, 1, 20, 20), np.float32), (999.0, 1.0, 1.0))
-    assert type(caught.value).__name__ in ("BundleError", "EngineError")
+
+@pytest.mark.parametrize(("keys", "value"), WRONG)
+def test_a_pipeline_that_is_not_usable(keys, value, flat_bundle, tmp_path):
+    def change(header, pipeline):
+        inner = pipeline
+        for key in keys[:-1]:
+            inner = inner[key]
+        if value is MISSING:
+            del inner[keys[-1]]
+        else:
+            inner[keys[-1]] = value
+
+    message = refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
+    assert "update lightm-runtime" in message or "has 9 levels" in message or "numbers, expected" in message
+    if value is MISSING:
+        assert f"lacks {'.'.join(map(str, keys)).replace('.0', '[0]')}" in message
+
+
+def test_more_channels_than_a_thread_takes_at_once(flat_bundle, tmp_path):
+    """Feature maps of 1024 << 5 channels."""
+
+    def change(header, pipeline):
+        pipeline["network"] |= {"features": 1024, "rvm_layers": [1] * 5, "pooling": [[2, 2]] * 5}
+
+    assert "has sizes that this engine does not run" in refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-300])
+def test_a_spacing_in_another_unit_is_named(factor, volume_bundle, tmp_path):
+    """It would ask for terabytes, or for more voxels than an integer counts."""
+
+    def change(header, pipeline):
+        pipeline["preprocessing"] |= {"transpose_forward": [2, 0, 1], "spacing_mm": [1.0, 2.0, 4.0]}
+
+    model = load(rewritten(volume_bundle, tmp_path / "a.lightm", change))
+    image = np.ones((2, 20, 30, 40), np.float32)
+    with pytest.raises(EngineError) as caught:
+        model.segment(image, (2 / factor, 4 / factor, 1 / factor))
+    sizes = " x ".join(f"{size / factor:.6g}" for size in (20, 30, 40))
+    assert str(caught.value).startswith("too large for the engine: its spacing, ")
+    assert f"the model's, 2 x 4 x 1 mm, (z, y, x), would make {sizes} voxels of its 20 x 30 x 40" in str(caught.value)

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +51,7 @@ def test_folder_of_single_channels(flat_bundle, image, tmp_path):
     (tmp_path / "one" / "other.nii.gz").write_bytes(image.read_bytes())
     (tmp_path / "one" / "notes.txt").write_text("not an image")
     assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case_0000.nii.gz", "other.nii.gz"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case.nii.gz", "other.nii.gz"}
 
 
 def test_folder_in_nnunets_form(flat_bundle, image, tmp_path):
@@ -149,7 +150,10 @@ def test_images_that_do_not_fit_are_named(flat_bundle, volume_bundle, image, vol
         assert not (tmp_path / "out.nii.gz").exists()
         return capsys.readouterr().err
 
-    assert "1 channel(s); the model takes 2: channel 0, channel 1" in refused(volume_bundle, volume[0])
+    assert run("segment", volume_bundle, volume[0], "-o", tmp_path / "out.nii.gz") == 2
+    assert "case_0001 is missing" in capsys.readouterr().err
+    (tmp_path / "one.nii.gz").write_bytes(volume[0].read_bytes())
+    assert "1 channel(s); the model takes 2: channel 0, channel 1" in refused(volume_bundle, tmp_path / "one.nii.gz")
     assert "2D image" in refused(volume_bundle, *write_images(tmp_path / "flat", 2, shape=(20, 20)))
     assert "no such file" in refused(flat_bundle, tmp_path / "nothing.nii.gz")
     (tmp_path / "text.nii.gz").write_text("not an image")
@@ -168,7 +172,7 @@ def test_images_that_do_not_fit_are_named(flat_bundle, volume_bundle, image, vol
     moved = sitk.ReadImage(str(volume[1]))
     moved.SetOrigin((50.0, 0.0, 0.0))
     sitk.WriteImage(moved, str(tmp_path / "moved.nii.gz"))
-    assert "differ in origin" in refused(volume_bundle, volume[0], tmp_path / "moved.nii.gz")
+    assert "differ in origin" in refused(volume_bundle, tmp_path / "one.nii.gz", tmp_path / "moved.nii.gz")
 
 
 def test_one_bad_image_of_several(flat_bundle, image, tmp_path, capsys):
@@ -197,3 +201,45 @@ def test_a_segmentation_that_is_open_elsewhere_stops_no_other(flat_bundle, image
     assert "1 of 2 images failed: case" in said
     assert (tmp_path / "out" / "case.nii.gz").read_text() == "shown by a viewer"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"case.nii.gz", "shown.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "Input/output error"), MemoryError()],
+)
+def test_an_image_that_cannot_be_opened_or_is_too_large_stops_no_other(
+    error, flat_bundle, image, tmp_path, monkeypatch, capsys
+):
+    for name in ("a", "z"):
+        (tmp_path / "one" / f"{name}_0000.nii.gz").write_bytes(image.read_bytes())
+    segment = cli.segment
+
+    def fail(model, files, **options):
+        if files[0].name == "case_0000.nii.gz":
+            raise error
+        return segment(model, files, **options)
+
+    monkeypatch.setattr(cli, "segment", fail)
+    assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"lightm: case: {error or 'not enough memory'}\n" in said and "1 of 3 images failed: case" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "z.nii.gz"}
+
+
+@pytest.mark.parametrize("newline, end", [("\r\n", b"\r\n"), ("\n", b"\n")], ids=["Windows", "elsewhere"])
+def test_the_table_in_a_code_page_without_the_letters_of_a_label(
+    newline, end, flat_bundle, image, tmp_path, monkeypatch
+):
+    """As Windows has cp1252 for a pipe, and ends lines with two characters."""
+    model = load(flat_bundle)
+    model.bundle.pipeline["output"]["labels"] = {"background": 0, "肝": 1, "lésion": 2}
+    monkeypatch.setattr(cli, "load", lambda *arguments, **options: model)
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="cp1252", newline=newline))
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out.nii.gz", "--volumes") == 0
+    assert run("info", flat_bundle) == 0
+    sys.stdout.flush()
+    lines = written.getvalue().split(end)
+    assert lines[0] == b"case,label,voxels,ml"
+    assert lines[1].startswith(b"case,\\u809d,") and lines[2].startswith("case,lésion,".encode("cp1252"))
+    assert b"\r\r\n" not in written.getvalue()

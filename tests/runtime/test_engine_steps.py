@@ -26,7 +26,7 @@ def resample(array: np.ndarray, new_shape, spacing, new_spacing, how: engine.Res
     status = getattr(engine.library(), function)(
         *(array.ctypes.data, three(array.shape), engine.Spacing(*spacing)),
         *(out.ctypes.data, three(new_shape), engine.Spacing(*new_spacing)),
-        *(ctypes.byref(how), THRESHOLD),
+        ctypes.byref(how),
     )
     assert status == 0
     return out
@@ -58,7 +58,7 @@ def test_resampling_is_nnunets(case, order, order_z):
     new_shape = [int(size) for size in compute_new_shape(shape, spacing, new_spacing)]
     options = {"order": order, "order_z": order_z, "force_separate_z": None}
     expected = resample_data_or_seg_to_shape(array[None], new_shape, spacing, new_spacing, is_seg=False, **options)[0]
-    how = engine.Resampling(order, order_z, -1)
+    how = engine.Resampling(order, order_z, -1, THRESHOLD)
     np.testing.assert_allclose(resample(array, new_shape, spacing, new_spacing, how), expected, rtol=1e-10)
     single = resample(array.astype(np.float32), new_shape, spacing, new_spacing, how)
     np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-4)
@@ -70,7 +70,18 @@ def test_separate_z_can_be_forced(force):
     array = np.random.default_rng(0).normal(size=shape)
     options = {"order": 3, "order_z": 0, "force_separate_z": force}
     expected = resample_data_or_seg_to_shape(array[None], new_shape, spacing, new_spacing, is_seg=False, **options)[0]
-    found = resample(array, new_shape, spacing, new_spacing, engine.Resampling(3, 0, int(force)))
+    found = resample(array, new_shape, spacing, new_spacing, engine.Resampling(3, 0, int(force), THRESHOLD))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("threshold", [1.5, 2.5])
+def test_the_threshold_decides_what_is_separate(threshold):
+    """Plans may name another one than nnU-Net's 3."""
+    shape, spacing, new_spacing, new_shape = (6, 9, 8), (2.0, 1.0, 1.0), (1.1, 0.8, 1.2), (11, 11, 7)
+    array = np.random.default_rng(0).normal(size=shape)
+    options = {"order": 3, "order_z": 0, "force_separate_z": None, "separate_z_anisotropy_threshold": threshold}
+    expected = resample_data_or_seg_to_shape(array[None], new_shape, spacing, new_spacing, is_seg=False, **options)[0]
+    found = resample(array, new_shape, spacing, new_spacing, engine.Resampling(3, 0, -1, threshold))
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -78,7 +89,7 @@ def test_sharp_edges_do_not_overshoot():
     """The cubic spline would; skimage clips to the range of its input."""
     array = np.zeros((8, 16, 16))
     array[:, 4:12, 5:9] = 1
-    found = resample(array, (8, 37, 41), (1.0, 1.0, 1.0), (1.0, 0.4, 0.4), engine.Resampling(3, 0, -1))
+    found = resample(array, (8, 37, 41), (1.0, 1.0, 1.0), (1.0, 0.4, 0.4), engine.Resampling(3, 0, -1, THRESHOLD))
     assert found.min() == 0 and found.max() == 1
 
 
@@ -193,7 +204,7 @@ def test_labels_of_resampled_logits_are_nnunets(case, regions):
             three(new_shape),
             engine.Spacing(*new_spacing),
         ),
-        *(ctypes.byref(engine.Resampling(1, 0, -1)), THRESHOLD, order, found.ctypes.data),
+        *(ctypes.byref(engine.Resampling(1, 0, -1, THRESHOLD)), order, found.ctypes.data),
     )
     assert status == 0
     # float32 compared with float64: ties at most.

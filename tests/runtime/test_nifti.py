@@ -25,8 +25,29 @@ def file(request, tmp_path):
 def test_whole_files_have_no_fault(file, tmp_path):
     assert fault_of(file) is None
     assert read_case([file], ["CT"], "SimpleITKIO").voxels.shape == (1, 18, 19, 20)
-    (tmp_path / "a.txt").write_text("no NIfTI at all" * 100)
-    assert fault_of(tmp_path / "a.txt") is None
+
+
+def test_other_files_are_named(tmp_path):
+    (tmp_path / "a.nii").write_text("no NIfTI at all" * 100)
+    assert (
+        fault_of(tmp_path / "a.nii")
+        == "cannot be read as NIfTI: it is something else, and NIfTI-1 in one file is needed"
+    )
+    nib.save(nib.Nifti2Image(VOXELS, np.eye(4)), tmp_path / "b.nii")
+    assert fault_of(tmp_path / "b.nii") == "cannot be read as NIfTI: it is NIfTI-2, and NIfTI-1 in one file is needed"
+    (tmp_path / "c.nii").write_bytes((tmp_path / "b.nii").read_bytes()[:100])
+    assert "ends within the header" in fault_of(tmp_path / "c.nii")
+
+
+def test_what_is_wrong_in_a_header_is_said(file):
+    data = file.read_bytes()
+    data = bytearray(gzip.decompress(data) if file.suffix == ".gz" else data)
+    data[108:112] = bytes(4)
+    file.write_bytes(data)
+    assert fault_of(file) == "has voxels from byte 0 on by its header (vox_offset), which ends at 348: save it again"
+    data[40:42] = bytes(2)
+    file.write_bytes(data)
+    assert fault_of(file).startswith("has a damaged header: 0 dimensions")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

@@ -61,10 +61,17 @@ def test_seed_sets_the_initial_weights(make_trainer, base):
 def test_a_seeded_training_that_continues_draws_other_batches(make_trainer, monkeypatch):
     """Without workers, this process's generator draws them; as does that of a second GPU."""
     drawn = []
-    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: drawn.append(np.random.random()))
+
+    def on_train_start(self) -> None:  # what nnU-Net begins with
+        if not self.was_initialized:
+            self.initialize()
+        drawn.append(np.random.random())
+
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", on_train_start)
     for epoch, rank in ((0, 0), (0, 0), (3, 0), (3, 0), (4, 0), (0, 1)):
         trainer = make_trainer("nnUNetTrainer_5epochs_3iters_seed0")
-        trainer.initialize()
+        if epoch:  # a training that continues has loaded its checkpoint
+            trainer.initialize()
         trainer.current_epoch, trainer.local_rank = epoch, rank
         trainer.on_train_start()
     assert drawn[0] == drawn[1] and drawn[2] == drawn[3]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...evaluation.json_files import evaluation_from_json
-from ...evaluation.scores import Evaluation, case_means
+from ...evaluation.scores import Evaluation, case_means, with_rightly_empty
 from ..results import BenchmarkResults, Run
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -23,7 +23,8 @@ class Contender:
         trainer: Its name.
         runs: All of them, by seed and fold.
         scored: Those that are complete and evaluated.
-        evaluation: Scores of every case, each the mean over the runs that scored the case; None without such a run.
+        evaluation: Scores of every case, each the mean over the runs that scored the case (`pool`); None without such a
+            run.
     """
 
     trainer: str
@@ -63,6 +64,14 @@ def reference_contender(contenders: Sequence[Contender]) -> Contender | None:
     return next(iter(stock + scored), None)
 
 
+def have_same_cases(contenders: Sequence[Contender]) -> bool:
+    """Whether all scored methods are scored on the same cases: only then do their means say which is better.
+
+    They are not if e.g. other folds of each are complete.
+    """
+    return len({frozenset(contender.evaluation.cases) for contender in contenders if contender.evaluation}) <= 1
+
+
 def short_name(trainer: str) -> str:
     """A trainer's name without ``nnUNetTrainer`` in front, unless that is all of it."""
     return trainer.removeprefix(STOCK_TRAINER) or trainer
@@ -70,11 +79,14 @@ def short_name(trainer: str) -> str:
 
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Sorts "case_10" after "case_9"."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def pool(runs: Iterable[Run]) -> Evaluation:
     """Runs of several folds and seeds as one evaluation: the score of a case is the mean over the runs that have it.
+
+    If a class counts in some of these runs alone, the others have rightly found nothing, and count as faultless: a
+    false positive of one seed is not one of all seeds.
 
     Raises: EvaluationError: if an evaluation is not one as ``nnUNetv2_lightm evaluate --json`` writes it.
     """
@@ -85,7 +97,8 @@ def pool(runs: Iterable[Run]) -> Evaluation:
     scores = {metric: np.full((len(cases), len(first.classes)), np.nan) for metric in metrics}
     for i, case in enumerate(cases):
         having = [(evaluation, evaluation.cases.index(case)) for evaluation in evaluations if case in evaluation.cases]
+        of_runs = {metric: np.stack([one.scores[metric][row] for one, row in having]) for metric in metrics}
         for metric in metrics:
-            # A row for each class: its mean over the runs in which it counts.
-            scores[metric][i] = case_means(np.stack([one.scores[metric][row] for one, row in having], axis=1))
+            # A row for each class: its mean over the runs.
+            scores[metric][i] = case_means(with_rightly_empty(metric, of_runs[metric], of_runs["DSC"]).T)
     return replace(first, cases=tuple(cases), scores=scores)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...escaping import escape_markdown
-from ...files import Record, check_output, write_text
+from ...escaping import escape_markdown, escape_name
+from ...files import Record, check_output, set_aside, write_text
 from ..results import BenchmarkResults
 from ..sharing import command_again, without_home
 from .contenders import Contender, find_contenders
@@ -16,7 +17,7 @@ from .html_page import html_page
 from .markdown import code_block, figure
 from .overlays import choose_cases, load_case
 from .overview import overview
-from .pictures import Pictures
+from .pictures import MADE_BY, Pictures
 from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
 from .score_tables import results_tables
 from .sections import conditions, cost_table, machine, not_complete, time_to_accuracy_table
@@ -31,6 +32,8 @@ PSEUDO_DICE = (
 def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) -> None:
     """Write report.md with its pictures in figures/, and report.html with all of it inside.
 
+    A file of an earlier report that was changed since, or whose record is gone, is renamed instead of replaced.
+
     Args:
         results: Comparisons, one section each.
         folder: Created if it does not exist.
@@ -42,8 +45,8 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     """
     if not results:
         raise ValueError("write_report needs at least one comparison")
-    _begin(folder, folder / "figures")
-    pictures = Pictures(folder)
+    record = _begin(folder, folder / "figures")
+    pictures = Pictures(folder, record)
     styles = method_styles(list(dict.fromkeys(run.trainer for result in results for run in result.runs)))
     parts = [f"# {escape_markdown(title)}"]
     if len(results) > 1:
@@ -62,22 +65,43 @@ def write_report(results: Sequence[BenchmarkResults], folder: Path, title: str) 
     ]
     markdown = without_home("\n\n".join(parts) + "\n")
     page = html_page(markdown, without_home(title), pictures.read())
-    write_text(folder / "report.md", markdown)
-    write_text(folder / "report.html", page)
+    pictures.record()
+    for file, text in ((folder / "report.md", markdown), (folder / "report.html", page)):
+        _replace(file, text, record)
 
 
-def _begin(folder: Path, figures: Path) -> None:
-    """Refuse to replace anything but an earlier report with the figures that it shows; make the folders."""
+def _replace(file: Path, text: str, record: Record) -> None:
+    """Write a file of the report. What somebody has added to the earlier one stays, under another name."""
+    if record.not_ours(file) and file.read_bytes() != text.encode():
+        kept = set_aside(file)
+        print(
+            f"{escape_name(file)} was changed since it was written, or its record is gone; it is now "
+            f"{escape_name(kept)}",
+            file=sys.stderr,
+        )
+    write_text(file, text)
+    record.add(file)
+    record.write(MADE_BY)
+
+
+def _begin(folder: Path, figures: Path) -> Record:
+    """Refuse to replace anything but an earlier report with the figures that it shows; make the folders.
+
+    Returns: What is known of the earlier report's files.
+    """
     markdown = folder / "report.md"
     check_output(markdown, ours=lambda text: AGAIN.encode() in text)
     earlier = _earlier(folder)
-    check_output(folder / "report.html", ours=lambda text: bool(earlier))
-    signed = Record.read(figures) is not None
+    check_output(folder / "report.html", ours=lambda text: AGAIN.encode() in text or bool(earlier))
+    record = Record.read(figures)
+    signed = record is not None
     for file in sorted(figures.glob("comparison[0-9]*.png")):
         check_output(file, ours=lambda text, name=file.name: signed or f"(figures/{name})" in earlier)
     # Signed before the first figure: if this call is killed, the next one must recognise its figures.
     figures.mkdir(parents=True, exist_ok=True)
-    Record(figures).write("nnUNetv2_lightm benchmark-report")
+    record = record or Record(figures)
+    record.write(MADE_BY)
+    return record
 
 
 def _earlier(folder: Path) -> str:
@@ -107,17 +131,21 @@ def _section(
         *_overlays(results, contenders, pictures, prefix, earlier),
         "### Machine and commands",
         machine(results),
-        *_command(results.command),
+        *_commands(results.commands),
     ]
     return "\n\n".join(filter(None, parts))
 
 
-def _command(command: str) -> list[str]:
+def _commands(commands: Sequence[Sequence[str]]) -> list[str]:
     """How to repeat the comparison. A command that is not ours is shown, but not offered for pasting."""
-    again = command_again(command)
-    if again is None:
-        return [f"The results name a command that is not `nnUNetv2_lightm benchmark`: {escape_markdown(command)}"]
-    return ["To repeat the comparison:", code_block(again)]
+    again = [command_again(words) for words in commands]
+    parts = [
+        f"The results name a command that is not `nnUNetv2_lightm benchmark`: {escape_markdown(' '.join(words))}"
+        for words, line in zip(commands, again)
+        if line is None
+    ]
+    lines = "\n".join(filter(None, again))
+    return [*parts, "To repeat the comparison:", code_block(lines)] if lines else parts
 
 
 def _cost_figure(

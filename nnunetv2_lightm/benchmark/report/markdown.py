@@ -47,10 +47,17 @@ def bold_best(
     intervals: Sequence[np.ndarray],
     *,
     show: Callable[[float], str] = percent,
-    best: Callable = max,
+    best: Callable | None = max,
 ) -> list[str]:
-    """A cell for each mean, with its interval in brackets if it has one; what shows the best mean is bold."""
-    top = best((show(mean) for mean in means if mean == mean), key=float, default=None)
+    """A cell for each mean, with its interval in brackets if it has one; what shows the best mean is bold.
+
+    Args:
+        means: NaN for a method without one.
+        intervals: Lower and upper end for each; NaN without one.
+        show: Turns a number into text.
+        best: `max` or `min`; None: the means cannot be compared, and none is bold.
+    """
+    top = best and best((show(mean) for mean in means if mean == mean), key=float, default=None)
     cells = []
     for mean, (low, high) in zip(means, intervals, strict=True):
         around = f" ({show(low)}–{show(high)})" if low == low else ""

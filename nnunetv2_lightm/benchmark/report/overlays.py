@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...evaluation.scores import with_rightly_empty
 from ..results import BenchmarkResults, Run
 from .case_slices import CaseFiles, load_slices
 from .contenders import Contender
@@ -55,7 +56,8 @@ def choose_cases(contenders: Sequence[Contender]) -> list[PicturedCase]:
     common = set.intersection(*(set(evaluation.cases) for evaluation in evaluations))
     means = []
     for case in (case for case in evaluations[0].cases if case in common):
-        scores = np.concatenate([e.scores["DSC"][e.cases.index(case)] for e in evaluations])
+        dsc = np.stack([e.scores["DSC"][e.cases.index(case)] for e in evaluations])
+        scores = with_rightly_empty("DSC", dsc, dsc).ravel()
         if not np.isnan(scores).all():
             means.append((float(np.nanmean(scores)), case))
     means.sort(key=lambda mean: mean[0])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ...escaping import escape_markdown
 from ...evaluation.bootstrap import MIN_CASES, RESAMPLES, mean_intervals
+from ...evaluation.paired import PAIRS
 from ...evaluation.scores import METRICS
 from ...evaluation.tables import column_title, format_markdown
 from ..results import BenchmarkResults
-from .contenders import Contender, reference_contender
+from .contenders import Contender, have_same_cases, reference_contender
 from .markdown import MISSING, bold_best, collapsed, millimetres, percent
 from .significance import compare_with
 
@@ -44,6 +45,11 @@ def results_tables(results: BenchmarkResults, contenders: Sequence[Contender]) -
 
 
 def _headline(scored: Sequence[Contender]) -> str:
+    if not have_same_cases(scored):
+        return (
+            "**Not ranked**: the methods are scored on different cases, as when other folds of each are complete. The "
+            "scores are over each method's own cases; the tests below compare the cases that two methods share."
+        )
     by_score = sorted(scored, key=lambda contender: _sortable(contender.evaluation.average("DSC")), reverse=True)
     best, reference = by_score[0], reference_contender(scored)
     shown = [best, *([reference] if reference is not best else by_score[1:2])]
@@ -65,7 +71,11 @@ def _main_table(
     header += [f"average {column_title(metric, scored[0].evaluation)}" for metric in averaged]
     header += (["DSC of the seeds", "seeds"] if several else ["seeds"]) + ["cases"]
     columns = [
-        bold_best([m.evaluation.mean(metric)[i] for m in scored], [intervals[m.name][metric][0][i] for m in scored])
+        bold_best(
+            [m.evaluation.mean(metric)[i] for m in scored],
+            [intervals[m.name][metric][0][i] for m in scored],
+            best=_best(scored),
+        )
         for i in range(len(classes))
         for metric in METRICS
     ] + [
@@ -73,7 +83,7 @@ def _main_table(
             [m.evaluation.average(metric) for m in scored],
             [intervals[m.name][metric][1] for m in scored],
             show=millimetres if metric in DISTANCES else percent,
-            best=min if metric in DISTANCES else max,
+            best=_best(scored, metric),
         )
         for metric in averaged
     ]
@@ -82,7 +92,7 @@ def _main_table(
         costs = results.complexity.get(contender.trainer, {})
         sizes = [_scaled(costs.get("parameters"), 1e6), _scaled(costs.get("macs"), 1e9)]
         spread = [_spread(contender.averages_by_seed("DSC"))] if several else []
-        numbers = [str(len(contender.seeds)), str(len(contender.evaluation.cases))]
+        numbers = [str(len(contender.seeds)), str(contender.evaluation.num_counted_in_average())]
         rows.append([escape_markdown(contender.name), *sizes, *(column[i] for column in columns), *spread, *numbers])
     return rows
 
@@ -94,8 +104,16 @@ def _class_table(
     rows = [["class", *(escape_markdown(contender.name) for contender in scored)]]
     for i, name in enumerate(classes):
         means = [contender.evaluation.mean(metric)[i] for contender in scored]
-        rows.append([escape_markdown(name), *bold_best(means, [intervals[m.name][metric][0][i] for m in scored])])
+        ends = [intervals[m.name][metric][0][i] for m in scored]
+        rows.append([escape_markdown(name), *bold_best(means, ends, best=_best(scored))])
     return rows
+
+
+def _best(scored: Sequence[Contender], metric: str = "DSC") -> Callable | None:
+    """Chooses what is bold in a column: nothing if the methods are scored on different cases."""
+    if not have_same_cases(scored):
+        return None
+    return min if metric in DISTANCES else max
 
 
 def _legend(results: BenchmarkResults, scored: Sequence[Contender]) -> str:
@@ -105,11 +123,16 @@ def _legend(results: BenchmarkResults, scored: Sequence[Contender]) -> str:
         if any(len(contender.seeds) > 1 for contender in scored)
         else ""
     )
+    bold = (
+        "the best of a column is bold"
+        if have_same_cases(scored)
+        else "none is bold, since the methods are scored on different cases"
+    )
     patch = "x".join(map(str, results.patch_size))
     return (
         "Scores in %, distances in their unit: means over the cases, with the 95 % interval in brackets, by bootstrap "
         f"over the cases ({RESAMPLES:,} resamples; none below {MIN_CASES} cases): what other cases would change, not "
-        f"what another training would.{seeds} The average is over the classes; the best of a column is bold. "
+        f"what another training would.{seeds} The average is over the classes; {bold}. "
         f"Parameters and MACs are true counts for one patch of {patch}: every parameter, and the MACs of convolutions, "
         "matrix products and scans (two FLOPs of a scan count as one), not the paper's convention, which leaves out "
         "Mamba (`nnUNetv2_lightm complexity --paper` prints both)."
@@ -139,11 +162,12 @@ def _tests(scored: Sequence[Contender]) -> str:
                 str(paired.cases),
             ]
         )
-    correction = f", corrected by Holm for {len(comparisons)} comparisons" if len(comparisons) > 1 else ""
+    tested = sum(comparison.p_holm == comparison.p_holm for comparison in comparisons)
+    correction = f", corrected by Holm for {tested} comparisons" if tested > 1 else ""
     return (
         f"Each method minus {escape_markdown(reference.name)}, paired by case: mean difference with its bootstrap "
-        f"interval, and the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}.\n\n"
-        + format_markdown(rows)
+        f"interval, and the two-sided Wilcoxon signed-rank test of the cases' means over their classes{correction}. "
+        f"{PAIRS[0].upper()}{PAIRS[1:]}.\n\n" + format_markdown(rows)
     )
 
 

@@ -55,10 +55,10 @@ def forward(
     """
     batch, length, d_inner = u.shape
     d_state = A.shape[1]
-    y = u.new_empty(batch, length, d_inner)
-    last = u.new_empty(batch, d_inner, d_state)
+    y = u.new_empty((batch, length, d_inner))
+    last = u.new_empty((batch, d_inner, d_state))
     chunks = checkpoint_count(length)
-    checkpoints = u.new_empty((batch, chunks, d_state, d_inner) if keep_checkpoints else 0)
+    checkpoints = u.new_empty((batch, chunks, d_state, d_inner) if keep_checkpoints else (0,))
     if u.numel() == 0 or d_state == 0:
         skip = torch.zeros_like(u) if D is None else u * D
         return skip if z is None else skip * torch.nn.functional.silu(z), last.zero_(), checkpoints

@@ -71,7 +71,7 @@ def forward(
         )
     if u.numel() == 0:
         shape = (batch, checkpoint_count(length), d_state, d_inner) if keep_checkpoints else (0,)
-        return torch.zeros_like(u), u.new_zeros(batch, d_inner, d_state), u.new_zeros(shape)
+        return torch.zeros_like(u), u.new_zeros((batch, d_inner, d_state)), u.new_zeros(shape)
 
     u, delta, z, B, C = _channels_first(u, delta, z, B, C)
     y, x, *gated = _loaded().fwd(u, delta, A, B[:, None], C[:, None], D, z, delta_bias, delta_softplus)
@@ -80,7 +80,7 @@ def forward(
     pairs = x.unflatten(-1, (d_state, 2))
     # A copy even of a single element: results must not share memory.
     last = pairs[:, :, -1, :, 1].clone(memory_format=torch.contiguous_format)
-    checkpoints = pairs.permute(0, 2, 4, 3, 1).flatten(1, 2).contiguous() if keep_checkpoints else u.new_empty(0)
+    checkpoints = pairs.permute(0, 2, 4, 3, 1).flatten(1, 2).contiguous() if keep_checkpoints else u.new_empty((0,))
     return y.transpose(1, 2).contiguous(), last, checkpoints
 
 
@@ -127,7 +127,7 @@ def _no_step(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> 
     """The delta, (1, d_inner, 1), from which bias and softplus make a step size of exactly 0."""
     if delta_softplus:
         return delta.new_full((1, delta.shape[1], 1), -torch.inf)
-    return delta.new_zeros(1, delta.shape[1], 1) if delta_bias is None else -delta_bias[None, :, None]
+    return delta.new_zeros((1, delta.shape[1], 1)) if delta_bias is None else -delta_bias[None, :, None]
 
 
 def _with_readings_of_the_last_state(
@@ -145,7 +145,7 @@ def _with_readings_of_the_last_state(
     The gradient of these outputs is that of the last state.
     """
     batch, d_inner, d_state = grad_last.shape
-    nothing = u.new_zeros(batch, d_inner, d_state)
+    nothing = u.new_zeros((batch, d_inner, d_state))
     identity = torch.eye(d_state, dtype=u.dtype, device=u.device).expand(batch, -1, -1)
     if z is not None:
         one = torch.ones_like(nothing)

@@ -43,7 +43,7 @@ def backward(
     surroundings: int, grad_out: Tensor, x: Tensor, size: Sequence[int], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of x (empty for a STEM, whose image gets none) and of the parameters."""
-    grad_x = torch.empty_like(x) if surroundings != STEM else x.new_empty(0)
+    grad_x = torch.empty_like(x) if surroundings != STEM else x.new_empty((0,))
     grads = [torch.empty_like(parameter) for parameter in parameters]
     if x.numel() == 0 or grad_out.numel() == 0:
         return grad_x.zero_(), [grad.zero_() for grad in grads]

@@ -50,10 +50,10 @@ def forward(
     """
     named = dict(zip(RVM_PARAMETERS, parameters, strict=True))
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
-    out = x.new_empty(x.shape[0], *pooled, named["projection_weight"].shape[0])
+    out = x.new_empty((x.shape[0], *pooled, named["projection_weight"].shape[0]))
     d_inner, d_state = named["A"].shape
     chunks = checkpoint_count(x.shape[1:-1], parameters)
-    checkpoints = x.new_empty((x.shape[0], chunks, d_state, d_inner) if keep_checkpoints else 0)
+    checkpoints = x.new_empty((x.shape[0], chunks, d_state, d_inner) if keep_checkpoints else (0,))
     argmax = torch.empty(out.shape if keep_checkpoints and max(pool) > 1 else 0, dtype=torch.uint8)
     if x.numel() and out.numel():
         problem = _problem(x.shape, parameters, pool, x.dtype)

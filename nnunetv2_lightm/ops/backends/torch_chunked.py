@@ -65,7 +65,7 @@ def forward(
     batch, length, d_inner = u.shape
     if u.numel() == 0:
         shape = (batch, checkpoint_count(length), A.shape[1], d_inner) if keep_checkpoints else (0,)
-        last = u.new_zeros(batch, d_inner, A.shape[1]) if first_state is None else first_state.clone()
+        last = u.new_zeros((batch, d_inner, A.shape[1])) if first_state is None else first_state.clone()
         return torch.zeros_like(u), last, u.new_zeros(shape)
 
     A_t = _rates(A)
@@ -73,7 +73,7 @@ def forward(
     dt, x, B, C = (_chunks(t) for t in (dt, dt * u, B, C))
     starts, last = _chunk_starts(dt, x, B, A_t, batch, first_state)
     y = _outputs(starts, dt, x, B, C, A_t, u, D, z)
-    checkpoints = starts.view(batch, -1, *starts.shape[1:]) if keep_checkpoints else u.new_empty(0)
+    checkpoints = starts.view(batch, -1, *starts.shape[1:]) if keep_checkpoints else u.new_empty((0,))
     return y, last.transpose(1, 2).contiguous(), checkpoints
 
 
@@ -138,7 +138,7 @@ def backward(
     grad_A_t = torch.zeros_like(A_t)
     groups = _groups(starts)
     # One group's states and decays, allocated once: fresh pages for each group would cost as much as the work.
-    states = A_t.new_empty(CHUNK_LENGTH + 1, *starts[groups[0]].shape)
+    states = A_t.new_empty((CHUNK_LENGTH + 1, *starts[groups[0]].shape))
     decays = torch.empty_like(states[1:])
     for group in groups:
         _group_backward(
@@ -244,7 +244,7 @@ def _chunk_starts(
     dt: Tensor, x: Tensor, B: Tensor, A_t: Tensor, batch: int, first_state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The state each chunk starts from, (batch * chunks, d_state, d_inner), and the state after the last token."""
-    local = dt.new_zeros(dt.shape[0], *A_t.shape)
+    local = dt.new_zeros((dt.shape[0], *A_t.shape))
     for group in _groups(local):
         decay = torch.empty_like(local[group])
         for t in range(CHUNK_LENGTH):
@@ -259,7 +259,7 @@ def _chunk_end_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the state at each chunk's end that the later chunks send, (batch * chunks, d_state, d_inner), and
     that of the state before the first token."""
-    local = dt.new_zeros(dt.shape[0], *A_t.shape)
+    local = dt.new_zeros((dt.shape[0], *A_t.shape))
     for group in _groups(local):
         g, decay = local[group], torch.empty_like(local[group])
         for t in reversed(range(CHUNK_LENGTH)):

@@ -89,7 +89,7 @@ def forward(
     out_dtype = out_dtype or A.dtype
     if u.numel() == 0:
         shape = (u.shape[0], checkpoint_count(u.shape[1]), A.shape[1], u.shape[2]) if keep_checkpoints else (0,)
-        last = A.new_zeros(u.shape[0], *A.shape) if first_state is None else first_state.clone()
+        last = A.new_zeros((u.shape[0], *A.shape)) if first_state is None else first_state.clone()
         return torch.zeros_like(u, dtype=out_dtype), last, A.new_zeros(shape)
 
     from .triton_kernels.scan import scan_chunks
@@ -103,7 +103,7 @@ def forward(
     last = _carry(A_t, dt_sums, starts, first_state, reverse=False)
     y = torch.empty_like(u, dtype=out_dtype)
     scan.run(scan_chunks, *scan.operands, starts, y, None, None)
-    return y, last.transpose(1, 2).contiguous(), starts if keep_checkpoints else A.new_empty(0)
+    return y, last.transpose(1, 2).contiguous(), starts if keep_checkpoints else A.new_empty((0,))
 
 
 def replay(
@@ -209,7 +209,7 @@ def _backward(
     grad_delta = torch.empty_like(delta) if weight is None else None
     shape = (scan.backward_blocks, *u.shape[:2], 2 * B.shape[2] + scan.rank)
     grad_rows = B.new_empty(shape, dtype=torch.promote_types(B.dtype, C.dtype))
-    sums = A_t.new_empty(*scan.chunk_states[:2], B.shape[2] + 2 + scan.rank, u.shape[2])
+    sums = A_t.new_empty((*scan.chunk_states[:2], B.shape[2] + 2 + scan.rank, u.shape[2]))
     inputs = (grad_y, *scan.operands, checkpoints, ends)
     scan.run_in_parts(backward_chunks, inputs, (grad_u, grad_delta, grad_z, grad_rows, sums))
     return grad_u, grad_delta, grad_z, grad_rows, sums.sum((0, 1))
@@ -270,7 +270,7 @@ class _Scan:
         batch, chunks, states, channels = self.chunk_states
         groups = -(-CHUNK_LENGTH // (KEPT * SPAN))
         part = min(batch * chunks, max(1, WORK_ELEMENTS // (groups * max(1, states * channels))))
-        work = self.operands[2].new_empty(part, groups, states, channels)
+        work = self.operands[2].new_empty((part, groups, states, channels))
         sizes = self._sizes | {"SPAN": SPAN, "KEPT": KEPT, "BLOCK_D": self._block_channels(backward_tile(self.rank))}
         for first in range(0, batch * chunks, part):
             grid = (min(part, batch * chunks - first), self.backward_blocks)
@@ -293,7 +293,7 @@ def _carry(A_t: Tensor, dt_sums: Tensor, states: Tensor, first: Tensor | None, r
 
     batch, chunks, *shape = states.shape
     groups = -(-chunks // GROUP_CHUNKS)
-    ends, dt_totals = states.new_empty(batch, groups, *shape), dt_sums.new_empty(batch, groups, shape[1])
+    ends, dt_totals = states.new_empty((batch, groups, *shape)), dt_sums.new_empty((batch, groups, shape[1]))
 
     def combine(firsts: Tensor | None, starts: Tensor | None, ends: Tensor | None) -> None:
         grid = (batch * groups, max(1, -(-shape[0] * shape[1] // CARRY_ELEMENTS)))

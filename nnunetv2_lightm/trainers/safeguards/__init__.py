@@ -99,7 +99,7 @@ class Safeguards(nnUNetTrainer):
             )
         channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         check_cases([train, validation], channel_names, self.plans_manager, self.configuration_manager)
-        if self.local_rank == 0:
+        if self.local_rank == 0 and self.current_epoch == 0:  # what was begun has passed; the others wait meanwhile
             cases = {*train.identifiers, *validation.identifiers}
             check_raw_files(self.plans_manager.dataset_name, self.dataset_json, cases, self.print_to_log_file)
         return train, validation

@@ -32,9 +32,9 @@ class OtherArchitectureError(RuntimeError):
 
 
 def refuse_other_weights(network: nn.Module) -> nn.Module:
-    """Make a network's ``load_state_dict`` say which network the weights belong to, if not to this one.
+    """Make a network's strict ``load_state_dict`` say which network the weights belong to, if not to this one.
 
-    nnU-Net loads strictly in training and in prediction; the hook does not learn whether a call is strict.
+    nnU-Net loads strictly in training and in prediction.
     """
     network.register_load_state_dict_pre_hook(_compare)
     return network

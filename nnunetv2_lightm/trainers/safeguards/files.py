@@ -18,7 +18,7 @@ from nnunetv2.paths import nnUNet_raw
 from ...escaping import escape_name
 from ...images.cases import channel_names_of, check_cases, find_cases, listed
 from ...images.check import check_label
-from ...images.dataset import check_dataset_files, grouped
+from ...images.dataset import LISTED, check_dataset_files, grouped
 from ...images.faults import ImageFault
 
 
@@ -31,7 +31,8 @@ def check_raw_files(
 ) -> None:
     """Check the raw images and labels of a training, if they are in nnUNet_raw.
 
-    Files that hold integers are only checked for their length, which keeps this within seconds.
+    Files that hold integers are only checked for their length (PNG, BMP and TIFF are read whole): seconds for
+    thousands of them. Files of floating-point numbers are read to their end.
 
     Args:
         dataset: Name in nnUNet_raw.
@@ -42,10 +43,11 @@ def check_raw_files(
         ImagesRefusedError: naming the files.
     """
     raw = nnUNet_raw.get()
-    if not raw or not Path(raw, dataset, "imagesTr").is_dir():
+    folder = Path(raw or "", dataset)
+    if not raw or not folder.is_dir() or not (LISTED in dataset_json or (folder / "imagesTr").is_dir()):
         log(f"{dataset} is not in nnUNet_raw: faults that its readers hid, such as NaN read as 0, go unnoticed")
         return
-    checked = check_dataset_files(Path(raw, dataset), dataset_json, cases=set(cases), thorough=False)
+    checked = check_dataset_files(folder, dataset_json, cases=set(cases), thorough=False, as_nnunet=True)
     for text in checked.notes:
         log(f"note: {text}")
     if checked.faults:
@@ -70,13 +72,14 @@ def watch_predictions(is_watched: Callable[[str], bool]) -> None:
 
     @functools.wraps(original)
     def checked(self: nnUNetPredictor, source: str | list[list[str]], *args: Any, **kwargs: Any) -> tuple:
-        if not is_watched(self.trainer_name):
+        # A predictor whose network was set by hand may have no trainer's name.
+        if self.trainer_name is None or not is_watched(self.trainer_name):
             return original(self, source, *args, **kwargs)
         if isinstance(source, str):
             _check_folder(Path(source), self.dataset_json)
         inputs, outputs, previous = original(self, source, *args, **kwargs)
         reader = self.plans_manager.image_reader_writer_class.__name__
-        _check_inputs(inputs, previous, self.dataset_json, reader)
+        _check_inputs(inputs, previous, self.dataset_json, reader, any_names=not isinstance(source, str))
         return inputs, outputs, previous
 
     nnUNetPredictor._manage_input_and_output_lists = checked
@@ -105,6 +108,8 @@ def _check_inputs(
     previous: Sequence[str | None] | None,
     dataset_json: Mapping[str, Any],
     reader: str,
+    *,
+    any_names: bool,
 ) -> None:
     ending = dataset_json["file_ending"]
     cases = {}
@@ -112,7 +117,7 @@ def _check_inputs(
         name = Path(files[0]).name.removesuffix(ending)
         name = name[:-5] if name[-5:-4] == "_" else name
         cases[name if name not in cases else f"{name} ({number})"] = [Path(file) for file in files]
-    checked = check_cases(cases, channel_names_of(dataset_json), ending)
+    checked = check_cases(cases, channel_names_of(dataset_json), ending, any_names=any_names, as_nnunet=True)
     for text in grouped((facts.path, note) for facts in checked.all_facts() for note in facts.notes):
         print(f"note: {text}")
     faults = checked.faults

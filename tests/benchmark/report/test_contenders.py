@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_lightm.benchmark.report.contenders import find_contenders, pool, reference_contender, short_name
+from nnunetv2_lightm.benchmark.report.contenders import (
+    find_contenders,
+    have_same_cases,
+    natural_order,
+    pool,
+    reference_contender,
+    short_name,
+)
 
 from ..make_results import make_results, make_run
 
@@ -32,9 +39,27 @@ def test_folds_are_put_together_in_natural_order():
 
 
 def test_a_score_that_is_not_counted_does_not_count():
-    pooled = pool([run_with({"a": None, "b": None}), run_with({"a": 0.6, "b": None}, seed=1)])
+    pooled = pool([run_with({"a": 0.6, "b": None}), run_with({"a": 0.6, "b": None}, seed=1)])
     assert pooled.scores["DSC"][0, 0] == 0.6
     assert math.isnan(pooled.scores["DSC"][1, 0])
+
+
+def test_a_false_positive_of_one_seed_is_none_of_the_others():
+    pooled = pool([run_with({"a": None}), run_with({"a": None}, seed=1), run_with({"a": 0.0}, seed=2)])
+    assert pooled.scores["DSC"][0, 0] == pooled.scores["IoU"][0, 0] == pytest.approx(2 / 3)
+
+
+def test_digits_that_are_no_decimals_are_sorted_as_text():
+    names = ["case_10", "case_1²", "case_²", "case_٣", "case_9", "case_1"]
+    assert sorted(names, key=natural_order) == ["case_1", "case_1²", "case_٣", "case_9", "case_10", "case_²"]
+
+
+def test_methods_are_scored_on_the_same_cases_or_not():
+    stock, ours = make_results(("nnUNetTrainer", "nnUNetTrainerUNETR")).runs
+    assert have_same_cases([]) and have_same_cases(find_contenders(make_results(runs=(stock, ours))))
+    del ours.evaluation["cases"]["case_2"]
+    assert not have_same_cases(find_contenders(make_results(runs=(stock, ours))))
+    assert have_same_cases(find_contenders(make_results(runs=(stock, replace(ours, complete=False)))))
 
 
 def test_unfinished_runs_do_not_count():

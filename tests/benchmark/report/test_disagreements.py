@@ -80,6 +80,18 @@ def test_worst_median_and_best_case_are_chosen_over_all_methods():
     assert chosen == {"worst": order[0], "median": order[2], "best": order[-1]}
 
 
+def test_a_method_that_rightly_finds_nothing_is_faultless_in_the_choice():
+    """In a case without a class, two of three methods find none: it is not the worst of all."""
+    results = make_results()
+    for run, dsc in zip(results.runs, (None, None, 0.0), strict=True):
+        for scores in run.evaluation["cases"]["case_0"].values():
+            scores.update(DSC=dsc, IoU=dsc)
+        for scores in run.evaluation["cases"]["case_1"].values():
+            scores.update(DSC=0.3, IoU=0.2)
+    worst = choose_cases(find_contenders(results))[0]
+    assert (worst.case, worst.rank, worst.mean_dsc) == ("case_1", "worst", pytest.approx(0.3))
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_cases_are_shown_once(count):
     results = make_results(("nnUNetTrainer",))

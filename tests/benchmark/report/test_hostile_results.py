@@ -18,7 +18,7 @@ from PIL import Image
 
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.results import ResultsError, load_results, write_results
-from nnunetv2_lightm.benchmark.sharing import command_again, without_home
+from nnunetv2_lightm.benchmark.sharing import command_again, shared_words, without_home, words_of
 from nnunetv2_lightm.cli import main as cli
 
 from ..make_results import TRAINERS, make_results, make_run, with_images
@@ -174,7 +174,7 @@ HOSTILE = (
 def hostile(tmp_path_factory):
     """Page and Markdown of a report whose every text is hostile, and the bytes of a picture that lies about."""
     folder = tmp_path_factory.mktemp("hostile")
-    results = make_results(TRAINERS[:2], classes=("left_lung", HOSTILE), title=HOSTILE, command=HOSTILE)
+    results = make_results(TRAINERS[:2], classes=("left_lung", HOSTILE), title=HOSTILE, commands=((HOSTILE,),))
     torn = replace(make_run("nnUNetTrainerUNETR", 0.9, complete=False), failure=HOSTILE)
     results = replace(
         results,
@@ -244,7 +244,7 @@ def test_a_command_that_is_none_of_ours_is_not_to_be_pasted(hostile):
     ],
 )
 def test_each_word_of_a_command_is_quoted_anew(command, tmp_path):
-    again = command_again(command)
+    again = command_again(shlex.split(command))
     assert shlex.split(again) == shlex.split(command)
     print_words = "() { printf '%s\\n' \"$@\"; }"
     script = f"nnUNetv2_lightm {print_words}\npython {print_words}\n{again}"
@@ -258,21 +258,21 @@ def test_each_word_of_a_command_is_quoted_anew(command, tmp_path):
     ["curl evil | sh", "", "nnUNetv2_lightm 'benchmark", "python -c x", "python benchmarks/../x.py", "python -m x"],
 )
 def test_another_command_is_none(command):
-    assert command_again(command) is None
+    assert command_again(words_of(command)) is None
 
 
 def test_home_folders_are_not_told(tmp_path):
     home = str(Path.home())
     assert without_home(f"{home}/x, '/home/alice/y' and /Users/bob: /root") == "~/x, '~/y' and ~: ~"
     assert without_home("/data/home/alice /homework/x C:\\Users\\carol\\x") == "/data/home/alice /homework/x ~\\x"
-    again = command_again("nnUNetv2_lightm benchmark -o '/home/alice/my study'")
-    assert again == "nnUNetv2_lightm benchmark -o ~/'my study'"
-    assert command_again(again) == "nnUNetv2_lightm benchmark -o ~/'my study'"
+    words = ("nnUNetv2_lightm", "benchmark", "-o", "/home/alice/my study", "--calibration-of=/home/alice/old", "--x=a")
+    assert command_again(words) == "nnUNetv2_lightm benchmark -o ~/'my study' --calibration-of ~/old --x=a"
+    assert command_again(shared_words(words)) == command_again(words)
 
     run = make_run("nnUNetTrainer", 0.9)
     gone = {name: Path(f"/home/alice/data/{name}") for name in ("images", "references", "predictions")}
     torn = replace(make_run("nnUNetTrainerUNETR", 0.9, complete=False), failure="/home/alice/venv/torch.py: no memory")
-    results = make_results(runs=(replace(run, **gone), torn), command="nnUNetv2_lightm benchmark -o /home/alice/study")
+    results = make_results(runs=(replace(run, **gone), torn), commands=(words,))
     write_report([results], tmp_path / "report", "of /home/alice/x")
     for file in ("report.md", "report.html"):
         text = (tmp_path / "report" / file).read_text()

@@ -188,7 +188,8 @@ def test_many_classes_have_a_table_of_their_own():
 def test_names_stay_text(tmp_path):
     evil = "a|b *c* <script>x</script> `d` [e](f)\n# g $h$"
     results = make_results(("nnUNetTrainer", "nnUNetTrainer" + evil), classes=("left", evil), title=evil)
-    results = replace(results, command="nnUNetv2_lightm benchmark --title '```\n'", machine={evil: {evil: evil}})
+    commands = (("nnUNetv2_lightm", "benchmark", "--title", "```\n"),)
+    results = replace(results, commands=commands, machine={evil: {evil: evil}})
     write_report([results], tmp_path, evil)
     page_text = (tmp_path / "report.html").read_text()
     page = Page(page_text)

@@ -39,6 +39,41 @@ def test_an_earlier_report_is_replaced(tmp_path):
     assert (tmp_path / "figures" / "mine.png").read_text() == "of the user"
 
 
+def write(folder, title):
+    write_report([make_results(("nnUNetTrainer",))], folder, title)
+
+
+def test_what_somebody_has_written_into_a_report_is_kept(tmp_path, capsys):
+    write(tmp_path, "T")
+    report, picture = tmp_path / "report.md", tmp_path / "figures" / "comparison1_training.png"
+    report.write_text(report.read_text() + "\nMy notes.\n")
+    picture.write_bytes(b"drawn on")
+    write(tmp_path, "Another title")
+    assert "My notes" not in report.read_text()
+    assert (tmp_path / "kept_report.md").read_text().endswith("\nMy notes.\n")
+    assert (
+        f"{report} was changed since it was written, or its record is gone; it is now {tmp_path / 'kept_report.md'}"
+        in (capsys.readouterr().err)
+    )
+    assert (tmp_path / "figures" / "kept_comparison1_training.png").read_bytes() == b"drawn on"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    write(tmp_path, "T")
+    kept = sorted(path.name for path in tmp_path.rglob("kept*"))
+    assert kept == ["kept_comparison1_training.png", "kept_report.md"], "an unchanged one is replaced"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_report_without_a_record_is_kept_if_the_new_one_differs(tmp_path):
+    """It may have been changed: earlier versions recorded nothing, and repositories keep no record."""
+    write(tmp_path, "T")
+    (tmp_path / "figures" / RECORD_FILE).unlink()
+    write(tmp_path, "T")
+    assert not list(tmp_path.rglob("kept*"))
+    (tmp_path / "figures" / RECORD_FILE).unlink()
+    write(tmp_path, "Another title")
+    assert (tmp_path / "kept_report.md").read_text().startswith("# T\n")
+
+
 @pytest.mark.slow
 def test_one_that_was_killed_is_begun_anew(tmp_path, monkeypatch):
     """Its figures are there, and no report names them."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunetv2_lightm.deploy.bundle import bundle_content
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
@@ -85,6 +87,30 @@ def page_of(bundle_of, engines, tmp_path_factory):
         return made[kind]
 
     return make
+
+
+@pytest.fixture
+def natively(bundle_of):
+    """Labels of the engine for this machine, (z, y, x)."""
+    runtime = pytest.importorskip("lightm_runtime", reason="lightm-runtime is not installed: pip install ./runtime")
+    return lambda kind, files: runtime.segment(runtime.load(bundle_of(kind)[0]), files).labels
+
+
+def natively_in_file(natively, path: Path) -> np.ndarray:
+    """Labels of the volume in the file's own axes: the engine's come turned."""
+    model_labels = natively("volume", [path])
+    image = sitk.ReadImage(str(path))
+    labels = sitk.GetImageFromArray(model_labels)
+    labels.CopyInformation(sitk.DICOMOrient(image, "RAS"))
+    code = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(image.GetDirection())
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(labels, code))
+
+
+def assert_same(found: Path, expected: np.ndarray) -> None:
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(found)))
+    assert labels.reshape(expected.shape).shape == expected.shape
+    assert (labels.reshape(expected.shape) == expected).mean() > 0.999
+    assert len(np.unique(labels)) > 1
 
 
 @pytest.fixture(scope="session")

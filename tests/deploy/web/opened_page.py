@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,10 @@ class OpenedPage:
     errors: Of its scripts.
     """
 
-    def __init__(self, browser, path: Path, *, width: int = 1200, cores: int | None = None) -> None:
+    def __init__(
+        self, browser, path: Path, *, width: int = 1200, cores: int | None = None, script: str = "", ready: bool = True
+    ) -> None:
+        """script: run before the page's own. ready: wait until the page takes files."""
         self.context = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
         self.page = self.context.new_page()
         self.requests: list[str] = []
@@ -28,7 +32,10 @@ class OpenedPage:
             self.page.add_init_script(
                 f"Object.defineProperty(navigator, 'hardwareConcurrency', {{get: () => {cores}}})"
             )
+        self.page.add_init_script(script)
         self.page.goto(path.as_uri())
+        if not ready:
+            return
         self.page.wait_for_selector("#files:not([disabled])", state="attached", timeout=MOST_MS)
 
     def __enter__(self) -> OpenedPage:
@@ -48,6 +55,19 @@ class OpenedPage:
     def give(self, files: Sequence[Path]) -> None:
         """Choose files by the button."""
         self.page.set_input_files("#files", list(files))
+
+    def drop(self, path: Path) -> None:
+        """Drop a file on the page."""
+        self.page.evaluate(
+            """([name, content]) => {
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                const files = new DataTransfer();
+                files.items.add(new File([bytes], name));
+                const init = { dataTransfer: files, bubbles: true, cancelable: true };
+                document.body.dispatchEvent(new DragEvent("drop", init));
+            }""",
+            [path.name, base64.b64encode(path.read_bytes()).decode()],
+        )
 
     def segment(self, files: Sequence[Path]) -> None:
         """Choose files and wait until they are segmented."""

@@ -64,11 +64,14 @@ def test_a_bundle_becomes_the_same_page(compiled, bundle_of, tmp_path, capsys):
 def test_a_damaged_bundle_is_refused(compiled, bundle_of, tmp_path, capsys):
     content = bundle_of("picture")[0].read_bytes()
     for name, damaged, said in (
-        ("changed", content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "is damaged: the checksum"),
+        ("changed", content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "is damaged: its checksum"),
+        ("another step", content.replace(b'\\"step\\": 0.5', b'\\"step\\": 0.6'), "is damaged: its checksum"),
         ("short", content[:-100], "is truncated or damaged"),
         ("text", b"no model", "is not a bundle"),
-        ("later", content.replace(b'"version":"1"', b'"version":"9"'), "is of format version 9"),
+        ("earlier", content.replace(b'"version":"2"', b'"version":"1"'), "version 1; this program reads version 2"),
+        ("later", content.replace(b'"version":"2"', b'"version":"9"'), "is of format version 9"),
     ):
+        assert damaged != content
         (tmp_path / name).write_bytes(damaged)
         assert export(tmp_path / name, tmp_path / "out.html") == 1
         error = capsys.readouterr().err

@@ -1,49 +1,19 @@
-"""The raw files of a training, and the images to segment: faults that nnU-Net's readers hide or ignore."""
+"""The raw files of a training: faults that nnU-Net's readers hide or ignore."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 
 import nibabel
 import numpy as np
 import pytest
-import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
-from nnunetv2.inference.predict_from_raw_data import (
-    nnUNetPredictor,
-    predict_entry_point,
-    predict_entry_point_modelfolder,
-)
-from PIL import Image
 
-from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.trainers.safeguards import ImagesRefusedError
 
 from ...images.nifti_bytes import SCALING, edit
-from ...nnunet_in_process import threads_for_processes
-from .conftest import CASES, NAME, SHAPE, TRAINER
-
-AFFINE = np.diag([0.7, 0.7, 1.6, 1]) + np.eye(4, k=3)
-MOVED = AFFINE + 25 * np.eye(4, k=3)
-TILTED = AFFINE + 0.4 * np.eye(4, k=2) * [0, 0, 1, 0]
-
-
-def image(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=SHAPE[::-1]).astype(np.float32)
-
-
-def save(path, values, affine=AFFINE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)
-
-
-def with_nan(path) -> None:
-    values = image()
-    values[1, 2, 3] = np.nan
-    save(path, values)
+from .conftest import CASES, NAME, SHAPE
+from .small_images import AFFINE, MOVED, image, save, with_nan
 
 
 @pytest.fixture
@@ -101,6 +71,47 @@ def test_what_is_odd_is_logged(dataset, raw):
     trainer.initialize()
     trainer.get_tr_and_val_datasets()
     assert "note: " in log_of(trainer) and "may have lost its geometry" in log_of(trainer)
+
+
+def test_labels_that_lie_elsewhere_are_a_note(dataset, raw):
+    """nnU-Net goes by the voxels alone, and warns; many a label has lost its origin."""
+    save(raw / f"labelsTr/{CASES[1]}.nii.gz", np.ones(SHAPE[::-1], np.uint8), MOVED)
+    trainer = dataset.trainer()
+    trainer.initialize()
+    trainer.get_tr_and_val_datasets()
+    assert f"{CASES[1]}.nii.gz lies elsewhere than its partner: 25 mm away from" in log_of(trainer)
+    save(raw / f"labelsTr/{CASES[1]}.nii.gz", np.ones(SHAPE[::-1], np.uint8), AFFINE * 2)
+    with pytest.raises(ImagesRefusedError, match="lies up to"):
+        trainer.get_tr_and_val_datasets()
+
+
+def test_what_was_begun_is_not_checked_again(dataset, raw):
+    trainer = dataset.trainer()
+    trainer.initialize()
+    with_nan(raw / f"imagesTr/{CASES[1]}_0000.nii.gz")
+    trainer.current_epoch = 1
+    trainer.get_tr_and_val_datasets()
+    trainer.current_epoch = 0
+    with pytest.raises(ImagesRefusedError, match="NaN"):
+        trainer.get_tr_and_val_datasets()
+
+
+def test_files_that_dataset_json_lists_may_have_any_names(dataset, raw, tmp_path):
+    """One modality of another data set, say."""
+    entries = {}
+    for number, case in enumerate(CASES):
+        save(tmp_path / f"elsewhere/{case}_0001.nii.gz", image(number))
+        files = {"images": [str(tmp_path / f"elsewhere/{case}_0001.nii.gz")]}
+        entries[case] = files | {"label": str(raw / f"labelsTr/{case}.nii.gz")}
+    shutil.rmtree(raw / "imagesTr")
+    dataset.change("dataset.json", lambda content: content.update(dataset=entries))
+    trainer = dataset.trainer()
+    trainer.initialize()
+    trainer.get_tr_and_val_datasets()
+    assert "is not in nnUNet_raw" not in log_of(trainer)
+    with_nan(tmp_path / f"elsewhere/{CASES[1]}_0001.nii.gz")
+    with pytest.raises(ImagesRefusedError, match=f"{CASES[1]}_0001.nii.gz has 1 NaN"):
+        trainer.get_tr_and_val_datasets()
 
 
 def test_a_missing_raw_channel_is_named(dataset, raw):
@@ -171,167 +182,3 @@ def test_channel_names_out_of_order_are_refused(dataset, names):
     dataset.change("dataset.json", lambda content: content.update(channel_names=names))
     with pytest.raises(ValueError, match="channel_names"):
         dataset.trainer()
-
-
-@pytest.fixture
-def predict(request, dataset, tmp_path, monkeypatch):
-    """Predict with an untrained model of two channels; returns the segmentations. The parameter names a trainer."""
-    name = getattr(request, "param", TRAINER)
-    names = {"0": "CT", "1": "T1"}
-    dataset.change("dataset.json", lambda content: content.update(channel_names=names))
-    dataset.change("nnUNetPlans.json", complete_plans)
-    trainer = dataset.trainer(name)
-    trainer.initialize()
-    shutil.copy(dataset.base / "dataset.json", trainer.output_folder_base)
-    shutil.copy(dataset.base / "nnUNetPlans.json", os.path.join(trainer.output_folder_base, "plans.json"))
-    trainer.save_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
-    output = tmp_path / "output"
-
-    def run(images, command=predict_entry_point_modelfolder):
-        workers = 1 if command is predict_entry_point_modelfolder else 0
-        model = ("-m", trainer.output_folder_base) if workers else ("-d", NAME, "-c", "3d_fullres", "-tr", name)
-        options = ("-f", 0, "-device", "cpu", "--disable_tta", "-npp", workers, "-nps", workers)
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, ("-i", images, "-o", output, *model, *options))])
-        with threads_for_processes({}):
-            command()
-        return sorted(path.name for path in output.glob("*.nii.gz"))
-
-    return run
-
-
-def complete_plans(plans: dict) -> None:
-    """What else prediction needs, as nnU-Net plans it."""
-    plans.update(
-        image_reader_writer="SimpleITKIO",
-        transpose_forward=[0, 1, 2],
-        transpose_backward=[0, 1, 2],
-        original_median_shape_after_transp=[8, 16, 16],
-    )
-    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-    configuration = plans["configurations"]["3d_fullres"]
-    configuration.update(
-        preprocessor_name="DefaultPreprocessor",
-        spacing=[1.6, 0.7, 0.7],
-        normalization_schemes=["ZScoreNormalization"] * 2,
-        use_mask_for_norm=[False] * 2,
-    )
-    for name in ("data", "seg", "probabilities"):
-        configuration[f"resampling_fn_{name}"] = "resample_data_or_seg_to_shape"
-        configuration[f"resampling_fn_{name}_kwargs"] = resampling | {"is_seg": name == "seg"}
-    plans["foreground_intensity_properties_per_channel"] = {
-        str(channel): {"mean": 0.0, "std": 1.0, "percentile_00_5": -3.0, "percentile_99_5": 3.0} for channel in range(2)
-    }
-
-
-@pytest.fixture
-def images(tmp_path):
-    """Two cases of two channels."""
-    for case in ("a", "b"):
-        for channel in range(2):
-            save(tmp_path / f"images/{case}_{channel:04d}.nii.gz", image(channel))
-    return tmp_path / "images"
-
-
-COMMANDS = pytest.mark.parametrize("command", [predict_entry_point, predict_entry_point_modelfolder])
-
-
-@COMMANDS
-@pytest.mark.slow
-def test_sound_images_are_segmented(predict, images, command):
-    assert predict(images, command) == ["a.nii.gz", "b.nii.gz"]
-
-
-def refused(predict, images, monkeypatch, words: str, command=predict_entry_point) -> None:
-    def computed(*_):
-        raise AssertionError("the network was called")
-
-    monkeypatch.setattr(LightMUNet, "forward", computed)
-    with pytest.raises(ImagesRefusedError, match=words):
-        predict(images, command)
-
-
-@COMMANDS
-@pytest.mark.parametrize(("lost", "name"), [("b_0001", "T1"), ("b_0000", "CT")])
-def test_a_missing_channel_is_named_before_anything_is_computed(predict, images, monkeypatch, lost, name, command):
-    (images / f"{lost}.nii.gz").unlink()
-    refused(
-        predict, images, monkeypatch, rf"case b lacks {lost}\.nii\.gz \({name}\) in .*/images: there is b_", command
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda folder: save(folder / "a_0002.nii.gz", image()), r"case a has 3 channels, 2 are needed \(CT, T1\)"),
-        (lambda folder: (folder / "a_0001.nii.gz").rename(folder / "a_0003.nii.gz"), r"lacks a_0001.nii.gz \(T1\)"),
-        (lambda folder: (folder / "a_0001.nii.gz").rename(folder / "a_T1.nii.gz"), "a_T1.nii.gz has no channel number"),
-        (lambda folder: save(folder / "c.nii.gz", image()), "c.nii.gz has no channel number.*c_0000.nii.gz"),
-        (lambda folder: save(folder / "a_0001.nii.gz", image()[1:]), "a_0001.nii.gz is .* voxels and .*a_0000.nii.gz"),
-        (lambda folder: save(folder / "a_0001.nii.gz", image(), AFFINE * 2), "a_0001.nii.gz lies up to .* away"),
-        (lambda folder: save(folder / "a_0001.nii.gz", image(), MOVED), "a_0001.nii.gz lies up to 25 mm away"),
-        (
-            lambda folder: [save(folder / f"a_000{channel}.nii.gz", image(), TILTED) for channel in (0, 1)],
-            "a_0000.nii.gz: SimpleITKIO, the model's reader, refuses its tilted axes",
-        ),
-        (lambda folder: with_nan(folder / "b_0000.nii.gz"), "b_0000.nii.gz has 1 NaN"),
-        (lambda folder: os.truncate(folder / "b_0000.nii.gz", 500), "b_0000.nii.gz is truncated"),
-        (lambda folder: shutil.rmtree(folder), "is not a folder"),
-        (lambda folder: [path.unlink() for path in folder.iterdir()], r"holds no image CASE_0000\.nii\.gz"),
-    ],
-)
-def test_other_faults_of_images_to_segment(predict, images, monkeypatch, change, words):
-    change(images)
-    refused(predict, images, monkeypatch, words)
-
-
-@pytest.mark.parametrize("place", [".", ".."])
-def test_channels_in_another_order_by_a_dataset_json_nearby(predict, images, monkeypatch, place):
-    (images / place / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "CT"}}))
-    refused(
-        predict, images, monkeypatch, r"the channels are T1, CT by the dataset.json of .*, and CT, T1 in the training"
-    )
-
-
-def test_a_list_of_files_in_the_wrong_order_is_refused(predict, images, dataset):
-    predictor = predictor_of(dataset)
-    files = [str(images / f"a_{channel:04d}.nii.gz") for channel in (1, 0)]
-    with pytest.raises(ImagesRefusedError, match="wrong order: a_0001.nii.gz, a_0000.nii.gz"):
-        predictor.predict_from_files_sequential([files], None)
-
-
-def predictor_of(dataset) -> nnUNetPredictor:
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    (model,) = (dataset.results / NAME).iterdir()
-    predictor.initialize_from_trained_model_folder(str(model), (0,))
-    return predictor
-
-
-@pytest.mark.parametrize("predict", ["nnUNetTrainer_1epochs_1iters_seed0", "nnUNetTrainerAdam_2epochs"], indirect=True)
-@COMMANDS
-@pytest.mark.slow
-def test_stock_trainers_with_a_budget_are_watched_too(predict, images, command, monkeypatch):
-    """They reach nnU-Net through this package."""
-    assert predict(images, command) == ["a.nii.gz", "b.nii.gz"]
-    (images / "b_0001.nii.gz").unlink()
-    monkeypatch.setattr(PlainConvUNet, "forward", lambda *_: pytest.fail("the network was called"))
-    with pytest.raises(ImagesRefusedError, match=r"case b lacks b_0001\.nii\.gz \(T1\)"):
-        predict(images, command)
-
-
-@pytest.mark.parametrize("predict", ["nnUNetTrainer", "nnUNetTrainer_20epochs"], indirect=True)
-def test_other_trainers_are_left_alone(predict, images, dataset):
-    """What nnU-Net finds in itself never comes to this package, also where the name ends as ours do."""
-    predictor = predictor_of(dataset)
-    lists, *_ = predictor._manage_input_and_output_lists([[str(images / "b_0000.nii.gz")]], None)
-    assert len(lists) == 1
-
-
-def test_colour_images_are_counted_by_their_channels(tmp_path):
-    from nnunetv2_lightm.images.cases import check_cases
-
-    rgb = np.random.default_rng(0).integers(0, 255, (9, 8, 3)).astype(np.uint8)
-    Image.fromarray(rgb).save(tmp_path / "a_0000.png")
-    Image.fromarray(rgb[..., 0]).save(tmp_path / "b_0000.png")
-    cases = {case: [tmp_path / f"{case}_0000.png"] for case in ("a", "b")}
-    faults = check_cases(cases, {"0": "R", "1": "G", "2": "B"}, ".png").faults
-    assert len(faults) == 1 and "case b lacks b_0001.png (G), b_0002.png (B)" in faults[0]

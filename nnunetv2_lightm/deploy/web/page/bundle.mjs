@@ -1,4 +1,5 @@
-// The model: safetensors with the pipeline in its metadata, docs/bundle.md. The exporter has checked it.
+// The model: safetensors with the pipeline in its metadata, docs/bundle.md. The exporter has checked it, and the browser
+// the checksum with which the page packs it, header and weights alike.
 
 // bytes: Uint8Array -> { pipeline, folds, tensor(name) }.
 export function parseBundle(bytes) {

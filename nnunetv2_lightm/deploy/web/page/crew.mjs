@@ -22,7 +22,7 @@ export async function segment({ code, module, bundle, image, helpers, progress, 
         return worker;
       };
       signal.addEventListener("abort", () => reject(new Cancelled()));
-      signal.throwIfAborted();
+      if (signal.aborted) throw new Cancelled();
       const ports = [];
       for (let i = 0; i < helpers; ++i) {
         const { port1, port2 } = new MessageChannel();

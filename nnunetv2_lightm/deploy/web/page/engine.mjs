@@ -11,11 +11,12 @@ const STATUSES = {
   6: "the network computed NaN or infinity for it",
 };
 export const NO_MEMORY = 1;
+const TOO_LARGE = 7;
 
-// A step of the engine failed for a reason that the user should know.
+// A step of the engine failed for a reason that the user should know; why: what the status does not say.
 export class EngineRefused extends Refused {
-  constructor(status) {
-    super(`This image cannot be segmented: ${STATUSES[status] ?? `status ${status}`}.`);
+  constructor(status, why = STATUSES[status] ?? `status ${status}`) {
+    super(`This image cannot be segmented: ${why}.`);
     this.status = status;
   }
 }
@@ -151,12 +152,25 @@ export class Segmentation {
     engine.floats(image, voxels.length).set(voxels);
     this.work = engine.call("begin", engine.model, sizes, sizes + 24, this.labelAddress, labelBytes);
     if (!this.work) throw new EngineRefused(5);
-    engine.step("prepare", this.work, image);
+    const status = engine.call("prepare", this.work, image);
+    if (status) throw new EngineRefused(status, status === TOO_LARGE ? this.sizes(image, sizes, shape, spacing) : undefined);
     engine.free(image);
     this.rows = engine.call("rows", this.work);
     this.tilesInRow = engine.call("tiles_in_row", this.work);
     this.passesOfTile = engine.call("passes_of_tile", this.work);
     this.floats = engine.allocate(4 * Math.max(engine.inputCount, engine.logitCount));
+  }
+
+  // Where resampling would make too much of the image: most such have a spacing in another unit.
+  sizes(image, sizes, shape, spacing) {
+    const { engine } = this, found = engine.allocate(24);
+    engine.wasm.lightm_resampled_size(engine.model, image, sizes, sizes + 24, found);
+    const times = (values) => [...values].map((value) => Number(value.toPrecision(6))).join(" x ");
+    const voxels = times(new Float64Array(engine.buffer, found, 3));
+    return (
+      `too large for the engine: at its spacing, ${times(spacing)} mm (z, y, x), the model would see ${voxels} voxels for ` +
+      `its ${times(shape)}; check its spacing`
+    );
   }
 
   extract(tile, pass) {

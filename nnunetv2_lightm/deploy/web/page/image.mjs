@@ -12,30 +12,46 @@ const REORIENTED = ["SimpleITKIOWithReorient", "NibabelIOWithReorient"];
 const FLAT_SPACING = [999, 1, 1]; // what nnU-Net calls the spacing of a natural image
 const THICK = 999; // the thickness of a 2D medical image, in pixels
 const TOLERANCE = 1e-3; // of a voxel, for the geometry of channels
-const SUFFIX = /_(\d{4})(\.[a-z.]+)$/i; // CASE_0000.nii.gz
+const SUFFIX = /^(.*)_(\d{4})\.[a-z.]+$/is; // CASE_0000.nii.gz
 
-// files: File objects, one for each channel or one with all. pipeline: the bundle's. Returns { name, voxels, size: [x, y,
-// z], dimensions, spacing, header, input, back }: what is shown, what the engine takes, and the labels' way back.
+// files: File objects, one for each channel or one with all. pipeline: the bundle's. Returns { name, sources, voxels, size:
+// [x, y, z], dimensions, spacing, header, input, back }: what is shown, which file each channel is of, what the engine
+// takes, and the labels' way back.
 export async function readImage(files, pipeline) {
   const channels = pipeline.input.channels.map(({ name }) => name);
-  const sorted = inOrder(files);
-  if (sorted.length > 1 && sorted.length !== channels.length)
-    throw new Refused(
-      channels.length === 1
-        ? `${sorted.length} files: the model takes one image at a time.`
-        : `${sorted.length} files: the model takes ${channels.length}, for ${channels.join(", ")}; or one file with all.`,
-    );
+  const sorted = inOrder([...files], channels);
   const images = [];
   for (const file of sorted) images.push(await readFile(file));
-  const image = { ...images[0], name: sorted[0].name, voxels: together(images, sorted) };
+  const sources = sorted.map(({ name }, i) => ({ channel: channels[i], file: name }));
+  const image = { ...images[0], name: sorted[0].name, sources, voxels: together(images, sorted) };
   check(image, sorted, channels, pipeline);
   return { ...image, ...forEngine(image, pipeline) };
 }
 
-function inOrder(files) {
-  const all = [...files];
-  if (!all.every(({ name }) => SUFFIX.test(name))) return all;
-  return all.sort((a, b) => (a.name < b.name ? -1 : 1));
+// The files of one image, a channel each: by nnU-Net's numbers where they have some, else as they were given, which the page
+// shows. With a wrong file in a channel's place the network would see noise, and nobody would know.
+function inOrder(files, channels) {
+  if (files.length < 2) return files;
+  if (channels.length === 1) throw new Refused(`${files.length} files: the model takes one image at a time.`);
+  const needed = channels.map((channel, i) => `_${String(i).padStart(4, "0")} (${channel})`);
+  const names = files.map(({ name }) => name);
+  const refuse = (fault) => {
+    throw new Refused(`${names.join(", ")}: ${fault} One image is needed, its files ${needed.join(", ")}, or one with all.`);
+  };
+  const parts = names.map((name) => SUFFIX.exec(name));
+  const plain = names.filter((_, i) => !parts[i]);
+  if (plain.length === files.length) {
+    if (files.length !== channels.length) refuse(`${files.length} files for ${channels.length} channels.`);
+    return files;
+  }
+  if (plain.length) refuse(`${plain.join(", ")} has no number of a channel.`);
+  const cases = [...new Set(parts.map(([, stem]) => stem))];
+  if (cases.length > 1) refuse(`are of ${cases.length} images, ${cases.join(" and ")}.`);
+  const numbers = parts.map(([, , digits]) => Number(digits));
+  const missing = needed.filter((_, i) => !numbers.includes(i));
+  if (missing.length) refuse(`${missing.join(", ")} is missing.`);
+  if (files.length !== channels.length) refuse(`${files.length} files for ${channels.length} channels.`);
+  return needed.map((_, i) => files[numbers.indexOf(i)]);
 }
 
 async function readFile(file) {

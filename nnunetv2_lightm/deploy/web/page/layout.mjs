@@ -41,11 +41,13 @@ function network(fields, { network: n }) {
 }
 
 function pipeline(fields, { network: n, preprocessing: p, inference }, channels, regions) {
-  const resampling = ({ order, order_z, force_separate_z: force }) =>
+  const resampling = ({ order, order_z, force_separate_z: force, anisotropy_threshold: threshold }) => {
     fields.integers(order, order_z, force === null ? -1 : Number(force));
+    fields.numbers(threshold);
+  };
   const axes = inference.mirroring_axes.map((axis) => axis + 3 - n.spatial_dims);
   fields.integers(...three(inference.patch_size, 1), ...p.transpose_forward);
-  fields.numbers(...three(p.spacing_mm, 0), p.anisotropy_threshold);
+  fields.numbers(...three(p.spacing_mm, 0));
   resampling(p.resampling_data);
   resampling(p.resampling_logits);
   fields.numbers(inference.step, inference.gaussian_sigma);
@@ -53,7 +55,7 @@ function pipeline(fields, { network: n, preprocessing: p, inference }, channels,
   fields.pointers(channels, regions);
 }
 
-export const MODEL_BYTES = 512;
+export const MODEL_BYTES = 520;
 export const CHANNEL_BYTES = 48;
 
 // LightmModel; channels and regions are addresses, regions 0 where there are none.

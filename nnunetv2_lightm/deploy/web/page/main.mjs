@@ -10,7 +10,7 @@ import { Refused } from "./refused.mjs";
 import { Viewer } from "./viewer.mjs";
 
 const at = (id) => document.getElementById(id);
-const page = { model: null, module: null, bundle: null, code: null, image: null, viewer: null, stop: null };
+const page = { model: null, module: null, bundle: null, code: null, image: null, viewer: null, stop: null, early: [] };
 
 // What the exporter put into the page: compressed, in base64.
 async function embedded(id) {
@@ -25,13 +25,15 @@ async function chosenEngine() {
 }
 
 async function start() {
-  page.bundle = await embedded("bundle");
-  page.model = parseBundle(page.bundle);
-  page.module = await WebAssembly.compile(await chosenEngine());
-  page.code = URL.createObjectURL(new Blob([at("worker").textContent], { type: "text/javascript" }));
+  const bundle = await embedded("bundle");
+  const module = await WebAssembly.compile(await chosenEngine());
+  const code = URL.createObjectURL(new Blob([at("worker").textContent], { type: "text/javascript" }));
+  // All at once: take() goes by the model whether the page is ready.
+  Object.assign(page, { bundle, module, code, model: parseBundle(bundle) });
   describe(page.model.pipeline);
   at("files").disabled = false;
   say("Ready. Choose an image, or drop one anywhere on this page.");
+  await take(page.early);
 }
 
 function describe({ input, network, source, licence, citation, inference }) {
@@ -57,7 +59,8 @@ function say(text, wrong = false) {
 }
 
 async function take(files) {
-  if (!files.length || !page.model) return;
+  if (!files.length) return;
+  if (!page.model) return void (page.early = files); // dropped while the model loads: start() takes them
   page.stop?.abort();
   const stop = (page.stop = new AbortController());
   const current = () => page.stop === stop;
@@ -102,6 +105,8 @@ async function segmented(image, stop) {
 
 function show(image) {
   page.image = image;
+  at("sources").textContent = image.sources.map(({ channel, file }) => `${channel} = ${file}`).join(", ");
+  at("sources").hidden = image.sources.length === 1;
   page.viewer = new Viewer(at("planes"), image, tell);
   const { level, width } = page.viewer;
   const range = (id, least, most, value) => Object.assign(at(id), { min: least, max: most, step: (most - least) / 500, value });

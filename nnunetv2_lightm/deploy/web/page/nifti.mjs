@@ -1,4 +1,5 @@
 // NIfTI-1, read and written. Axes are (x, y, z) as in the file, voxels lie in its order: x fastest.
+import { isSheared } from "./orientation.mjs";
 import { Refused } from "./refused.mjs";
 
 const HEADER_BYTES = 348, BEGIN = 352;
@@ -11,6 +12,7 @@ const TYPES = {
   256: [1, "getInt8"], 512: [2, "getUint16"], 768: [4, "getUint32"], 1024: [8, "getBigInt64"], 1280: [8, "getBigUint64"],
   128: [1, "getUint8", 3], 2304: [1, "getUint8", 4],
 };
+const LEAST_SLOPE = 2 ** -52; // below, ITK takes the slope for 1, but adds the intercept all the same
 const MM = { 1: 1000, 3: 0.001 }; // of a metre, of a micrometre
 
 export function isNifti(bytes) {
@@ -32,6 +34,8 @@ export function readNifti(bytes, name) {
   if (dim[0] < 1 || dim[0] > 7 || Math.min(...used) < 1 || !(begin >= HEADER_BYTES && begin < 2 ** 31))
     throw new Refused(`${name}: has a damaged header.`);
   const [x, y = 1, z = 1, ...more] = used;
+  if (more.slice(1).some((size) => size > 1))
+    throw new Refused(`${name}: has ${used.length} dimensions, ${used.join(" x ")}. Up to 3 are needed, or 4 with channels along the last.`);
   const code = view.getInt16(DATATYPE_AT, little);
   if (!TYPES[code])
     throw new Refused(`${name}: has voxels of NIfTI's type ${code}. Integers, floats of 32 or 64 bits, or RGB are needed.`);
@@ -39,14 +43,13 @@ export function readNifti(bytes, name) {
   const channels = more.reduce((a, b) => a * b, components), plane = x * y * z;
   const missing = begin + plane * channels * width - bytes.length;
   if (missing > 0) throw new Refused(`${name}: is incomplete: ${missing} bytes of its voxels are missing.`);
-  const [slope, intercept] = numbersAt(view, SLOPE_AT, 2, "getFloat32", 4, little);
-  const scaled = Number.isFinite(slope) && slope !== 0 && Number.isFinite(intercept) && components === 1;
+  const [slope, intercept] = components === 1 ? scaling(numbersAt(view, SLOPE_AT, 2, "getFloat32", 4, little)) : [1, 0];
   const voxels = new Float32Array(plane * channels);
   for (let i = 0, at = begin; i < voxels.length; ++i, at += width) {
     const value = Number(view[get](at, little));
     // A voxel's components lie next to one another, channels one after the other.
     const to = components === 1 ? i : (i % components) * plane + Math.floor(i / components);
-    voxels[to] = scaled ? value * slope + intercept : value;
+    voxels[to] = value * slope + intercept;
     if (!Number.isFinite(voxels[to])) throw new Refused(`${name}: has NaN or infinite voxels.`);
   }
   const pixdim = numbersAt(view, PIXDIM_AT, 8, "getFloat32", 4, little);
@@ -60,8 +63,15 @@ export function readNifti(bytes, name) {
     quaternion: numbersAt(view, QUATERNION_AT, 6, "getFloat32", 4, little),
     rows: numbersAt(view, ROWS_AT, 12, "getFloat32", 4, little),
   };
+  if (isSheared(header))
+    throw new Refused(`${name}: its header (sform) places it with axes that are not at right angles. Resample it onto such first.`);
   return { size: [x, y, z], dimensions: dim[0] < 3 ? 2 : 3, channels, voxels, spacing, header };
 }
+
+const scaling = ([slope, intercept]) => [
+  Number.isFinite(slope) && Math.abs(slope) >= LEAST_SLOPE ? slope : 1,
+  Number.isFinite(intercept) ? intercept : 0,
+];
 
 const numbersAt = (view, at, count, get, width, little) =>
   Array.from({ length: count }, (_, i) => view[get](at + i * width, little));

@@ -14,10 +14,22 @@ function columnsOfQform({ pixdim, quaternion: [b, c, d] }) {
 
 const columnsOfSform = ({ rows }) => [0, 1, 2].map((column) => [0, 1, 2].map((row) => rows[4 * row + column]));
 
+const unitOf = (column) => column.map((value) => value / (Math.hypot(...column) || 1));
+
+// Of unit columns; ITK's own limit lies between 0.00003 and 0.0001.
+const MOST_SHEAR = 3e-5;
+
+// Whether the axes of the header that counts are not at right angles: ITK refuses such images.
+export function isSheared(header) {
+  if (header.qform > 0 || header.sform <= 0) return false;
+  const columns = columnsOfSform(header), units = columns.map(unitOf);
+  const across = (a, b) => Math.abs(units[a].reduce((sum, value, i) => sum + value * units[b][i], 0)) > MOST_SHEAR;
+  return columns.some((column) => !(Math.hypot(...column) > 0)) || across(0, 1) || across(0, 2) || across(1, 2);
+}
+
 // For each anatomical axis, the axis of the file that is nearest to it, and whether that runs the other way.
 function nearest(columns) {
-  const unit = columns.map((column) => column.map((value) => value / (Math.hypot(...column) || 1)));
-  const pairs = unit.flatMap((column, axis) => column.map((value, anatomical) => ({ axis, anatomical, value })));
+  const pairs = columns.map(unitOf).flatMap((column, axis) => column.map((value, anatomical) => ({ axis, anatomical, value })));
   const found = [];
   for (const { axis, anatomical, value } of pairs.sort((p, q) => Math.abs(q.value) - Math.abs(p.value)))
     if (!found[anatomical] && !found.some((other) => other?.axis === axis)) found[anatomical] = { axis, reversed: value < 0 };
@@ -32,7 +44,9 @@ export function orientationOf(header) {
   const qform = header.qform > 0 && nearest(columnsOfQform(header));
   const sform = header.sform > 0 && nearest(columnsOfSform(header));
   const certain = !qform || !sform || JSON.stringify(qform) === JSON.stringify(sform);
-  return { axes: qform || sform || UNKNOWN, certain };
+  // ITK turns an axis round whose pixel is of negative size, whatever the header says of its direction.
+  const turnedRound = ({ axis, reversed }) => ({ axis, reversed: reversed !== header.pixdim[axis + 1] < 0 });
+  return { axes: (qform || sform || UNKNOWN).map(turnedRound), certain };
 }
 
 // What a reader that turns images to RAS first gives, and the way back for the labels.

@@ -68,7 +68,7 @@ def backward(
     """Gradients of x (empty for a STEM, whose image gets none) and, wide, of the parameters."""
     # Planes of a halo collect their gradient from two slabs; the head's map is small.
     grad_x = (
-        torch.zeros_like(x, dtype=wide if surroundings == HEAD else None) if surroundings != STEM else x.new_empty(0)
+        torch.zeros_like(x, dtype=wide if surroundings == HEAD else None) if surroundings != STEM else x.new_empty((0,))
     )
     gradients = Gradients(dict(zip(_NAMES, parameters, strict=False)), wide)
     if not (x.numel() and grad_out.numel()):
@@ -109,7 +109,7 @@ class _Inputs:
         self.parameters = in_dtypes([p.contiguous() for p in parameters], [dtype] * len(parameters))
         self._surroundings, self._x, self._size, self._dtype = surroundings, x, size, dtype
         if surroundings == HEAD:
-            self.matrices = interpolation.matrices(x.shape[1:-1], size, x.new_empty(0, dtype=dtype))
+            self.matrices = interpolation.matrices(x.shape[1:-1], size, x.new_empty((0,), dtype=dtype))
 
     def around(self, slab: Slab) -> Tensor:
         """The slab with its halo."""

@@ -75,8 +75,16 @@ def _without_tf32(x: Tensor) -> Iterator[None]:
     if not x.is_cuda or x.dtype != torch.float32:
         yield
         return
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+    if not hasattr(cudnn, "conv"):  # before PyTorch 2.9
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+            yield
+        return
+    # Not by the older flag: once a script has set the newer one, reading the older fails.
+    before, cudnn.conv.fp32_precision = cudnn.conv.fp32_precision, "ieee"
+    try:
         yield
+    finally:
+        cudnn.conv.fp32_precision = before
 
 
 def _with_planes(x: Tensor, beyond: tuple[int, int]) -> Tensor:
@@ -115,7 +123,7 @@ def max_pool_backward(
 ) -> Tensor:
     """Gradient of the pooling's input, of this shape and dtype."""
     covered = all(size % step == 0 for size, step in zip(shape[1:-1], window, strict=True))
-    result = (grad.new_empty if covered else grad.new_zeros)(*shape, dtype=dtype)
+    result = (grad.new_empty if covered else grad.new_zeros)(tuple(shape), dtype=dtype)
     if in_triton:
         triton_pooling.max_pool_backward(grad, place, window, result)
         return result

@@ -63,7 +63,7 @@ def forward(
     """
     layer = _Layer(parameters, scan, wide, product_dtype)
     pooled = [size // stride for size, stride in zip(x.shape[1:-1], pool, strict=True)]
-    out = x.new_empty(x.shape[0], *pooled, layer.projection_weight.shape[0], dtype=out_dtype)
+    out = x.new_empty((x.shape[0], *pooled, layer.projection_weight.shape[0]), dtype=out_dtype)
     chunks = checkpoint_count(x.shape[1:-1], x.shape[-1], pool, scan) if keep_checkpoints else 0
     shape = (x.shape[0], chunks, *layer.A.t().shape) if keep_checkpoints else (0,)
     checkpoints = x.new_empty(shape, dtype=wide)

@@ -69,7 +69,7 @@ class Selection:
     ) -> tuple[Tensor, Tensor]:
         """Gradients of ``convolved``, of which u is the SiLU, and of the state before the sequence; adds those of the
         parameters."""
-        first = self._A.new_empty(u.shape[0], *self._A.shape)
+        first = self._A.new_empty((u.shape[0], *self._A.shape))
         found = self._scan.backward(grad_y, grad_state, states, *self._inputs(u, selected), grad_first=first)
         grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = found
         gradients.add(A=grad_A, D=grad_D, dt_bias=grad_bias)

@@ -36,7 +36,7 @@ def convolve_silu(
 
 
 def _output(x: Tensor, beyond: tuple[int, int]) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[1] + sum(beyond) - 2, *x.shape[2:])
+    return x.new_empty((x.shape[0], x.shape[1] + sum(beyond) - 2, *x.shape[2:]))
 
 
 def convolve_backward(
@@ -77,7 +77,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
         return torch.zeros_like(weight, dtype=wide), grad.new_zeros(grad.shape[-1], dtype=wide)
     taps_y, rows = (1, 1) if x.ndim == 4 else (3, min(SUMMED_ROWS, x.shape[2]))
     sizes = _Sizes(x, grad, rows, SUMMED // rows)
-    parts = x.new_empty(sizes.grid[0] * sizes.grid[1], 9 * taps_y + 1, x.shape[-1], dtype=wide)
+    parts = x.new_empty((sizes.grid[0] * sizes.grid[1], 9 * taps_y + 1, x.shape[-1]), dtype=wide)
     launch(
         depthwise_kernels.weight_gradient,
         sizes.grid,

@@ -48,7 +48,7 @@ def gated_norm_backward(
 
     grad_x, grad_gate = torch.empty_like(x), torch.empty_like(gate)
     grid, arguments = _sizes(x, weight)
-    parts = weight.new_empty(2, *grid, x.shape[-1])
+    parts = weight.new_empty((2, *grid, x.shape[-1]))
     launch(kernel, grid, grad, x, weight, bias, gate, grad_x, grad_gate, parts, **arguments)
     sums = parts.sum(1)
     return grad_x, grad_gate, sums[0], sums[1]
@@ -83,7 +83,7 @@ def _norm_backward(
     from .row_kernels import norm_backward as kernel
 
     grid, arguments = _sizes(x, weight)
-    parts = weight.new_empty(2 if add is None else 3, *grid, x.shape[-1])
+    parts = weight.new_empty((2 if add is None else 3, *grid, x.shape[-1]))
     launch(kernel, grid, grad, x, add, scale, weight, grad_x, grad_add, parts, **arguments)
     return parts.sum(1)
 

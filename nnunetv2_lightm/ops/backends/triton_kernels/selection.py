@@ -58,7 +58,7 @@ class Selection:
         selected: Tensor,
         gradients: Gradients,
     ) -> tuple[Tensor, Tensor]:
-        first = self._A.new_empty(u.shape[0], *self._A.shape)
+        first = self._A.new_empty((u.shape[0], *self._A.shape))
         grad_selected = torch.empty_like(selected)[..., : self._columns]
         inputs = (*self._inputs(u, selected), self._D, self._dt_bias, self._dt_weight)
         found = self._scan.backward_of_rows(grad_y, grad_state, states, *inputs, first, grad_selected)

@@ -1,0 +1,51 @@
+"""Commands as words: stored without home folders, printed for the shell of this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunetv2_lightm import escaping
+from nnunetv2_lightm.benchmark import sharing
+from nnunetv2_lightm.benchmark.sharing import command_again, shared_words, words_of
+
+BENCHMARK = ("nnUNetv2_lightm", "benchmark")
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    class Windows:
+        name = "nt"
+
+    for module in (escaping, sharing):
+        monkeypatch.setattr(module, "os", Windows)
+
+
+def test_folders_of_windows_stay_what_they_are(on_windows):
+    words = (*BENCHMARK, "-o", r"D:\out\my study", "--title", "Bob's", "--calibration-of", r"C:\Users\bob\old")
+    stored = shared_words(words)
+    assert stored[-1] == r"~\old" and stored[:-1] == words[:-1]
+    again = r"nnUNetv2_lightm benchmark -o 'D:\out\my study' --title 'Bob''s' --calibration-of ~\old"
+    assert command_again(stored) == command_again(words) == again
+
+
+def test_a_line_of_an_earlier_version_is_read():
+    line = r"nnUNetv2_lightm benchmark -d 4 -o D:\out\cmp --title 'two words' --slurm 'a#b'"
+    assert words_of(line) == (*BENCHMARK, "-d", "4", "-o", r"D:\out\cmp", "--title", "two words", "--slurm", "a#b")
+    assert words_of("nnUNetv2_lightm 'benchmark") == ("nnUNetv2_lightm 'benchmark",)
+
+
+@pytest.mark.parametrize(
+    ("word", "shared"),
+    [
+        ("--calibration-of=/home/alice/old", ("--calibration-of", "~/old")),
+        ("-o=/home/alice", ("-o", "~")),
+        (r"-o=C:\Users\alice\x", ("-o", r"~\x")),
+        ("/home/alice/x", ("~/x",)),
+        ("--title=a=b", ("--title=a=b",)),
+        ("--title=~/x", ("--title=~/x",)),
+        ("gres=/home/alice/x", ("gres=/home/alice/x",)),
+    ],
+)
+def test_home_folders_are_shortened_where_a_shell_knows_them(word, shared):
+    assert shared_words(("x", word)) == ("x", *shared)
+    assert shared_words(shared) == shared

@@ -1,0 +1,125 @@
+"""The channels of a case: where they lie, and how they are turned."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from lightm_runtime import ImageError
+from lightm_runtime.images import read_case
+from lightm_runtime.output import write_labels
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def channels(tmp_path):
+    """Two channels of an image that lies otherwise than RAS, with an edge of each length."""
+    images = []
+    for number in range(2):
+        image = sitk.DICOMOrient(sitk.GetImageFromArray(RNG.normal(size=(5, 6, 7)).astype(np.float32)), "PIL")
+        image.SetSpacing((1.0, 2.0, 3.0))
+        image.SetOrigin((-11.0, 7.0, 31.0))
+        images.append(image)
+        sitk.WriteImage(image, str(tmp_path / f"case_{number:04d}.nii.gz"))
+    return images
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIOWithReorient"])
+def test_one_file_of_all_channels_is_turned_as_one_of_each(reader, channels, tmp_path):
+    series, vectors = tmp_path / "series.nii.gz", tmp_path / "vectors.nrrd"
+    sitk.WriteImage(sitk.JoinSeries(channels), str(series))
+    sitk.WriteImage(sitk.Compose(channels), str(vectors))
+    apart = sorted(tmp_path.glob("case_*"))
+    expected = read_case(apart, ["a", "b"], reader)
+    labels = (expected.voxels[0] > 0).astype(np.uint8)
+    write_labels(labels, expected, tmp_path / "expected.nrrd")
+    for path in (series, vectors):
+        case = read_case([path], ["a", "b"], reader)
+        np.testing.assert_array_equal(case.voxels, expected.voxels)
+        assert case.orientation == expected.orientation
+        for what in ("spacing", "origin", "direction"):
+            np.testing.assert_allclose(
+                getattr(case.geometry, what), getattr(expected.geometry, what), atol=1e-5, err_msg=what
+            )
+        write_labels(labels, case, tmp_path / "labels.nrrd")
+        found, wanted = (sitk.ReadImage(str(tmp_path / name)) for name in ("labels.nrrd", "expected.nrrd"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(wanted))
+
+
+def test_channels_that_lie_apart_or_have_other_sizes(channels, tmp_path):
+    def refused(changed, what) -> None:
+        sitk.WriteImage(changed, str(tmp_path / "changed.nrrd"))
+        with pytest.raises(ImageError, match=f"differ in {what}"):
+            read_case([tmp_path / "case_0000.nii.gz", tmp_path / "changed.nrrd"], ["a", "b"], "SimpleITKIO")
+
+    # One voxel more is little compared with a tolerance in mm, and is another size.
+    wide = sitk.GetImageFromArray(np.zeros((5, 6, 5), np.float32))
+    wide.SetSpacing((2000.0,) * 3)
+    sitk.WriteImage(wide, str(tmp_path / "case_0000.nii.gz"))
+    wider = sitk.GetImageFromArray(np.zeros((5, 6, 6), np.float32))
+    wider.SetSpacing((2000.0,) * 3)
+    refused(wider, "size")
+    turned = sitk.Image(wide)
+    turned.SetDirection((0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    refused(turned, "direction")
+
+
+def write_tiff(folder, names=("case_0000.tif",), spacing=(2.5, 0.8, 0.5), json_name="case.json"):
+    for name in names:
+        tifffile.imwrite(folder / name, RNG.integers(0, 200, (6, 9, 11)).astype(np.uint16), resolution=(5, 5))
+    if json_name:
+        (folder / json_name).write_text(json.dumps({"spacing": spacing, "made by": "a microscope"}))
+    return [folder / name for name in names]
+
+
+def test_tiff_volumes_are_read_as_by_nnunet(tmp_path):
+    files = write_tiff(tmp_path, ("case_0000.tif", "case_0001.tif"))
+    expected, properties = Tiff3DIO().read_images(list(map(str, files)))
+    case = read_case(files, ["a", "b"], "Tiff3DIO")
+    np.testing.assert_array_equal(case.voxels, expected)
+    assert case.spacing_mm == tuple(properties["spacing"])
+    assert case.note is None
+
+
+def test_the_spacing_of_tiff_volumes_goes_into_volumes_and_labels(tmp_path):
+    case = read_case(write_tiff(tmp_path), ["a"], "Tiff3DIO")
+    assert case.voxel_ml == pytest.approx(2.5 * 0.8 * 0.5 / 1000)
+    labels = RNG.integers(0, 3, (6, 9, 11)).astype(np.uint8)
+    write_labels(labels, case, tmp_path / "labels.nii.gz")
+    assert sitk.ReadImage(str(tmp_path / "labels.nii.gz")).GetSpacing() == pytest.approx((0.5, 0.8, 2.5))
+    write_labels(labels, case, tmp_path / "labels.tif")
+    found, properties = Tiff3DIO().read_seg(str(tmp_path / "labels.tif"))
+    np.testing.assert_array_equal(found[0], labels)
+    assert properties["spacing"] == [2.5, 0.8, 0.5]
+
+
+def test_the_images_own_spacing_file_stays_as_it_is(tmp_path):
+    case = read_case(write_tiff(tmp_path), ["a"], "Tiff3DIO")
+    before = (tmp_path / "case.json").read_bytes()
+    write_labels(np.ones((6, 9, 11), np.uint8), case, tmp_path / "case.tif")
+    assert (tmp_path / "case.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["plain.tif", "plain.tiff", "lung_1001.tif", "ab.tif"])
+def test_the_spacing_file_of_a_name_without_a_channel(name, tmp_path):
+    stem = name.partition(".")[0]
+    (file,) = write_tiff(tmp_path, (name,), json_name=f"{stem}.json")
+    assert read_case([file], ["a"], "Tiff3DIO").spacing_mm == (2.5, 0.8, 0.5)
+
+
+def test_a_spacing_that_is_not_there_is_said(tmp_path):
+    case = read_case(write_tiff(tmp_path, json_name=None), ["a"], "Tiff3DIO")
+    assert case.spacing_mm == (1.0, 1.0, 1.0) and case.geometry.spacing == (1.0, 1.0, 1.0)
+    assert "case_0000.tif" in case.note and "1 mm" in case.note and str(tmp_path / "case.json") in case.note
+
+
+@pytest.mark.parametrize("spacing", [[1.0, 2.0], [1.0, 2.0, 0.0], [1.0, 2.0, float("nan")], "large", None])
+def test_a_spacing_that_is_none_is_refused(spacing, tmp_path):
+    files = write_tiff(tmp_path, spacing=spacing)
+    with pytest.raises(ImageError, match="case.json: .*spacing.*three"):
+        read_case(files, ["a"], "Tiff3DIO")
