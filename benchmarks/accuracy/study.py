@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,6 +29,7 @@ from pathlib import Path
 
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.results import ITERATIONS, BenchmarkResults
+from nnunetv2_lightm.files import RECORD_FILE
 from nnunetv2_lightm.runs.pipeline import Pipeline, PipelineError
 from nnunetv2_lightm.runs.process import CommandFailed
 from nnunetv2_lightm.runs.progress import Progress
@@ -184,8 +187,21 @@ def publish(folder: Path) -> None:
             published = with_images(published, references, folder / "raw" / data.name / "imagesTr")
         report.append(published)
         print(file)
-    write_report(report, REPORT, TITLE)
+    replace_report(report, REPORT)
     print(REPORT / "report.md")
+
+
+def replace_report(results: Sequence[BenchmarkResults], folder: Path) -> None:
+    """Write the report over the one in the repository; git keeps that, so none is set aside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:
+        shutil.copytree(folder, made, dirs_exist_ok=True)
+        write_report(results, Path(made), TITLE)
+        shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("kept_*", RECORD_FILE))
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for figure in (folder / "figures").glob("comparison*.png"):
+        if f"(figures/{figure.name})" not in text:
+            figure.unlink()
 
 
 if __name__ == "__main__":

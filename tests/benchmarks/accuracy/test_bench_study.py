@@ -14,6 +14,7 @@ from nnunetv2_lightm.benchmark.measure_costs import ROUNDS
 from nnunetv2_lightm.benchmark.results import load_results, write_results
 from nnunetv2_lightm.benchmark.settings import check_trainers, parse_budget, parse_wall_clock
 from nnunetv2_lightm.commands.benchmark import _parser
+from nnunetv2_lightm.files import RECORD_FILE
 
 from ...benchmark.make_results import make_results, make_run
 
@@ -162,7 +163,12 @@ def test_published_results_keep_predictions_that_may_be_pictured_and_no_folder_o
     folder.mkdir(parents=True)
     again = make_results(runs=(make_run("nnUNetTrainer", 0.9, seed=1),), file_ending=".nii.gz")
     write_results(again, folder / "results.json")
+    # A fresh clone has the report without the record of its files.
+    (tmp_path / "report" / "figures" / RECORD_FILE).unlink(missing_ok=True)
+    (tmp_path / "report" / "figures" / "comparison9_training.png").touch()
     study.publish(other)
+    assert not list((tmp_path / "report").rglob("kept_*"))
+    assert not (tmp_path / "report" / "figures" / "comparison9_training.png").exists()
     runs = load_results(published / "hippocampus_seconds.json").runs
     assert [(run.seed, run.predictions) for run in runs] == [(0, pictured.predictions), (0, None), (1, None)]
     assert "chest_seconds" in (tmp_path / "report" / "report.md").read_text()

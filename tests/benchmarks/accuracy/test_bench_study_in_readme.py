@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import comparisons, rule, study
-from nnunetv2_lightm.benchmark.report.contenders import find_contenders
+from nnunetv2_lightm.benchmark.report.contenders import find_contenders, short_name
+from nnunetv2_lightm.benchmark.report.curves import training_curves
 from nnunetv2_lightm.benchmark.report.markdown import percent
 from nnunetv2_lightm.benchmark.report.significance import compare_with
 from nnunetv2_lightm.benchmark.results import SECONDS, load_results
@@ -72,7 +73,12 @@ def test_scores_in_the_text_are_those_of_the_optimiser_on_both_networks():
     said = re.findall(r"\d[\d,.]*\d\d", paragraph("**Is it the network"))
     in_time = {trainer: re.fullmatch(r"(\S+) \((\S+)\)", seconds[trainer]).groups() for trainer in (plain, ours)}
     expected = [iterations[plain], "640", iterations[ours], more[plain], "1,180", more[ours]]
-    assert said == [*expected, in_time[ours][1], in_time[plain][1], in_time[ours][0], in_time[plain][0]]
+    expected += [in_time[ours][1], in_time[plain][1], in_time[ours][0], in_time[plain][0]]
+    results = loaded("hippocampus, 1,180 iterations")[1]
+    curves = training_curves(results, find_contenders(results))
+    names = map(short_name, (plain, ours, comparisons.RIVALS[0]))
+    reached = [f"{curves[name].seconds_to_reach(0.85):,.0f}" for name in names]
+    assert said == [*expected, "1,180", "0.85", *reached]
 
 
 def test_scores_in_the_text_are_those_of_the_ablations():
