@@ -38,7 +38,7 @@ ALLOWED_PARTS = {
     "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
     "runs": {"files", "signals", "escaping", "nnunet_faults"},
     "released": {"trainers", "files"},
-    "deploy": {"ops", "layers", "networks", "released", "extras", "files", "images", "escaping"},
+    "deploy": {"ops", "layers", "networks", "released", "extras", "files", "images", "escaping", "nnunet_faults"},
     "complexity": {
         *("ops", "layers", "networks", "trainers", "measure", "evaluation", "nnunet"),
         *("escaping", "json_input", "nnunet_faults"),

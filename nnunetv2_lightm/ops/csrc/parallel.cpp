@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -137,10 +138,13 @@ void with_threads(int64_t threads, const std::function<void()>& work) {
         parallel(join, &assignment, static_cast<unsigned>(threads), 0);
     } else {
         std::vector<std::thread> started;
+        started.reserve(static_cast<size_t>(threads - 1));  // no thread may be lost on the way into the vector
         try {
             for (int64_t i = 1; i < threads; ++i) started.emplace_back(join, &assignment);
         } catch (const std::system_error&) {
             // The system has no more threads; those that run share all the work.
+        } catch (const std::bad_alloc&) {
+            // Nor, in this case, memory for one.
         }
         assignment.lead();
         for (std::thread& thread : started) thread.join();

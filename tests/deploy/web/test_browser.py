@@ -156,9 +156,9 @@ def test_wrong_files_are_refused_kindly(chromium, page_of, bundle_of, tmp_path):
         first, second = bundle_of("channels")[1]
         moved = sitk.ReadImage(str(second))
         moved.SetOrigin((50.0, 0.0, 0.0))
-        sitk.WriteImage(moved, str(tmp_path / "moved.nii.gz"))
+        sitk.WriteImage(moved, str(tmp_path / "case_0001.nii.gz"))
         assert "1 channel; the model takes 2: channel 0, channel 1" in page.refused([first])
-        assert "differ in size or place" in page.refused([first, tmp_path / "moved.nii.gz"])
+        assert "differ in size or place" in page.refused([first, tmp_path / "case_0001.nii.gz"])
 
 
 def test_cancelled_and_begun_anew(chromium, page_of, bundle_of, tmp_path):
