@@ -116,13 +116,13 @@ def _check_target(target: Path, files: Sequence[Path], inputs: Sequence[Path], r
     refusal = refusal_of_output(target, flat=flat, sources=files, tiff_model=reader == TIFF)
     if refusal is not None:
         raise UsageError(f"{target}: {refusal}")
-    beside = spacing_file_for(target, reader)
-    for file in (target, beside):
+    spacing_file = spacing_file_for(target, reader)
+    for file in (target, spacing_file):
         if file is None or not file.exists():
             continue
         if file.is_dir():
             raise UsageError(f"{file}: is a folder; name another output by -o")
-        if not overwrite and not (file is beside and file == spacing_file_of(files[0])):
+        if not overwrite and not (file is spacing_file and file == spacing_file_of(files[0])):
             raise UsageError(f"{file} already exists; give another output, or --overwrite")
 
 

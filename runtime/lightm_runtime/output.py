@@ -56,17 +56,17 @@ def write_labels(labels: np.ndarray, case: Case, path: Path) -> None:
     if case.orientation is not None:
         image = sitk.DICOMOrient(image, case.orientation)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = spacing_file_for(path, case.reader)
-    if beside is not None and not _tells(beside, case.spacing_mm):
+    spacing_file = spacing_file_for(path, case.reader)
+    if spacing_file is not None and not _has(spacing_file, case.spacing_mm):
         spacing = json.dumps({"spacing": list(case.spacing_mm)}) + "\n"
-        _replace(beside, lambda new: new.write_text(spacing, encoding="utf-8"))
+        _replace(spacing_file, lambda new: new.write_text(spacing, encoding="utf-8"))
     _replace(path, lambda new: sitk.WriteImage(image, str(new), True))
 
 
-def _tells(beside: Path, spacing_mm: tuple[float, ...]) -> bool:
+def _has(spacing_file: Path, spacing_mm: tuple[float, ...]) -> bool:
     """Whether a file has this spacing already: the image's own, which may hold more, stays as it is."""
     try:
-        return tuple(json.loads(beside.read_text(encoding="utf-8"))["spacing"]) == spacing_mm
+        return tuple(json.loads(spacing_file.read_text(encoding="utf-8"))["spacing"]) == spacing_mm
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return False
 

@@ -27,15 +27,8 @@ STRIP_BYTES, PLANAR, TILES, TILE_BYTES, SAMPLE_FORMAT, DESCRIPTION = 279, 284, 3
 BLACK_IS_ZERO, PALETTE, LARGEST_KNOWN = 1, 3, 3
 FLOAT = 3
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-INTEGERS = {
-    1: "B",
-    2: "B",
-    3: "H",
-    4: "I",
-    13: "I",
-    16: "Q",
-    18: "Q",
-}  # types of a field that hold whole numbers, or text
+# Types of a field that hold whole numbers, or text.
+INTEGERS = {1: "B", 2: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 MOST_PAGES = 100_000
 
 

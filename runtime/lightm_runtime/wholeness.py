@@ -51,7 +51,7 @@ def nrrd_fault(path: Path) -> str | None:
     """Why an NRRD file's compressed voxels are not whole; None: they are, or SimpleITK counts them."""
     header, begin = _header(path, rb"\r?\n\r?\n")
     text = header[:begin]
-    if re.search(rb"(?mi)^data ?file *:", text):
+    if re.search(rb"(?mi)^data ?file *:(?!=)", text):  # "key:=value" is the user's own
         return ELSEWHERE
     if begin is None:
         return "cannot be read: it has no header"
@@ -90,8 +90,9 @@ def _fault_of_stream(path: Path, begin: int) -> str | None:
     with path.open("rb") as stream:
         stream.seek(begin)
         try:
-            while not inflation.eof and (piece := stream.read(PIECE)):
-                inflation.decompress(piece)
+            # A piece at a time on both sides: a small file may inflate to any size.
+            while not inflation.eof and (piece := inflation.unconsumed_tail or stream.read(PIECE)):
+                inflation.decompress(piece, PIECE)
         except zlib.error as error:
             return f"is damaged: its compressed voxels cannot be read ({error})"
     return None if inflation.eof else NO_END

@@ -28,6 +28,13 @@ def volume_bundle(tmp_path_factory) -> Path:
     return _bundle(tmp_path_factory, 2, (10, 18, 17), patch_size=(8, 16, 16), schemes=schemes)
 
 
+@pytest.fixture
+def image(tmp_path) -> Path:
+    """One 2D image."""
+    (file,) = write_images(tmp_path / "one", 1, shape=(30, 24), spacing=(0.5, 2.0))
+    return file
+
+
 def _bundle(tmp_path_factory, channels: int, shape: tuple[int, ...], **options) -> Path:
     root = tmp_path_factory.mktemp("bundle")
     model = read_model_folder(write_model_folder(root / "model", **options))

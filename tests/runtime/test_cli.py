@@ -19,13 +19,6 @@ from ..prediction import write_images
 
 
 @pytest.fixture
-def image(tmp_path):
-    """One 2D image."""
-    (file,) = write_images(tmp_path / "one", 1, shape=(30, 24), spacing=(0.5, 2.0))
-    return file
-
-
-@pytest.fixture
 def volume(tmp_path):
     """Two channels of one volume."""
     return write_images(tmp_path / "two", 2, shape=(10, 18, 17), spacing=(2.0, 1.0, 0.5))

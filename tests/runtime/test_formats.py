@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
+import tracemalloc
 import zlib
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from lightm_runtime import ImageError
-from lightm_runtime.formats import READ, is_flat
+from lightm_runtime.formats import CHECKED, READ, is_flat
 from lightm_runtime.images import read_case
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from PIL import Image
@@ -198,6 +199,36 @@ def test_damage_of_compressed_voxels_is_seen(ending, tmp_path):
         except ImageError:
             continue
         np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.mha", "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\nDimSize = 4 4 4\n"
+         "ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
+        ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: gzip\n\n"),
+    ],
+)  # fmt: skip
+def test_a_small_file_that_inflates_without_end_is_checked_without_the_memory(name, header, tmp_path):
+    stream = zlib.compressobj(9)
+    zeros = bytes(1 << 20)
+    voxels = b"".join(stream.compress(zeros) for _ in range(128)) + stream.flush()
+    (tmp_path / name).write_bytes(header.encode() + voxels)
+    tracemalloc.start()
+    try:
+        assert CHECKED[f".{name.rpartition('.')[2]}"][1](tmp_path / name) is None
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_users_write_into_an_nrrd_header_is_theirs(tmp_path):
+    image = sitk.GetImageFromArray(VOLUME)
+    image.SetMetaData("data file", "CT")
+    image.SetMetaData("encoding", "gzip")
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    assert b"data file:=CT" in (tmp_path / "a.nrrd").read_bytes()
+    assert CHECKED[".nrrd"][1](tmp_path / "a.nrrd") is None
 
 
 def test_a_metaimage_without_its_compressed_size_may_not_end_early(tmp_path):

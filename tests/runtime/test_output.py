@@ -21,13 +21,6 @@ VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 @pytest.fixture
-def image(tmp_path):
-    """One 2D image."""
-    (file,) = write_images(tmp_path / "one", 1, shape=(30, 24), spacing=(0.5, 2.0))
-    return file
-
-
-@pytest.fixture
 def volume(tmp_path):
     """One channel of a volume, to be read by itself."""
     (file,) = write_images(tmp_path / "volume", 1, shape=(5, 18, 17), spacing=(2.0, 1.0, 0.5))
