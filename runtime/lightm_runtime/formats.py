@@ -7,12 +7,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from .bmp import read_bmp
 from .faults import ImageError
+from .flat import KINDS, read_flat
 from .nifti import fault_of
-from .png import read_png
-from .tiff import planes_of, read_tiff
-from .wholeness import gipl_fault, jpeg_fault, meta_fault, nrrd_fault
+from .tiff import is_one_plane, read_tiff
+from .wholeness import gipl_fault, meta_fault, nrrd_fault
 
 # What SimpleITK reads only in part it fills up with something: a format is here with the check that a file is whole,
 # and is read by this reader of SimpleITK alone, whatever the file holds. PNG is checked by SimpleITK itself.
@@ -21,15 +20,14 @@ CHECKED: dict[str, tuple[str, Callable[[Path], str | None]]] = {
     ".nrrd": ("NrrdImageIO", nrrd_fault),
     ".mha": ("MetaImageIO", meta_fault),
     **dict.fromkeys((".gipl", ".gipl.gz"), ("GiplImageIO", gipl_fault)),
-    **dict.fromkeys((".jpg", ".jpeg"), ("JPEGImageIO", jpeg_fault)),
 }
-# Formats of which SimpleITK changes values, or loses some.
-CORRECTED = {".png": read_png, ".bmp": read_bmp, **dict.fromkeys((".tif", ".tiff"), read_tiff)}
-READ = (*CHECKED, *CORRECTED)
+TIFF = (".tif", ".tiff")
+# SimpleITK changes values of these, or loses some; nnU-Net reads them with other libraries too.
+OTHERWISE = {**dict.fromkeys(KINDS, read_flat), **dict.fromkeys(TIFF, read_tiff)}
+READ = (*CHECKED, *OTHERWISE)
 # One file, and the same labels and place when it is read again: each in its own way, see `refusal_of_output`.
 WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".gipl.gz", ".png", ".bmp", ".tif", ".tiff")
-FLAT = (".png", ".jpg", ".jpeg", ".bmp")
-GIPL, TIFF = (".gipl", ".gipl.gz"), (".tif", ".tiff")
+GIPL = (".gipl", ".gipl.gz")
 AS_NIFTI = "save it as NIfTI in one file (.nii.gz)"
 PAIR = f"has a header and voxels in two files, of which one is easily lost: {AS_NIFTI}"
 UNCHECKED = f"is of a format of which nothing tells whether a file is whole: {AS_NIFTI}"
@@ -94,8 +92,8 @@ def read_image(path: Path) -> sitk.Image:
         raise ImageError(f"{path}: {refusal}")
     ending = ending_of(path).lower()
     try:
-        if ending in CORRECTED:
-            return CORRECTED[ending](path)
+        if ending in OTHERWISE:
+            return OTHERWISE[ending](path)
         reader, check = CHECKED[ending]
         if (fault := check(path)) is not None:
             raise ImageError(f"{path}: {fault}")
@@ -111,8 +109,8 @@ def is_flat(path: Path) -> bool | None:
         return None
     try:
         if ending in TIFF:
-            return planes_of(path) == 1
-        if ending in CHECKED and ending not in FLAT:
+            return is_one_plane(path)
+        if ending in CHECKED:
             header = sitk.ImageFileReader()
             header.SetImageIO(CHECKED[ending][0])
             header.SetFileName(str(path))
@@ -120,7 +118,7 @@ def is_flat(path: Path) -> bool | None:
             return header.GetDimension() == 2
     except (ImageError, OSError, RuntimeError):
         return None
-    return True if ending in FLAT else None
+    return True if ending in KINDS else None
 
 
 def refusal_of_output(path: Path, *, flat: bool | None, sources: Sequence[Path], tiff_model: bool) -> str | None:
@@ -139,7 +137,7 @@ def refusal_of_output(path: Path, *, flat: bool | None, sources: Sequence[Path],
         return "JPEG changes labels; write PNG"
     if ending not in WRITTEN:
         return f"labels are not written as {ending}, only as {', '.join(WRITTEN)}"
-    if flat is False and ending in FLAT:
+    if flat is False and ending in KINDS:
         return f"{ending} holds one plane, and {sources[0]} is a volume: write {', '.join(WRITTEN[:4])}"
     if flat is False and ending in TIFF and not tiff_model:
         return f"{ending} does not hold where a volume lies: write {', '.join(WRITTEN[:4])}"

@@ -1,4 +1,4 @@
-"""What SimpleITK hides of GIPL, compressed MetaImage and NRRD, and JPEG: bytes that are missing or damaged."""
+"""What SimpleITK hides of GIPL, compressed MetaImage and NRRD: bytes that are missing or damaged."""
 
 from __future__ import annotations
 
@@ -56,24 +56,6 @@ def nrrd_fault(path: Path) -> str | None:
     if begin is None:
         return "cannot be read: it has no header"
     return _fault_of_stream(path, begin) if re.search(rb"(?mi)^encoding *: *(gz|gzip) *\r?$", text) else None
-
-
-def jpeg_fault(path: Path) -> str | None:
-    """Why a JPEG file is not whole; None: its last mark is there."""
-    content = path.read_bytes()
-    place = 2 if content.startswith(b"\xff\xd8") else len(content)
-    while (mark := _mark(content, place)) is not None:
-        kind, place = mark
-        if kind == 0xD9:
-            return None
-        place += int.from_bytes(content[place : place + 2], "big")
-    return "is truncated: the mark of its end is missing" if content.startswith(b"\xff\xd8") else "is no JPEG"
-
-
-def _mark(content: bytes, place: int) -> tuple[int, int] | None:
-    """The next mark and what follows it; 00 and the restarts D0 to D7 are among the pixels."""
-    found = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL).search(content, place)
-    return (found[1][0], found.end()) if found else None
 
 
 def _header(path: Path, end: bytes) -> tuple[bytes, int | None]:

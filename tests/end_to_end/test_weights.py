@@ -22,7 +22,8 @@ pytestmark = pytest.mark.end_to_end
 
 KEPT_OUT = HELD_OUT["hippocampus"]
 TRAINING = [f"hippocampus_9{number:02d}" for number in range(6)]
-BUDGET = "2epochs_3iters"
+# With fewer, or with classes that are not apart, many voxels lie so close between two of them that float16 decides.
+BUDGET = "2epochs_20iters"
 
 
 def write_msd(folder: Path) -> None:
@@ -33,7 +34,7 @@ def write_msd(folder: Path) -> None:
     for case in (*KEPT_OUT, *TRAINING):
         smooth = gaussian_filter(rng.normal(size=(16, 20, 16)), sigma=2)
         label = np.digitize(smooth, np.quantile(smooth, (1 / 3, 2 / 3)))
-        image = 100 * smooth / smooth.std() + rng.normal(size=smooth.shape, scale=10)
+        image = 100 * label + rng.normal(size=smooth.shape, scale=10)
         for part, values in (("imagesTr", image.astype(np.float32)), ("labelsTr", label.astype(np.uint8))):
             sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / part / f"{case}.nii.gz"))
     content = {"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}, "modality": {"0": "MRI"}}
