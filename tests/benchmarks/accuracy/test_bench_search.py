@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -87,3 +88,18 @@ def test_the_published_log_is_of_these_trials():
     entries = json.loads((search.HERE / "results" / "search.json").read_text())
     keys = {search._key(entry) for entry in entries}
     assert entries and keys <= {(trial.name, trial.data, trial.budget) for trial in search.TRIALS}
+
+
+def test_the_study_says_what_the_log_has():
+    text = (search.HERE.parents[1] / "docs" / "study" / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\n\| trial \|[^\n]*\n\|[-|]*\n((?:\|[^\n]*\n)*)", text)
+    said = sorted(re.findall(r"\d\d\.\d\d(?= )|(?<= )[-+]\d\.\d\d(?= )", row) for row in table.splitlines())
+    entries = json.loads((search.HERE / "results" / "search.json").read_text())
+    scores = {entry["name"]: entry for entry in entries if entry["data"] == "X-rays"}
+    base = scores["Base"]["dice"]
+
+    def row(name: str, entry: dict) -> list[str]:
+        difference = [] if name == "Base" else [f"{100 * (entry['dice'] - base):+.2f}"]
+        return [f"{100 * entry['dice']:.2f}", *difference, f"{100 * entry['dice_of_averaged_weights']:.2f}"]
+
+    assert said == sorted(row(name, entry) for name, entry in scores.items())
