@@ -13,9 +13,11 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
-PROJECT = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8"))[
-    "project"
-]
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT, RUNTIME = (
+    tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for folder in (ROOT, ROOT / "runtime")
+)
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -34,6 +36,7 @@ def requirement(name: str, lines: list[str]) -> Requirement:
             "2.10.0",
         ),  # CVE-2025-32434, CVE-2026-24747
         ("pillow", PROJECT["dependencies"], ("9.2.0", "10.0.0", "12.1.1"), "12.2.0"),  # CVE-2023-4863, CVE-2026-42311
+        ("pillow", RUNTIME["dependencies"], ("9.2.0", "10.0.0", "12.1.1"), "12.2.0"),
         ("monai", EXTRAS["baselines"], ("1.5.0", "1.5.1"), "1.5.2"),  # CVE-2025-58756, CVE-2026-21851
         ("monai", EXTRAS["metrics"], ("1.5.0", "1.5.1"), "1.5.2"),
     ],
