@@ -9,6 +9,7 @@ blocks run in one shell; the first command that fails ends it, and the page stay
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -36,9 +37,10 @@ def main() -> int:
     script = "set -euo pipefail\n" + "".join(
         f"{match['commands']}echo\necho '{END}'\n" for match in BLOCK.finditer(page)
     )
-    done = subprocess.run(
-        ["bash"], input=script.encode(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    # A reader's shell has nothing of nnU-Net's exported.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(["bash"], input=script.encode(), cwd=folder, env=environment, **pipes, check=False)
     # Bytes: text mode would make a line of every state of a progress bar.
     output = done.stdout.decode("utf-8").replace(str(folder), "$PWD").replace(str(CHECKOUT), "$HOME/nnunetv2-lightm")
     outputs = output.split(f"{END}\n")

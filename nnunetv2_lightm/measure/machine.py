@@ -16,10 +16,17 @@ def machine(*more_packages: str) -> dict[str, str]:
     return {
         "processor": processor(),
         "memory": "not known" if memory is None else f"{memory:.1f} GiB",
-        "system": platform.platform(),
+        "system": system(),
         "python": platform.python_version(),
         **{name: version(name) for name in (*PACKAGES, *more_packages)},
     }
+
+
+def system() -> str:
+    """Name and version, without what marks one build of a kernel: "Linux 6.18, x86_64, glibc 2.36"."""
+    release = ".".join(platform.release().split(".")[:2])
+    parts = (f"{platform.system()} {release}", platform.machine(), " ".join(platform.libc_ver()))
+    return ", ".join(filter(None, parts))
 
 
 def version(package: str) -> str:

@@ -51,14 +51,15 @@ def _headline(scored: Sequence[Contender]) -> str:
             "scores are over each method's own cases; the tests below compare the cases that two methods share."
         )
     by_score = sorted(scored, key=lambda contender: _sortable(contender.evaluation.average("DSC")), reverse=True)
-    best, reference = by_score[0], reference_contender(scored)
-    shown = [best, *([reference] if reference is not best else by_score[1:2])]
-    ranking = [
-        f"{escape_markdown(contender.name)} with {percent(contender.evaluation.average('DSC'))} %"
-        for contender in shown
-    ]
-    worth = "; the tests below say what the difference is worth" if len(shown) > 1 else ""
-    return f"Highest average DSC: {', before '.join(ranking)}{worth}."
+    first, reference = by_score[:2], reference_contender(scored)
+    said = {
+        contender.name: f"{escape_markdown(contender.name)} with {percent(contender.evaluation.average('DSC'))} %"
+        for contender in (*first, reference)
+    }
+    headline = f"Highest average DSC: {', before '.join(said[contender.name] for contender in first)}"
+    if reference not in first:
+        return f"{headline}; the tests below compare with {said[reference.name]}."
+    return f"{headline}{'; the tests below say what the difference is worth' if len(first) > 1 else ''}."
 
 
 def _main_table(

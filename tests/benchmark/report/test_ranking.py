@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from nnunetv2_lightm.benchmark.report.contenders import find_contenders
@@ -38,6 +39,23 @@ def test_methods_scored_on_different_cases_are_not_ranked():
     assert overview([results, same]).count("**") == 2
     text = results_tables(same, find_contenders(same))
     assert text.startswith("Highest average DSC: nnUNetTrainer with ") and "the best of a column is bold" in text
+
+
+def test_the_headline_names_first_and_second_and_the_reference_where_it_is_neither():
+    headlines = []
+    for best in range(3):
+        runs = make_results(TRAINERS[1 : best + 1] + TRAINERS[:1] + TRAINERS[best + 1 :]).runs
+        results = replace(make_results(), runs=runs)
+        headlines.append(results_tables(results, find_contenders(results)).splitlines()[0])
+    scores = [re.findall(r"(\w+) with (\d\d\.\d\d) %", headline) for headline in headlines]
+    assert [[name for name, _ in row] for row in scores] == [
+        ["nnUNetTrainer", "LightMUNet"],
+        ["LightMUNet", "nnUNetTrainer"],
+        ["LightMUNet", "SegResNet", "nnUNetTrainer"],
+    ]
+    assert all(row == sorted(row, key=lambda scored: float(scored[1]), reverse=True) for row in scores)
+    assert "before SegResNet" in headlines[2] and "the tests below compare with nnUNetTrainer" in headlines[2]
+    assert all("what the difference is worth" in headline for headline in headlines[:2])
 
 
 def test_many_classes_are_not_ranked_either_where_cases_differ():
