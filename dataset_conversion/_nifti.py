@@ -50,6 +50,8 @@ def read_volume(file: Path, spacing_mm: tuple[float, float, float] | None = None
     """
     try:
         header = read_header(file)
+        if header.is_nifti_2:
+            raise ImageFault(file, "is NIfTI-2, which SimpleITK does not read: save it as NIfTI-1")
         if len(header.shape) != 3:
             raise ImageFault(file, f"is not a volume of one channel: size {header.shape}")
         check_values(header)

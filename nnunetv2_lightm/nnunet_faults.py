@@ -95,6 +95,7 @@ def faults_of_dataset_json(dataset_json: Any) -> list[str]:
         + faults_of_labels(dataset_json["labels"])
         + faults_of_file_ending(dataset_json["file_ending"])
         + faults_of_reader(dataset_json)
+        + faults_of_list(dataset_json)
     )
 
 
@@ -132,6 +133,24 @@ def faults_of_reader(dataset_json: dict[str, Any]) -> list[str]:
     if reader is None or isinstance(reader, str):
         return []
     return [f"overwrite_image_reader_writer is {reader!r:.60}; expected the name of a reader such as 'SimpleITKIO'"]
+
+
+def faults_of_list(dataset_json: dict[str, Any]) -> list[str]:
+    """What is wrong with dataset.json's `dataset`, which names the files of each case wherever they lie."""
+    listed = dataset_json.get("dataset", {})
+    if not isinstance(listed, dict):
+        return [f"dataset is {listed!r:.60}; expected a mapping of cases to their images and label"]
+    return [
+        f'dataset: {case!r} is {entry!r:.60}; expected {{"images": ["FILE", ...], "label": "FILE"}}'
+        for case, entry in listed.items()
+        if not _are_files(entry)
+    ]
+
+
+def _are_files(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(images := entry.get("images"), list) or not images:
+        return False
+    return all(isinstance(name, str) for name in (*images, entry.get("label")))
 
 
 def faults_of_fingerprint(fingerprint: Any) -> list[str]:

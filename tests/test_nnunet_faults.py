@@ -189,6 +189,19 @@ def test_readers(reader):
     assert fault.startswith("overwrite_image_reader_writer is 5; expected the name")
 
 
+@pytest.mark.parametrize(
+    "entry", [None, [], "a.png", {}, {"images": []}, {"images": "a.png", "label": "b.png"}, {"images": ["a.png"]}]
+)
+def test_lists_of_cases(entry):
+    content = {"labels": {"background": 0}, "file_ending": ".png", "channel_names": {"0": "CT"}}
+    listed = {"a": {"images": ["a.png"], "label": "b.png"}}
+    assert faults_of_dataset_json({**content, "dataset": listed}) == []
+    (fault,) = faults_of_dataset_json({**content, "dataset": {**listed, "b": entry}})
+    assert fault.startswith("dataset: 'b' is ") and '{"images": ["FILE", ...], "label": "FILE"}' in fault
+    (fault,) = faults_of_dataset_json({**content, "dataset": [entry]})
+    assert fault.startswith("dataset is [")
+
+
 FINGERPRINT = {
     "spacings": [[1.0, 1.0, 1.0], [3.0, 0.7, 0.7]],
     "shapes_after_crop": [[20, 40, 40], [1, 512, 512]],

@@ -98,8 +98,8 @@ def check_cases(
         else:
             checked.faults.append(fault)
     with ThreadPoolExecutor(READERS) as pool:
-        files = [path for case in sound for path in cases[case]]
-        results = dict(zip(files, pool.map(partial(_facts_or_fault, thorough=thorough), files)))
+        files = {path: len(cases[case]) == len(channel_names) for case in sound for path in cases[case]}
+        results = dict(zip(files, pool.map(partial(_facts_or_fault, thorough=thorough), files, files.values())))
     for case in sound:
         of_case = [results[path] for path in cases[case]]
         refused = [str(result) for result in of_case if isinstance(result, ImageFault)]
@@ -118,9 +118,9 @@ def listed(sentences: Sequence[str], at_most: int = 5) -> str:
     return f"{NEXT_LINE}{some_of(sentences, at_most, NEXT_LINE)}" if sentences else ""
 
 
-def _facts_or_fault(path: Path, *, thorough: bool) -> ImageFacts | ImageFault:
+def _facts_or_fault(path: Path, is_one_channel: bool, *, thorough: bool) -> ImageFacts | ImageFault:
     try:
-        return check_image(path, thorough=thorough)
+        return check_image(path, thorough=thorough, is_one_channel=is_one_channel)
     except ImageFault as fault:
         return fault
     except MemoryError:
@@ -158,7 +158,9 @@ def _fault_of_numbers(
 def _faults_of_count(
     case: str, facts: Sequence[ImageFacts], channel_names: Mapping[str, str], ending: str
 ) -> list[str]:
-    """Why the channels are not as many as those of dataset.json; empty: they are."""
+    """Why the channels are not as many as those of dataset.json; empty: they are, or it is not known."""
+    if any(one.channels is None for one in facts):
+        return []
     files = [one.path for one in facts]
     channels, expected = sum(one.channels for one in facts), len(channel_names)
     if channels < expected:

@@ -25,6 +25,8 @@ DEFAULT_GEOMETRY = (
     "may have lost its geometry: voxels of 1 mm along the axes, the first one at 0 mm, as software writes when it was "
     "given no spacing"
 )
+_BMP_RUNS = (1, 2)  # compressions by runs of equal pixels; the others are none
+_WITH_NIBABEL = 'or set "overwrite_image_reader_writer" to NibabelIO in dataset.json and plan again'
 _CHANNELS = {png.GRAY: 1, png.RGB: 3, png.PALETTE: 3, png.RGB_ALPHA: 4}  # as scikit-image passes them to nnU-Net
 
 
@@ -35,29 +37,30 @@ class ImageFacts:
     Attributes:
         path: The file.
         shape: Voxels, ([z,] y, x); empty for formats that are not looked into.
-        channels: Number of channels that nnU-Net reads from this file.
+        channels: Number of channels that nnU-Net reads from this file; None for formats that are not looked into.
         grid: Where the voxels lie; None for files that do not say, such as PNG.
         notes: What is odd; each continues a sentence that begins with the file's name.
         values: Whole numbers that occur in a label, ascending.
-        is_refused_by_itk: Whether nnU-Net's readers that use SimpleITK fail on it, for its geometry.
+        refused_by_itk: What of it nnU-Net's readers that use SimpleITK fail on; empty: nothing.
     """
 
     path: Path
     shape: tuple[int, ...] = ()
-    channels: int = 1
+    channels: int | None = None
     grid: Grid | None = None
     notes: list[str] = field(default_factory=list)
     values: tuple[int, ...] = ()
-    is_refused_by_itk: bool = False
+    refused_by_itk: str = ""
 
 
-def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
+def check_image(path: Path, *, thorough: bool = True, is_one_channel: bool = False) -> ImageFacts:
     """Check an image: a name that opens, a whole file, finite values and geometry.
 
     Args:
         path: The file. In formats that nnU-Net does not read, only its name is checked.
         thorough: False: files that hold integers, in all formats but PNG, BMP and TIFF, are only checked for their
             length, without decompression.
+        is_one_channel: As for :func:`.tiff.read_tiff`.
     Raises:
         ImageFault: if it must not be used.
     """
@@ -79,7 +82,7 @@ def check_image(path: Path, *, thorough: bool = True) -> ImageFacts:
     if ending == ".bmp":
         return _bmp_facts(path)[0]
     if ending in tiff.ENDINGS:
-        facts, values = _tiff_facts(path)
+        facts, values = _tiff_facts(path, is_one_channel=is_one_channel)
         _require_finite(path, values)
         return facts
     return ImageFacts(path)
@@ -114,7 +117,7 @@ def check_label(path: Path, *, thorough: bool = True) -> ImageFacts:
         facts, values = _bmp_facts(path)
         return _with_values(_one_channel(facts), _distinct(path, values))
     if ending in tiff.ENDINGS:
-        facts, values = _tiff_facts(path)
+        facts, values = _tiff_facts(path, is_one_channel=True)
         return _with_values(_one_channel(facts), _distinct(path, values))
     return ImageFacts(path)
 
@@ -158,23 +161,30 @@ def _nifti_facts(file: nifti.Nifti) -> ImageFacts:
         notes.append(f"{geometry.contradiction}; nnU-Net's readers take one or the other. Make them agree")
     if geometry.grid.is_default:
         notes.append(DEFAULT_GEOMETRY)
-    if (refusal := refusal_by_itk(file)) is not None:
+    refused_by_itk = ""
+    if file.is_nifti_2:
+        refused_by_itk = "its format, NIfTI-2"
+        notes.append(f"is NIfTI-2, which SimpleITK does not read. Save it as NIfTI-1, {_WITH_NIBABEL}")
+    elif (refusal := refusal_by_itk(file)) is not None:
+        refused_by_itk = "its tilted axes"
         notes.append(
-            f"has axes that are not at right angles, as a tilted gantry leaves them. SimpleITK refuses it: {refusal}. "
-            'Resample it, or set "overwrite_image_reader_writer" to NibabelIO in dataset.json and plan again'
+            "has axes that are not at right angles, as a tilted gantry leaves them. SimpleITK refuses it: "
+            f"{refusal}. Resample it, {_WITH_NIBABEL}"
         )
     shape, channels = file.shape[:3], math.prod(file.shape[3:])
-    return ImageFacts(
-        file.path, tuple(reversed(shape)), channels, geometry.grid, notes, is_refused_by_itk=refusal is not None
-    )
+    return ImageFacts(file.path, tuple(reversed(shape)), channels, geometry.grid, notes, refused_by_itk=refused_by_itk)
 
 
 def _png_facts(path: Path) -> ImageFacts:
     file = png.check_png(path)
     if file.kind == png.GRAY_ALPHA:
         raise ImageFault(path, "is gray with transparency, which nnU-Net cannot read; save it as gray")
+    height, width = file.shape
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with (
+            memory_for(path, 4 * height * width, what=f"{width}x{height} pixels"),
+            Image.open(path, formats=("PNG",)) as image,
+        ):
             image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageFault(path, f"cannot be read as PNG: {error}") from error
@@ -221,18 +231,20 @@ def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
     try:
         with Image.open(path, formats=("BMP",)) as image:
             width, height = image.size
-            require_plausible_size(path, (width + 7) // 8 * height, compressed=False, what=f"{width}x{height} pixels")
-            with memory_for(path, 8 * width * height, what=f"{width}x{height} pixels"):
+            what, runs = f"{width}x{height} pixels", image.info.get("compression") in _BMP_RUNS
+            require_plausible_size(path, (width + 7) // 8 * height, compressed=runs, what=what)
+            with memory_for(path, 8 * width * height, what=what):
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFault(path, f"cannot be read as BMP: {error}") from error
     return ImageFacts(path, values.shape[:2], 1 if values.ndim == 2 else values.shape[2]), values
 
 
-def _tiff_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
-    values, channels = tiff.read_tiff(path)
+def _tiff_facts(path: Path, *, is_one_channel: bool) -> tuple[ImageFacts, np.ndarray]:
+    values, channels, images = tiff.read_tiff(path, is_one_channel=is_one_channel)
     _require_one_number(path, 2 if np.iscomplexobj(values) else 1)
-    return ImageFacts(path, values.shape if channels == 1 else values.shape[:-1], channels), values
+    notes = [f"holds {images} images of different sizes: nnU-Net takes the first"] if images > 1 else []
+    return ImageFacts(path, values.shape if channels == 1 else values.shape[:-1], channels, notes=notes), values
 
 
 def _require_finite(path: Path, values: np.ndarray) -> None:

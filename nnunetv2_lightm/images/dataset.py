@@ -75,6 +75,9 @@ def check_dataset_files(
     result = CheckedDataset(len(images), faults + checked.faults)
     known, seen = {0, *(value for values in labels.values() for value in values)}, set()
     labels_read: list[ImageFacts] = []
+    if LISTED in dataset_json and cases is None:
+        lost = [label_of[case] for case in images if not label_of[case].exists()]
+        result.faults += [f"{escape_name(path)}, a label that dataset.json lists, does not exist" for path in lost]
     pairs = [(case, label_of[case]) for case in images if case in label_of and label_of[case].exists()]
     for case, label in zip((case for case, _ in pairs), _labels([path for _, path in pairs], thorough)):
         if isinstance(label, ImageFault):
@@ -129,6 +132,8 @@ def _labels(paths: list[Path], thorough: bool) -> list[ImageFacts | ImageFault]:
             return check_label(path, thorough=thorough)
         except ImageFault as fault:
             return fault
+        except MemoryError:
+            return ImageFault(path, "does not fit into memory")
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, paths))

@@ -57,10 +57,22 @@ def _check_meta(path: Path, stream: IO[bytes], thorough: bool) -> int:
     for key in ("HeaderSize", "ElementNumberOfChannels"):
         _require(path, re.fullmatch(r"\d{1,4}", fields.get(key, "0")), f"has a damaged header: {key} {fields.get(key)}")
     _require(path, int(fields.get("HeaderSize", 0)) == 0, "has a HeaderSize, which goes with voxels in another file")
-    needed = _product(path, fields.get("DimSize", "")) * int(fields.get("ElementNumberOfChannels", 1))
+    sizes = fields.get("DimSize", "")
+    needed = _product(path, sizes) * int(fields.get("ElementNumberOfChannels", 1))
+    # ITK writes past its memory where NDims is not the number of sizes.
+    _require(path, fields.get("NDims") == str(len(sizes.split())), f"has a damaged header: NDims {fields.get('NDims')}")
     _require(path, size is not None, f"has a damaged header: ElementType {fields.get('ElementType')}")
     compressed = fields.get("CompressedData", "False").lower() == "true"
+    if compressed:
+        _check_compressed_size(path, fields.get("CompressedDataSize", ""), path.stat().st_size - stream.tell())
     return _check_length(path, stream, needed * size, compressed=compressed, thorough=thorough)
+
+
+def _check_compressed_size(path: Path, stated: str, found: int) -> None:
+    """Of a MetaImage: ITK inflates so many bytes as the header states, and makes up the other voxels."""
+    _require(path, re.fullmatch(r"\d{1,18}", stated), f"has a damaged header: CompressedDataSize {stated or 'missing'}")
+    _require(path, found >= int(stated), f"is truncated: {found} bytes of compressed voxels of {stated}")
+    _require(path, found == int(stated), f"holds more than the {stated} bytes of compressed voxels of its header")
 
 
 def _check_nrrd(path: Path, stream: IO[bytes], thorough: bool) -> int:

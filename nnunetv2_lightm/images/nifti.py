@@ -48,6 +48,11 @@ class Nifti:
         return self.path.name.lower().endswith(".gz")
 
     @property
+    def is_nifti_2(self) -> bool:
+        """Which SimpleITK does not read."""
+        return isinstance(self.header, nibabel.Nifti2Header)
+
+    @property
     def num_voxels(self) -> int:
         return math.prod(self.shape)
 

@@ -48,8 +48,8 @@ def check_png(path: Path) -> Png:
     """Read the header, and compare each chunk with its checksum, which Pillow does not do for pixels.
 
     Raises:
-        ImageFault: if the file is unreadable, empty, not a PNG, truncated, damaged, or has more pixels than Pillow's
-            limit against decompression bombs (PIL.Image.MAX_IMAGE_PIXELS, some 89 million).
+        ImageFault: if the file is unreadable, empty, not a PNG, truncated, damaged, or has more pixels than Pillow
+            reads, its limit against decompression bombs (twice PIL.Image.MAX_IMAGE_PIXELS, some 179 million).
     """
     try:
         with path.open("rb") as stream:
@@ -79,7 +79,7 @@ def _check_header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, int], int, 
         raise ImageFault(
             path, f"cannot be read as PNG: damaged header ({width}x{height}, {bits} bits, colour type {kind})"
         )
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise ImageFault(path, f"is too large: {width}x{height} pixels, {limit // 10**6} million are the limit")
     needed_bytes = ((width * bits * _SAMPLES[kind] + 7) // 8 + 1) * height
@@ -126,9 +126,9 @@ def _inflate(path: Path, pixels: Inflation, piece: bytes) -> None:
 
 def _orientation(path: Path) -> int:
     """The orientation in the eXIf chunk or its older equivalents; any value but 1 to 8 asks for nothing."""
-    with Image.open(path, formats=("PNG",)) as image:
-        try:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
             value = image.getexif().get(_EXIF_ORIENTATION, 1)
-        except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-            raise ImageFault(path, f"cannot be read as PNG: {error}") from error
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        raise ImageFault(path, f"cannot be read as PNG: {error}") from error
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import nibabel
 import numpy as np
 import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nnunetv2_lightm.commands.doctor.finding import Finding, Status
 from nnunetv2_lightm.commands.doctor.images import check_images
@@ -172,6 +175,52 @@ def test_cases_listed_in_dataset_json(raw):
     only(check_images(raw, {**DATASET_JSON, "dataset": listed}), Status.OK)
     with_nan(raw / "imagesTr/a_0000.nii.gz")
     assert "a_0000.nii.gz has 1 NaN" in only(check_images(raw, {**DATASET_JSON, "dataset": listed}), Status.FAIL)
+
+
+def test_a_listed_label_that_is_not_there_is_named(raw):
+    listed = {"a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/nothere.nii.gz"}}
+    message = only(check_images(raw, {**DATASET_JSON, "dataset": listed}), Status.FAIL)
+    assert "labelsTr/nothere.nii.gz, a label that dataset.json lists, does not exist" in message
+
+
+def test_nifti_2_is_noted(raw):
+    for name in ("imagesTr/b_0000", "labelsTr/b"):
+        old = nibabel.load(raw / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti2Image(np.asanyarray(old.dataobj), old.affine), raw / f"{name}.nii.gz")
+    with pytest.raises(RuntimeError, match="ImageIO reader"):
+        SimpleITKIO().read_images([str(raw / "imagesTr/b_0000.nii.gz")])
+    message = only(check_images(raw, DATASET_JSON), Status.NOTE)
+    assert "b_0000.nii.gz is NIfTI-2, which SimpleITK does not read" in message and "NibabelIO" in message
+
+
+@pytest.mark.parametrize("ending", [".jp2", ".webp", ".ppm"])
+def test_channels_of_a_format_that_is_not_looked_into_are_not_counted(tmp_path, ending):
+    """As of a reader of the user's own, or NaturalImage2DIO on what else scikit-image reads."""
+    for name in ("imagesTr/a_0000", "labelsTr/a"):
+        path = tmp_path / f"{name}{ending}"
+        path.parent.mkdir()
+        path.write_bytes(b"whatever it is")
+    colours = {"0": "R", "1": "G", "2": "B"}
+    content = {**DATASET_JSON, "channel_names": colours, "file_ending": ending}
+    assert {finding.status for finding in check_images(tmp_path, content)} <= {Status.OK, Status.NOTE}
+
+
+def test_large_and_odd_png_files(tmp_path):
+    """Pillow warns beyond 89 million pixels, and reads twice as many."""
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    large = np.zeros((9500, 9500), np.uint8)
+    large[5, 7] = 1
+    Image.fromarray(large).save(tmp_path / "labelsTr/a.png", compress_level=1)
+    shutil.copy(tmp_path / "labelsTr/a.png", tmp_path / "imagesTr/a_0000.png")
+    content = {**DATASET_JSON, "file_ending": ".png"}
+    assert "tumor" in only(check_images(tmp_path, content), Status.NOTE)
+    # Text that inflates beyond Pillow's limit, as some XMP does.
+    info = PngInfo()
+    info.add_text("XML:com.adobe.xmp", "x" * (2 << 20), zip=True)
+    Image.fromarray(large[:50, :50]).save(tmp_path / "imagesTr/a_0000.png", pnginfo=info)
+    failures = [finding for finding in check_images(tmp_path, content) if finding.status is Status.FAIL]
+    assert "a_0000.png cannot be read as PNG" in only(failures, Status.FAIL)
 
 
 def test_a_png_that_asks_to_be_turned_is_noted(tmp_path):

@@ -184,7 +184,7 @@ def test_other_formats_of_itk(tmp_path, capsys, ending, bad):
         (lambda path: Image.open(path).convert("RGB").save(path), "3 channels"),
         (lambda path: Image.open(path).convert("LA").save(path), "transparency"),
         (lambda path: Image.open(path).save(path, format="JPEG"), "a JPEG image"),
-        (lambda path: Image.new("L", (12000, 12000)).save(path), "too large"),
+        (lambda path: Image.new("L", (14000, 14000)).save(path), "too large"),
         (lambda path: Image.new("L", (8, 9)).save(path), "9 x 8 voxels"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -39,8 +40,8 @@ def test_what_users_write_into_a_header_is_theirs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "header"),
     [
-        ("a.mha", "ObjectType = Image\nNDims = 3\nCompressedData = True\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
-         "ElementDataFile = LOCAL\n"),
+        ("a.mha", "ObjectType = Image\nNDims = 3\nCompressedData = True\nCompressedDataSize = {size}\n"
+         "DimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
         ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: gzip\n\n"),
     ],
 )  # fmt: skip
@@ -48,7 +49,7 @@ def test_a_small_file_that_inflates_without_end_takes_no_memory(tmp_path, name, 
     stream = zlib.compressobj(9)
     zeros = bytes(1 << 20)
     voxels = b"".join(stream.compress(zeros) for _ in range(256)) + stream.flush()
-    (tmp_path / name).write_bytes(header.encode() + voxels)
+    (tmp_path / name).write_bytes(header.format(size=len(voxels)).encode() + voxels)
     tracemalloc.start()
     try:
         with pytest.raises(ImageFault, match="holds more than the 64 bytes"):
@@ -78,6 +79,28 @@ def test_truncated_files_are_refused(file, missing):
 def test_longer_files_are_refused(file, more):
     with pytest.raises(ImageFault, match="holds more than"):
         check_image(damaged(file, file.read_bytes() + more))
+
+
+@pytest.mark.parametrize("size", [None, "0", "300", "99999", "x", "-1"])
+def test_metaimages_of_which_itk_would_inflate_a_part_are_refused(tmp_path, size):
+    """Without an error, ITK makes up 10 to 100 % of the voxels."""
+    path = tmp_path / "image.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path), True)
+    data = re.sub(
+        rb"CompressedDataSize = \d+\n",
+        b"" if size is None else f"CompressedDataSize = {size}\n".encode(),
+        path.read_bytes(),
+    )
+    with pytest.raises(ImageFault, match="CompressedDataSize|is truncated|holds more than"):
+        check_image(damaged(path, data))
+
+
+@pytest.mark.parametrize("dimensions", ["83", "4", "2", "-3", "x"])
+def test_metaimages_of_another_dimension_are_refused_before_itk_crashes(tmp_path, dimensions):
+    path = tmp_path / "image.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path))
+    with pytest.raises(ImageFault, match=f"damaged header: NDims {dimensions}"):
+        check_image(damaged(path, path.read_bytes().replace(b"NDims = 3", f"NDims = {dimensions}".encode())))
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])

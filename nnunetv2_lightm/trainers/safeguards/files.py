@@ -122,8 +122,11 @@ def _check_inputs(
         print(f"note: {text}")
     faults = checked.faults
     if reader.startswith("SimpleITK"):
-        tilted = [facts.path for facts in checked.all_facts() if facts.is_refused_by_itk]
-        faults += [f"{escape_name(path)}: {reader}, the model's reader, refuses its tilted axes" for path in tilted]
+        faults += [
+            f"{escape_name(facts.path)}: {reader}, the model's reader, refuses {facts.refused_by_itk}"
+            for facts in checked.all_facts()
+            if facts.refused_by_itk
+        ]
     for file in filter(None, previous or ()):
         try:
             check_label(Path(file))
