@@ -93,5 +93,8 @@ def _window_fits(pool: Sequence[int] | None) -> bool:
 
 
 def _max_pool(x: Tensor, stride: Sequence[int]) -> Tensor:
+    pooled = [size // step for size, step in zip(x.shape[1:-1], stride, strict=True)]
+    if 0 in pooled:  # which PyTorch's pooling refuses
+        return x[(slice(None), *(slice(size) for size in pooled))]
     pool = F.max_pool2d if x.ndim == 4 else F.max_pool3d
     return pool(x.movedim(-1, 1), kernel_size=tuple(stride), stride=tuple(stride)).movedim(1, -1)

@@ -91,6 +91,8 @@ class LightMUNet(nn.Module):
         dims = _dimensions(conv_op, spatial_dims)
         vss = {"expand": expand, "d_state": d_state, "scan_directions": scan_directions}
         encoder_layer, bottleneck_layer = (partial(layer, spatial_dims=dims, **vss) for layer in ABLATIONS[ablation])
+        if not rvm_layers:
+            raise ValueError("rvm_layers is empty; at least one Encoder Block is needed, such as (1, 2, 2)")
         widths = [features * 2**level for level in range(len(rvm_layers) + 1)]
         pooling = _pooling(strides, dims, len(rvm_layers))
         self.input_channels, self.spatial_dims = input_channels, dims

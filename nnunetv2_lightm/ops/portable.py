@@ -41,7 +41,7 @@ def selective_scan_portable(
     if delta_softplus:
         delta = F.softplus(delta)
     length = u.shape[1]
-    chunk = min(CHUNK, length)
+    chunk = max(1, min(CHUNK, length))  # a length of 0 is a chunk of padding
     # Padding tokens have step 0: they leave the state as it is, if the rates are finite (0 times infinity is NaN).
     A = A.clamp_min(torch.finfo(A.dtype).min)
     dt, x, B, C = (_in_chunks(t, chunk) for t in (delta, delta * u, B, C))
@@ -60,7 +60,7 @@ def selective_scan_portable(
 
 def _in_chunks(x: Tensor, chunk: int) -> Tensor:
     """(batch, length, k) -> (chunk, chunks, batch, k), zeros after the last token."""
-    padded = F.pad(x, (0, 0, 0, -x.shape[1] % chunk))
+    padded = F.pad(x, (0, 0, 0, -x.shape[1] % chunk if x.shape[1] else chunk))
     return padded.unflatten(1, (padded.shape[1] // chunk, chunk)).permute(2, 1, 0, 3).contiguous()
 
 

@@ -112,6 +112,7 @@ def test_rvm_layer_is_equations_1_and_2(channels, backend, monkeypatch):
     torch.testing.assert_close(layer(x), out)
     pooled = F.max_pool2d(out.movedim(-1, 1), (2, 1)).movedim(1, -1)
     torch.testing.assert_close(layer(x, pool=(2, 1)), pooled)
+    assert layer(x, pool=(8, 2)).shape == (2, 0, 2, 2 * channels)  # a window that is larger than the map
 
 
 def test_rvm_layer_with_two_scan_directions_is_not_fused():

@@ -93,6 +93,7 @@ def test_strides_of_the_plans(strides, lowest):
         ({"spatial_dims": 2, "strides": [[1, 1, 1], [2, 2, 2]]}, "expected 2 positive numbers for each stage"),
         ({"spatial_dims": 2, "strides": [[2, 2], [2, 2]]}, "its stride must be 1"),
         ({"spatial_dims": 2, "rvm_layers": (1, 0, 2)}, "has 0 RVM layers; it needs at least 1"),
+        ({"spatial_dims": 2, "rvm_layers": ()}, "rvm_layers is empty; at least one Encoder Block"),
     ],
 )
 def test_bad_options_say_what_is_needed(options, message):

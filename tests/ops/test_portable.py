@@ -10,7 +10,7 @@ from nnunetv2_lightm.ops import portable_operators, select_backend, selective_sc
 from nnunetv2_lightm.ops.portable import CHUNK, selective_scan_portable
 
 
-@pytest.mark.parametrize("length", [1, 5, CHUNK, CHUNK + 1, 3 * CHUNK - 7])
+@pytest.mark.parametrize("length", [0, 1, 5, CHUNK, CHUNK + 1, 3 * CHUNK - 7])
 @pytest.mark.parametrize("options", [True, False])
 def test_scan_is_the_specification(length, options):
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 
@@ -32,9 +33,9 @@ class OtherArchitectureError(RuntimeError):
 
 
 def refuse_other_weights(network: nn.Module) -> nn.Module:
-    """Make a network's strict ``load_state_dict`` say which network the weights belong to, if not to this one.
+    """Make a network's ``load_state_dict`` say which network the weights belong to, if not to this one.
 
-    nnU-Net loads strictly in training and in prediction.
+    nnU-Net loads strictly in training and in prediction. With ``strict=False`` names may be missing, as in PyTorch.
     """
     network.register_load_state_dict_pre_hook(_compare)
     return network
@@ -55,11 +56,21 @@ def _compare(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, *_:
     missing = [name for name in own if name not in given]
     reshaped = [name for name in own if name in given and own[name].shape != given[name].shape]
     # Surplus names are left to PyTorch: a network may drop those of parts that it does not need.
+    if not _is_strict():
+        missing = []
     if missing or reshaped:
         theirs, ours = architecture_of(given), architecture_of(own)
         same = theirs is not None and theirs == ours
         message = _same(own, given, missing, reshaped) if same else _other(theirs, given)
         raise OtherArchitectureError(f"the weights do not belong to this network, {_name(ours, network)}: {message}")
+
+
+def _is_strict() -> bool:
+    """Whether the running ``load_state_dict`` is: PyTorch tells hooks that it is, whatever its caller asked for."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not nn.Module.load_state_dict.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["strict"]
 
 
 def _name(architecture: tuple[str, str] | None, network: nn.Module) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 class NotFiniteError(ValueError):
@@ -62,16 +63,23 @@ def check_weights(network: nn.Module, what_happened: str) -> None:
 
 def refuse_images_that_are_not_finite(network: nn.Module) -> nn.Module:
     """Make a network check its images in prediction, where nothing else does: nnU-Net would silently write a
-    segmentation of them. A compiled or traced network does not check."""
-    network.register_forward_pre_hook(_check_image)
+    segmentation of them. Not where there are no values to see: traced, exported, counted on meta, or in a transform
+    of torch.func."""
+    network.register_forward_pre_hook(_check_image, with_kwargs=True)
     return network
 
 
-def _check_image(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-    if network.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+def _check_image(network: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+    if network.training or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return
-    (image,) = arguments
-    if image.is_meta:  # only counted, not computed: there are no values
+    image = next(iter((*arguments, *named.values())), None)
+    if image is not None:  # else PyTorch says what is missing
+        _refuse_what_is_not_finite(image)
+
+
+@torch.compiler.disable  # torch.compile runs hooks beside the network's graph, and would make graphs of this
+def _refuse_what_is_not_finite(image: Tensor) -> None:
+    if image.is_meta or isinstance(image, FakeTensor) or torch._C._are_functorch_transforms_active():
         return
     if not all_finite(image):
         count = int((~torch.isfinite(image)).sum())

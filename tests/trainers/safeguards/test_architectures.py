@@ -146,6 +146,23 @@ def test_weights_of_another_version():
     assert "another version of it, without encoder.0.layers.0.norm_out.weight" in refusal(weights)
 
 
+def test_part_of_the_weights_is_taken_where_the_caller_asks_for_it():
+    """`strict=False`, as of trainers that load an encoder, also where the network is a part of another one."""
+    weights = {name: weight for name, weight in small().state_dict().items() if "seg_layers" not in name}
+    network = refuse_other_weights(small())
+    said = network.load_state_dict(weights, strict=False)
+    assert said.missing_keys and all("seg_layers" in name for name in said.missing_keys) and not said.unexpected_keys
+    assert all(torch.equal(weight, network.state_dict()[name]) for name, weight in weights.items())
+    with pytest.raises(OtherArchitectureError, match="is 5x4, needed is 3x4"):
+        network.load_state_dict(small(num_classes=5).state_dict(), strict=False)  # PyTorch refuses these too
+
+    outer = nn.ModuleDict({"backbone": network, "head": nn.Linear(2, 2)})
+    given = {f"backbone.{name}": weight for name, weight in weights.items()}
+    assert "head.weight" in outer.load_state_dict(given, strict=False).missing_keys
+    with pytest.raises(OtherArchitectureError, match="without decoder.seg_layers"):
+        outer.load_state_dict(given)
+
+
 @pytest.mark.parametrize("name", sorted(TRAINERS))
 def test_every_trainer_is_safeguarded(dataset, name):
     """In training by its base class, in prediction, where no trainer is made, by its network."""

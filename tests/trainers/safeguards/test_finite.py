@@ -7,6 +7,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_lightm.trainers.safeguards import NotFiniteError, finite, safeguarded
 
@@ -121,6 +122,35 @@ def test_an_image_with_nan_is_not_segmented(trainer):
     image[0, 0, 20, 0] = float("nan")
     with pytest.raises(NotFiniteError, match="1 of the 2048 values in a patch of the image to segment"):
         predictor.predict_sliding_window_return_logits(image)
+
+
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_an_image_with_nan_is_refused_by_a_compiled_network_too(trained_before, capfd):
+    """Whether a training has compiled it before, as for nnU-Net's final validation on CUDA, or not."""
+    torch._dynamo.reset()
+    network = safeguarded(nn.Conv2d(1, 2, 1))
+    compiled, image = torch.compile(network, backend="aot_eager"), torch.randn(1, 1, 4, 4)
+    if trained_before:
+        compiled.train()(image).sum().backward()
+    compiled.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(image), network(image))
+        with pytest.raises(NotFiniteError):
+            compiled(image * float("nan"))
+    assert "raph break" not in capfd.readouterr().err
+
+
+def test_the_check_of_prediction_takes_every_call_that_the_network_takes():
+    network = safeguarded(nn.Conv2d(1, 2, 1)).eval()
+    images = torch.randn(3, 1, 1, 4, 4)
+    with pytest.raises(NotFiniteError):
+        network(input=images[0] * float("nan"))
+    expected = torch.stack([network(image) for image in images])
+    torch.testing.assert_close(torch.vmap(network)(images), expected)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert network(mode.from_tensor(images[0])).shape == expected[0].shape
+    with pytest.raises(TypeError, match="missing"):
+        network()
 
 
 def test_the_check_of_prediction_stands_in_the_way_of_no_export():
