@@ -11,8 +11,6 @@ from ..escaping import escape_terminal
 from ..option_types import finite_number, whole_number
 
 DEFAULT_NSD_TOLERANCE_MM = 2.0
-# How this command recognises a file that it wrote.
-CSV_BEGIN, JSON_BEGIN = b"case,class,", b'{\n  "average": {\n'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,13 +69,15 @@ def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_endin
 
     Raises: OSError: naming what would be lost.
     """
+    from ..evaluation.json_files import is_scores_json
+    from ..evaluation.tables import is_scores_csv
     from ..files import check_output, keep_apart
 
     folders = filter(None, (arguments.predictions, arguments.references, arguments.against))
     inputs = [file for folder in folders if folder.is_dir() for file in folder.glob(f"*{file_ending}")]
-    for output, begin in ((arguments.csv, CSV_BEGIN), (arguments.json, JSON_BEGIN)):
+    for output, ours in ((arguments.csv, is_scores_csv), (arguments.json, is_scores_json)):
         if output is not None:
-            check_output(output, inputs=[dataset_file, *inputs], ours=lambda text, begin=begin: text.startswith(begin))
+            check_output(output, inputs=[dataset_file, *inputs], ours=ours)
     if arguments.csv and arguments.json:
         keep_apart([arguments.csv], [arguments.json])
     for output in filter(None, (arguments.csv, arguments.json)):
@@ -89,9 +89,9 @@ def _check_place(output: Path) -> None:
 
     Raises: OSError: naming the folder or file in the way.
     """
-    real = os.path.realpath(output)
-    if os.path.exists(real) and not os.path.isfile(real):  # a device or pipe, which is written to as it is
+    if os.path.exists(output) and not os.path.isfile(output):  # a device or pipe, which is written to as it is
         return
+    real = os.path.realpath(output)
     # Unlike those of a Path, these functions raise nothing in a folder that must not be searched.
     above = next(folder for folder in Path(real).parents if os.path.exists(folder))
     if not os.path.isdir(above):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..escaping import escape_csv, escape_markdown
 from .paired import Comparison
-from .scores import Evaluation
+from .scores import FAULTLESS, METRICS, Evaluation
+
+_SCORE = re.compile(r"(\d+\.\d{6})?")
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -88,6 +91,22 @@ def to_csv(evaluation: Evaluation) -> str:
             scores = [float(evaluation.scores[metric][i, j]) for metric in evaluation.scores]
             rows.append([case, name, *("" if math.isnan(score) else f"{score:.6f}" for score in scores)])
     return format_csv(rows)
+
+
+def is_scores_csv(content: bytes) -> bool:
+    """Whether a file is as `to_csv` writes it, to the byte: columns, cells and layout. No number is checked."""
+    try:
+        text = content.decode()
+        head, *rows = csv.reader(io.StringIO(text), strict=True)
+    except (ValueError, csv.Error):  # not UTF-8, empty, or no CSV
+        return False
+    if head[:4] != ["case", "class", *METRICS] or not FAULTLESS.keys() >= set(head[4:]):
+        return False
+    if not all(len(row) == len(head) and all(map(_SCORE.fullmatch, row[2:])) for row in rows):
+        return False
+    classes = [row[1] for row in rows if row[0] == rows[0][0]]
+    each_case = [row[1] for row in rows] == classes * (len(rows) // max(len(classes), 1))
+    return bool(rows) and each_case and format_csv([head, *rows]) == text
 
 
 def format_csv(rows: Iterable[Iterable[object]]) -> str:

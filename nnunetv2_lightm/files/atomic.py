@@ -28,12 +28,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises: IsADirectoryError: if ``path`` is a folder.
     """
-    path = Path(os.path.realpath(path))
+    path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; the name of a file is needed")
     if path.exists() and not path.is_file():
         yield path
         return
+    path = Path(os.path.realpath(path))  # only now: of a pipe's name in /dev/fd it leads to no file
     partial = partial_path(path)
     try:
         yield partial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -49,7 +50,7 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
         inputs: Files that are read.
         ours: Whether the content of an existing file is what the same command writes.
     Raises:
-        NotOursError: if the file must stay.
+        NotOursError: if the file must stay, or is the one that standard output or standard error goes to.
         IsADirectoryError: if it is a folder.
     """
     if path.is_dir():
@@ -57,12 +58,26 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
     keep_apart(inputs, [path])
     if not path.is_file():  # nothing, or a device or pipe, which is written to as it is
         return
+    if _is_printed_to(path):
+        raise NotOursError(
+            f"{path} is the file that this command's messages go to, and they would be lost; it is not replaced. Give "
+            "another name"
+        )
     text = path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"too large"
     if text and not ours(text):
         raise NotOursError(
             f"{path} already exists and was not written by this command, or was changed since; it is not replaced. "
             "Give another name, or move it away"
         )
+
+
+def _is_printed_to(path: Path) -> bool:
+    """Whether standard output or standard error is redirected to this file: `/dev/stdout` leads to it, too."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return True
+    return False
 
 
 def set_aside(path: Path, wanted: Path | None = None) -> Path:

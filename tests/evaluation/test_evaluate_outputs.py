@@ -65,6 +65,85 @@ def test_its_own_output_is_written_again(data):
         assert json.loads((data / "pred" / "scores.json").read_text())["average"]["DSC"]["mean"] == 1
 
 
+def add_a_column(file):
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},comment", *(f"{row},to be checked" for row in rows)]) + "\n")
+
+
+def add_a_line(file):
+    file.write_text(f"{file.read_text()}Read by Dr. A,,,\n")
+
+
+def add_a_word(file):
+    file.write_text(file.read_text().replace("1.000000", "1.000000?", 1))
+
+
+def save_it_with_a_spreadsheet(file):
+    file.write_text(file.read_text().replace("1.000000", "1"))
+
+
+def be_of_another_program(file):
+    file.write_text("case,class,age,diagnosis\nx,square,63,none\n")
+
+
+def add_a_note(*keys):
+    def add(file):
+        content = json.loads(file.read_text())
+        place = content
+        for key in keys:
+            place = place[key]
+        place["note"] = "checked by hand"
+        file.write_text(json.dumps(content, indent=2) + "\n")
+
+    return add
+
+
+def lay_it_out(file):
+    file.write_text(json.dumps(json.loads(file.read_text())))
+
+
+def begin_like_it(file):
+    file.write_text('{\n  "average": {\n    "age": 63\n  }\n}\n')
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(
+            ("scores.csv", change)
+            for change in (*(add_a_column, add_a_line, add_a_word, save_it_with_a_spreadsheet, be_of_another_program),)
+        ),
+        *(
+            ("scores.json", add_a_note(*keys))
+            for keys in ((), ("average",), ("classes", "square"), ("classes", "square", "DSC"), ("against",))
+        ),
+        ("scores.json", add_a_note("cases", "x", "square")),
+        ("scores.json", lay_it_out),
+        ("scores.json", begin_like_it),
+    ],
+)
+def test_what_somebody_has_written_into_it_stays(data, capsys, name, change):
+    file = data / name
+    option = f"--{file.suffix[1:]}"
+    assert evaluate(data, option, file) == 0
+    change(file)
+    before = file.read_bytes()
+    assert evaluate(data, option, file) == 1
+    assert "or was changed since; it is not replaced" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_names_and_empty_scores_of_all_kinds_are_its_own(data):
+    """Of a class that no case has, and of names that are escaped."""
+    text = json.dumps({"labels": {"background": 0, "square": 1, '=a, "b"\u001b': 2}, "file_ending": ".png"})
+    for folder in ("pred", "other", "ref"):
+        (data / folder / "x.png").rename(data / folder / "-x,\u00fc.png")
+        (data / folder / "dataset.json").write_text(text)
+    for _ in range(2):
+        assert evaluate(data, "--json", data / "scores.json", "--csv", data / "scores.csv") == 0
+        assert main([str(data / "pred"), str(data / "ref"), "--json", str(data / "alone.json")]) == 0
+
+
 def test_one_file_for_both_is_refused(data, capsys):
     assert evaluate(data, "--json", data / "one", "--csv", data / "pred" / ".." / "one") == 1
     assert "lost with it" in capsys.readouterr().err and not (data / "one").exists()
@@ -75,6 +154,24 @@ def test_a_device_is_written_to(data):
     kind = Path("/dev/null").stat().st_mode
     assert evaluate(data, "--json", "/dev/null") == 0
     assert Path("/dev/null").stat().st_mode == kind
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe by its number")
+def test_a_pipe_is_written_to(data):
+    """As a shell's >(COMMAND) gives it."""
+    reader, writer = os.pipe()
+    with open(reader) as stream:
+        assert evaluate(data, "--csv", f"/dev/fd/{writer}") == 0
+        os.close(writer)
+        assert stream.read() == "case,class,DSC,IoU\nx,square,1.000000,1.000000\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="standard output by its name")
+def test_the_file_that_the_table_goes_to_is_refused(data, capfd):
+    """``--csv /dev/stdout > table.md``; pytest redirects it, too."""
+    assert evaluate(data, "--csv", "/dev/stdout") == 1
+    output, error = capfd.readouterr()
+    assert "/dev/stdout is the file that this command's messages go to" in error and output == ""
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv"])
