@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,9 @@ class Record:
         content = {"made_by": made_by, "files": {name: list(entry) for name, entry in sorted(self.files.items())}}
         write_text(self.folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
 
-    def add(self, path: Path, *, but: Collection[Path] = ()) -> None:
-        """Record a file, or all files now in a folder, except for those in ``but``, which are not ours."""
-        self.files.update({name: _entry(file) for name, file in self._files_in(path) if file not in but})
-
-    def include(self, other: Record) -> None:
-        """Take over the record of a folder in or next to this one's."""
-        self.files.update({self._name(other.folder / name): entry for name, entry in other.files.items()})
+    def add(self, path: Path) -> None:
+        """Record a file, or all files now in a folder."""
+        self.files.update({name: _entry(file) for name, file in self._files_in(path)})
 
     @contextmanager
     def writing(self, file: Path, made_by: str) -> Iterator[Path]:

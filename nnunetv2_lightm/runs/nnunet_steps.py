@@ -89,13 +89,15 @@ def training_continuation(fold_folder: Path) -> list[str] | None:
 
 
 def predict_step(training: Training, fold_folder: Path, images: Path, predictions: Path, *, name: str) -> Step:
-    """Segment a folder of images; repeated if they or the training's last checkpoint have changed."""
+    """Segment a folder of images; repeated if they or the training's last checkpoint have changed.
+
+    It starts over after an interruption, too: nnU-Net would overwrite predictions that were corrected meanwhile.
+    """
     return Step(
         name,
         training.predict_command(images, predictions),
         outputs=(predictions / "dataset.json",),
         leftovers=(predictions,),
-        continuation=list,  # it overwrites existing files
         inputs=(fold_folder / "checkpoint_final.pth", images),
     )
 

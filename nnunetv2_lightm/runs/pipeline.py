@@ -33,7 +33,7 @@ class Step:
         name: Its name, and its log's.
         command: As a user would type it.
         outputs: Files and folders that exist when the step is complete.
-        leftovers: Removed before the step starts over, as far as this pipeline made them.
+        leftovers: Out of the way before the step starts over: see `Pipeline`.
         continuation: Arguments with which the command resumes after an interruption, or None if it cannot.
         inputs: Files that the step reads, and folders of such; when one has changed since, the step runs again.
         found: Whether the step's result exists, whoever made it. Such a step is not repeated for another command or
@@ -50,9 +50,11 @@ class Step:
 
 
 class Pipeline:
-    """Runs steps and remembers in `state.json` which are complete, and which files they made.
+    """Runs steps and remembers in `state.json` which are complete.
 
-    Only these are removed, and only while unchanged; anything else in the way of a step is renamed.
+    What is in the way of a step that starts over is renamed to `kept_...`, whoever made it: while a command ran,
+    somebody may have corrected its files or put others next to them. Only a folder with a record is emptied instead, as
+    far as the command that made it recorded its files and they are unchanged.
 
     A step runs again when its command, its inputs or the command of an earlier step have changed, when an earlier step
     has run since, or its outputs are gone. An interrupted step resumes if it can, otherwise it starts over.
@@ -139,7 +141,7 @@ class Pipeline:
     def writing(self, *files: Path) -> Iterator[None]:
         """Write further files into the folder; existing ones that are not ours are renamed first."""
         for file in files:
-            self._clear(file)
+            _clear(file, self._made)
         yield
         for file in files:
             self._made.add(file)
@@ -171,18 +173,18 @@ class Pipeline:
         more = step.continuation() if interrupted or step.found is not None else None
         log_file = self.log_file(step)
         log_file.parent.mkdir(parents=True, exist_ok=True)
+        # That of a killed run has grown: it is added to.
+        own_log = self._log_file is None and not self._made.not_ours(log_file)
         if more is None:
             for path in step.leftovers:
-                self._clear(path)
-            if self._log_file is None and not self._made.not_ours(log_file):  # of a killed run it has grown: added to
+                _clear(path, Record.read(path) or Record(path))
+            if own_log:
                 self._made.remove(log_file)
         if more is None or not interrupted:  # what is continued, with other versions too, has taken its time already
             seconds = 0.0 if more is None else entry.get("seconds", 0.0)
             entry = {"fingerprint": fingerprint, "complete": False, "seconds": seconds}
         self._state[step.name] = entry
         self._save_state()
-        made = (*step.outputs, *step.leftovers, *([] if self._log_file else [log_file]))
-        foreign = {file for path in made for file in self._made.not_ours(path)}
         spent, begin, saved = entry["seconds"], time.monotonic(), time.monotonic()
 
         def tick(text: str) -> None:
@@ -190,7 +192,7 @@ class Pipeline:
             entry["seconds"] = spent + time.monotonic() - begin
             on_tick(step, text, entry["seconds"])
             if time.monotonic() - saved > _SAVE_SECONDS:
-                self._record(made, foreign)
+                self._save_state()
                 saved = time.monotonic()
 
         try:
@@ -208,23 +210,9 @@ class Pipeline:
             entry["complete"] = True
         finally:
             entry["seconds"] = spent + time.monotonic() - begin
-            self._record(made, foreign)
-
-    def _record(self, paths: Sequence[Path], foreign: set[Path]) -> None:
-        """Record what a step has made so far, except for files that were there before it."""
-        for path in paths:
-            self._made.add(path, but=foreign)
-        self._save_state()
-
-    def _clear(self, path: Path) -> None:
-        """Remove what this pipeline made at a path; rename the rest."""
-        if path.is_dir() and (own := Record.read(path)) is not None:
-            self._made.include(own)  # a conversion knows best what it made, also where this process was killed
-        rest = self._made.remove(path)
-        if rest is not None:
-            print(
-                f"{path} held files that were not made here or were changed since; they are now {rest}", file=sys.stderr
-            )
+            if own_log:
+                self._made.add(log_file)
+            self._save_state()
 
     def _load_state(self) -> None:
         path = self.folder / STATE_FILE
@@ -248,6 +236,13 @@ class Pipeline:
     def _save_state(self) -> None:
         content = {"made_by": SIGNATURE, "steps": self._state, "files": self._made.files}
         write_text(self.folder / STATE_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _clear(path: Path, record: Record) -> None:
+    """Remove what is recorded and unchanged; rename the rest, and say so."""
+    rest = record.remove(path)
+    if rest is not None:
+        print(f"{path} is made anew; what was there is now {rest}. Remove that if you do not need it", file=sys.stderr)
 
 
 def _fingerprint(previous: str, step: Step) -> str:

@@ -93,15 +93,6 @@ def test_a_damaged_record_makes_nothing_ours(signed, text):
     assert len(record.not_ours()) == 5
 
 
-def test_files_that_were_there_before_are_not_recorded(tmp_path):
-    (tmp_path / "before").write_text("mine")
-    record = Record(tmp_path)
-    foreign = record.not_ours()
-    (tmp_path / "made").write_text("ours")
-    record.add(tmp_path, but=foreign)
-    assert list(record.files) == ["made"]
-
-
 def test_a_single_file_and_one_outside_of_the_folder(tmp_path):
     record = Record(tmp_path / "state")
     for name in ("ours", "edited"):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_lightm.commands.demo.steps import DemoSettings, demo_steps
-from nnunetv2_lightm.files import Record
+from nnunetv2_lightm.files import RECORD_FILE, Record
 from nnunetv2_lightm.runs import pipeline
+from nnunetv2_lightm.runs.nnunet_steps import Training, predict_step
 from nnunetv2_lightm.runs.pipeline import Pipeline, Step
 
 
@@ -121,6 +123,74 @@ def test_the_demo_names_what_its_steps_read(tmp_path):
     *_, predict, evaluate = demo_steps(settings)
     assert set(predict.inputs) == {settings.fold_folder / "checkpoint_final.pth", settings.raw_dataset / "imagesTs"}
     assert set(evaluate.inputs) == {settings.predictions, settings.raw_dataset / "labelsTs"}
+
+
+@pytest.fixture
+def predict(tmp_path, monkeypatch):
+    """Runs a step that reads `images` and leaves one file in `predictions`; `meanwhile` is called before it ends."""
+    folder, images = tmp_path / "predictions", tmp_path / "images"
+    monkeypatch.setattr(pipeline, "resolve_command", lambda command: list(command))
+
+    def run_step(images_are, meanwhile=lambda folder: None, **options):
+        def work(command, log_file, *, on_tick, **_):
+            folder.mkdir(exist_ok=True)
+            (folder / "a").write_text(f"of the {images_are}")
+            meanwhile(folder)
+            on_tick("")
+
+        monkeypatch.setattr(pipeline, "run_logged", work)
+        monkeypatch.setattr(pipeline, "_SAVE_SECONDS", 0)
+        images.write_text(images_are)
+        step = Step("predict", ("predict",), outputs=(folder,), leftovers=(folder,), inputs=(images,), **options)
+        line = Pipeline(tmp_path / "state", [step], environment={}, version="1")
+        with contextlib.suppress(KeyboardInterrupt):
+            line.run(lambda *_: None, on_skip=lambda step: None, on_end=lambda *_: None)
+        return {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.glob("*predictions*/*")}
+
+    return run_step
+
+
+def test_what_a_user_saves_while_a_step_runs_is_never_removed(predict, capsys):
+    predict("first", meanwhile=add)
+    assert predict("second", meanwhile=edit) == {
+        "predictions/a": "corrected",
+        **{"kept_predictions/a": "of the first", "kept_predictions/c": ""},
+    }
+    assert "predictions is made anew; what was there is now" in capsys.readouterr().err
+    assert predict("third")["kept_predictions-2/a"] == "corrected"
+
+
+def test_what_a_user_saves_before_an_interruption_is_never_removed(predict):
+    def interrupt(folder):
+        edit(folder)
+        raise KeyboardInterrupt
+
+    predict("first", meanwhile=interrupt)
+    assert predict("first") == {"predictions/a": "of the first", "kept_predictions/a": "corrected"}
+
+
+def test_a_prediction_starts_over():
+    """What nnU-Net predicts anew it writes over what somebody may have corrected since."""
+    training = Training("Dataset001_A", "2d", "nnUNetPlans", "nnUNetTrainer", 0, "cpu")
+    step = predict_step(training, Path("fold_0"), Path("images"), Path("predictions"), name="predict")
+    assert step.leftovers == (Path("predictions"),) and step.continuation() is None
+
+
+def test_only_what_a_command_has_recorded_is_removed(predict, tmp_path):
+    """Conversions and phantoms sign their folders."""
+
+    def sign(folder):
+        record = Record(folder)
+        record.add(folder / "a")
+        record.write("a test")
+
+    predict("first", meanwhile=sign)
+    assert predict("second", meanwhile=lambda folder: (sign(folder), add(folder))) == {
+        f"predictions/{RECORD_FILE}": (tmp_path / "predictions" / RECORD_FILE).read_text(),
+        **{"predictions/a": "of the second", "predictions/c": ""},
+    }
+    predict("third")
+    assert not (tmp_path / "kept_predictions" / "a").exists() and (tmp_path / "kept_predictions" / "c").exists()
 
 
 def test_a_step_can_make_files_on_another_drive(run, tmp_path, monkeypatch):

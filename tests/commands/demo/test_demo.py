@@ -68,9 +68,7 @@ def test_what_the_user_has_put_into_the_demos_folder_stays(tmp_path, monkeypatch
     kept = folder / "kept_phantoms"
     assert sorted(path.name for path in kept.glob("[!.]*")) == ["notes", "segmentation-0.nii.gz"]
     assert (kept / "segmentation-0.nii.gz").read_text() == "drawn by hand"
-    assert f"{folder / 'phantoms'} held files that were not made here or were changed since; they are now {kept}" in (
-        capsys.readouterr().err
-    )
+    assert f"{folder / 'phantoms'} is made anew; what was there is now {kept}. Remove" in capsys.readouterr().err
     assert len(list((folder / "phantoms").glob("*.nii.gz"))) == 2
 
 
