@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..complexity.plans import PlannedConfiguration
-from ..json_input import Amount, Content, Count, JsonInputError, check, read_json
+from ..json_input import MAX_LONG_TEXT, Amount, Content, Count, JsonInputError, check, read_json
 from ..measure.machine import machine
 from ..runs.training_log import EpochRecord, read_training_log
 from .costs import load_costs
@@ -94,7 +94,7 @@ def _collect_run(settings: Settings, run: PlannedRun, complete: bool, failure: s
         predictions=run.predictions(settings),
         references=settings.raw / "labelsTs" if test else settings.preprocessed / "gt_segmentations",
         images=settings.raw / ("imagesTs" if test else "imagesTr"),
-        failure=failure and without_home(failure),
+        failure=failure and without_home(failure)[-MAX_LONG_TEXT:],
     )
 
 

@@ -14,7 +14,7 @@ from .earlier import check_trainings, costs_to_reuse
 from .launchers import Launcher
 from .results import BenchmarkResults, load_results, write_results
 from .settings import Settings
-from .tasks import PlannedRun, Task, finished_before, plan_runs, preparation_tasks, run_task
+from .tasks import PlannedRun, Task, plan_runs, preparation_tasks, run_task, trained_before
 
 SECONDS_BETWEEN_RESULTS = 60.0
 
@@ -41,12 +41,12 @@ class Comparison:
         taken = costs_to_reuse(self.settings, self.planned)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
-            if taken:
-                self._take(taken)
             file = self.settings.results_file
             earlier = load_results(file) if file.exists() else None
             if earlier is None:
                 self.write()  # from now on the folder is this comparison's
+            if taken:
+                self._take(taken)
             # What earlier calls wrote stays as it is until this one is prepared.
             if self.launch(preparation_tasks(self.settings), lambda *_: None, lambda: None):
                 print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
@@ -54,7 +54,7 @@ class Comparison:
             file = self.settings.calibration_file
             costs = load_costs(file) if self.settings.timings or file.exists() else None
             self.runs = plan_runs(self.settings, costs)
-            if earlier is not None and (kept := finished_before(self.settings, earlier, self.runs)):
+            if earlier is not None and (kept := trained_before(self.settings, earlier, self.runs)):
                 self.runs = [*kept, *self.runs]
                 others = [command for command in earlier.commands if command != self.settings.command]
                 self.commands = [*others, self.settings.command]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..complexity.plans import PlannedConfiguration
+from ..files import partial_path
 from ..json_input import JsonInputError, read_json
 from ..nnunet_faults import CHECKPOINTS, INTENSITIES, resolved_configuration
 from ..runs.pipeline import LOCK_FILE
@@ -36,8 +37,8 @@ def check_folder(settings: Settings, planned: PlannedConfiguration) -> None:
     """
     folder, file = settings.folder, settings.results_file
     if not file.exists():
-        # A call that was ended at once may have left the lock.
-        if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
+        begun = {LOCK_FILE, partial_path(file).name}  # left by a call that was ended at once
+        if folder.exists() and (not folder.is_dir() or any(path.name not in begun for path in folder.iterdir())):
             raise SettingsError(f"{folder} is not empty and has no {file.name}; give a new or empty folder")
         return
     try:

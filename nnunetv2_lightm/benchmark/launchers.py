@@ -10,14 +10,19 @@ from typing import Any, Protocol
 
 from ..escaping import escape_terminal
 from ..extras import import_extra
+from ..files import write_text
 from ..runs.pipeline import Step
-from ..runs.process import CommandFailed
+from ..runs.process import CommandFailed, tail
 from ..runs.progress import Progress
 from .settings import SettingsError
+from .slurm_queue import SlurmQueue
 from .tasks import Task
 
 CLUSTER = "slurm"
 POLL_SECONDS = 5.0
+# Not in the queue for so long, a job has failed. Longer than the file system takes to show a result.
+PATIENCE_SECONDS = 180.0
+PAUSED = ("SUSPENDED", "RESIZING")  # for submitit such a job is over
 OnChange = Callable[[Task, bool, str | None], None]
 
 
@@ -93,6 +98,7 @@ class SlurmLauncher:
         if "time" not in options:
             raise SettingsError("--launcher slurm needs --slurm time=MINUTES: submitit's default is 5")
         self.folder = folder
+        self.queue = SlurmQueue()
         try:
             self.executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
             self.executor.update_parameters(**{f"slurm_{name}": value for name, value in options.items()})
@@ -112,8 +118,9 @@ class SlurmLauncher:
         while waiting:
             time.sleep(POLL_SECONDS)
             for name, (task, job) in list(waiting.items()):
-                if job.done():
+                if self._is_over(job, PATIENCE_SECONDS):
                     failure = self._failure(job)
+                    self._job_file(task).unlink(missing_ok=True)
                     del waiting[name]
                     if failure is not None:
                         failures[name] = failure
@@ -125,20 +132,36 @@ class SlurmLauncher:
 
     def _job(self, task: Task) -> Any:
         """The job still working on the task, submitted by an earlier call, or a new one."""
-        file = self.folder / f"{task.name}.job"
+        file = self._job_file(task)
         if file.exists():
             job = self.executor._executor.job_class(self.folder, file.read_text().strip())
-            if not job.done():
+            if not self._is_over(job, 0):
                 print(f"{task.name}: job {job.job_id}, submitted before", flush=True)
                 return job
         self.executor.update_parameters(name=task.name[-100:])
         job = self.executor.submit(RunTask(), task)
-        file.write_text(f"{job.job_id}\n")
+        write_text(file, f"{job.job_id}\n")
         print(f"{task.name}: job {job.job_id}", flush=True)
         return job
 
+    def _job_file(self, task: Task) -> Path:
+        return self.folder / f"{task.name}.job"
+
+    def _is_over(self, job: Any, patience: float) -> bool:
+        """Whether a job has left a result, has ended by the accounting, or has not been in the queue for some time."""
+        if job.done() and (job.paths.result_pickle.exists() or job.state.upper() not in PAUSED):
+            return True
+        return self.queue.has_left(job.job_id, patience=patience)
+
     @staticmethod
     def _failure(job: Any) -> str | None:
+        if not job.done():  # submitit would wait for ever
+            log = job.paths.stderr
+            end = f"The end of {log}:\n\n{tail(log)}" if log.exists() else f"It has left no {log}"
+            return (
+                f"job {job.job_id} is no longer in Slurm's queue and has left no result (state: {job.state}): it was "
+                f"ended from outside. {end}"
+            )
         error = job.exception()
         return job.result() if error is None else str(error)
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..escaping import to_json
 from ..evaluation.json_files import evaluation_from_json
 from ..evaluation.scores import EvaluationError, foreground_classes
 from ..files import relative_path, write_text
-from ..json_input import Content, JsonInputError, check, read_json
+from ..json_input import Amount, Content, Fraction, JsonInputError, Number, check, read_json
 from ..runs.training_log import EpochRecord
 from .results_content import ITERATIONS, SECONDS, EpochContent, ResultsContent, RunContent
 
@@ -20,6 +22,7 @@ __all__ = ["ITERATIONS", "SECONDS", "BenchmarkResults", "ResultsError", "Run", "
 
 FORMAT = 1
 FOLDERS = ("predictions", "references", "images")  # of a run
+_NUMBER, _AMOUNT, _FRACTION = map(TypeAdapter, (Number, Amount, Fraction))
 
 
 class ResultsError(ValueError):
@@ -136,10 +139,20 @@ def _from_content(content: dict, path: Path) -> BenchmarkResults:
 
 
 def write_results(results: BenchmarkResults, path: Path) -> None:
-    """Write a results file atomically. Folders are stored relative to it where a way leads there: all may be moved."""
-    runs = [{**asdict(run), **_relative_folders(run, path.absolute().parent)} for run in results.runs]
-    content = {"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs}
-    write_text(path, to_json(_plain(content)))
+    """Write a results file atomically. Folders are stored relative to it where a way leads there: all may be moved.
+
+    Raises: ResultsError: naming the key, if it could not be read again. The file that is there stays.
+    """
+    runs = [
+        {**asdict(run), "epochs": [*map(_epoch_content, run.epochs)], **_relative_folders(run, path.absolute().parent)}
+        for run in results.runs
+    ]
+    content = _plain({"format": FORMAT, **asdict(replace(results, runs=())), "runs": runs})
+    try:
+        _from_content(content, path)
+    except (JsonInputError, EvaluationError) as error:
+        raise ResultsError(f"{error}; such results are not written, as nothing could read them") from error
+    write_text(path, to_json(content))
 
 
 def _load_run(content: object, place: str, folder: Path, classes: Sequence[str]) -> Run:
@@ -156,6 +169,25 @@ def _load_run(content: object, place: str, folder: Path, classes: Sequence[str])
 def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
     folders = {name: getattr(run, name) for name in FOLDERS}
     return {name: None if path is None else relative_path(path, start) for name, path in folders.items()}
+
+
+def _epoch_content(epoch: EpochRecord) -> dict[str, object]:
+    """As :class:`EpochContent` has it: null for NaN, and for what no curve can show, such as the loss of a training
+    that diverges, or the seconds of an epoch in which the clock was set back."""
+    return {
+        "epoch": epoch.epoch,
+        "train_loss": _or_null(epoch.train_loss, _NUMBER),
+        "val_loss": _or_null(epoch.val_loss, _NUMBER),
+        "pseudo_dice": [_or_null(dice, _FRACTION) for dice in epoch.pseudo_dice],
+        "seconds": _or_null(epoch.seconds, _AMOUNT),
+    }
+
+
+def _or_null(number: float, kind: TypeAdapter[float]) -> float | None:
+    try:
+        return kind.validate_python(number)
+    except ValidationError:
+        return None
 
 
 def _load_epoch(epoch: EpochContent) -> EpochRecord:

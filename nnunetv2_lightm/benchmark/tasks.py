@@ -108,11 +108,11 @@ def plan_runs(settings: Settings, costs: MeasuredCosts | None) -> list[PlannedRu
     ]
 
 
-def finished_before(settings: Settings, results: BenchmarkResults, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Runs that earlier calls finished and this one does not name, e.g. those of other seeds.
+def trained_before(settings: Settings, results: BenchmarkResults, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs of earlier calls that are trained and that this one does not name, e.g. those of other seeds.
 
-    They stay in the comparison while their trainings exist: they are predicted and evaluated again where something has
-    changed, but never trained again.
+    They stay in the comparison while their trainings exist, also where a call that was interrupted left them without
+    scores: they are predicted and evaluated again where something has changed, but never trained again.
 
     Args:
         settings: The settings of the comparison.
@@ -120,7 +120,7 @@ def finished_before(settings: Settings, results: BenchmarkResults, runs: Sequenc
         runs: The runs of this call.
     """
     named = {run.key for run in runs}
-    finished = [
+    earlier = [
         PlannedRun(
             *(run.trainer, run.name, run.fold, run.seed),
             epochs=len(run.epochs),
@@ -128,9 +128,8 @@ def finished_before(settings: Settings, results: BenchmarkResults, runs: Sequenc
             validation_iterations_per_epoch=run.validation_iterations_per_epoch,
         )
         for run in results.runs
-        if run.complete
     ]
-    return [run for run in finished if run.key not in named and is_complete_training(run.fold_folder(settings))]
+    return [run for run in earlier if run.key not in named and is_complete_training(run.fold_folder(settings))]
 
 
 def _budget(budget: str | float, costs: MeasuredCosts | None, trainer: str) -> tuple[str, int, int, int]:

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
+from nnunetv2_lightm.benchmark import comparison
 from nnunetv2_lightm.benchmark.results import load_results
 from nnunetv2_lightm.commands.benchmark import main
+from nnunetv2_lightm.files import partial_path
+from nnunetv2_lightm.json_input import MAX_LONG_TEXT
 from nnunetv2_lightm.runs.process import CommandFailed
 
 from .calls import RUNS, TRAINERS, all_of, arguments
@@ -94,6 +97,43 @@ def test_what_other_calls_finished_is_predicted_again_and_never_trained(commands
     assert names(nnunet) == [RUNS[0], *(run.replace("seed0", "seed1") for run in RUNS)]
 
 
+def test_an_interruption_costs_no_run_of_another_call(commands, nnunet, monkeypatch):
+    """Whose scores were stale, because a label had been corrected."""
+
+    def interrupt(arguments):
+        if arguments[0] != "complexity":
+            raise KeyboardInterrupt
+        lightm(arguments)
+
+    lightm = commands.lightm
+    assert main(arguments(nnunet)) == 0
+    save_square(nnunet / "nnUNet_raw" / DATASET / "labelsTs" / "x.png", 6)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(commands, "lightm", interrupt)
+        assert main(arguments(nnunet, "--seeds", "1")) == 130
+    assert names(nnunet) == []
+    assert main(arguments(nnunet, "--seeds", "1")) == 0
+    assert names(nnunet) == [*RUNS, *(run.replace("seed0", "seed1") for run in RUNS)]
+    assert scores(nnunet) == [1.0] * 4
+
+
+@pytest.mark.parametrize("place", [(comparison, "write_results"), (comparison, "write_costs")])
+def test_a_call_that_was_killed_at_once_is_called_again(commands, nnunet, monkeypatch, place):
+    """After it had written only parts of a file; a new comparison with the costs of another one."""
+
+    def kill(content, path):
+        partial_path(path).write_text("{")
+        raise KeyboardInterrupt
+
+    assert main(arguments(nnunet)) == 0
+    again = arguments(nnunet, "-o", str(nnunet / "other"), "--calibration-of", str(nnunet / "study"))
+    with monkeypatch.context() as killed:
+        killed.setattr(*place, kill)
+        assert main(again) == 130
+    assert main(again) == 0
+    assert not [*(nnunet / "other").glob(".partial*")]
+
+
 def plan_again(root, **changes):
     file = root / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json"
     plans = json.loads(file.read_text())
@@ -162,3 +202,22 @@ def test_results_that_cannot_be_read_do_not_hold_anything_up(commands, nnunet, c
     assert "Give another folder with -o: complete trainings are reused" in capsys.readouterr().err
     assert main(arguments(nnunet, "-o", str(nnunet / "other"))) == 0
     assert not any("train " in line for line in commands.called)
+
+
+def test_a_failure_of_many_words_can_be_read_again(commands, nnunet):
+    def fail(trainer):
+        raise CommandFailed("exit code 1" + "Missing key in state_dict, " * 10_000 + "the end")
+
+    commands.before_training_ends = fail
+    assert main(arguments(nnunet)) == 1
+    failure = results_of(nnunet).runs[0].failure
+    assert len(failure) == MAX_LONG_TEXT and failure.endswith("the end")
+    commands.before_training_ends = lambda trainer: None
+    assert main(arguments(nnunet)) == 0
+
+
+def test_results_that_could_not_be_read_again_are_refused_before_any_work(commands, nnunet, capsys):
+    assert main(arguments(nnunet, "--title", "T" * 5000)) == 1
+    assert "results.json: title is 'TTT" in capsys.readouterr().err
+    assert commands.called == [] and not (nnunet / "study" / "results.json").exists()
+    assert main(arguments(nnunet, "--title", "T")) == 0

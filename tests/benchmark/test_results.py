@@ -32,6 +32,30 @@ def test_a_class_without_voxels_is_null_in_the_file_and_nan_again(tmp_path):
     assert loaded.epochs[0].pseudo_dice[0] == 0.5 and math.isnan(loaded.epochs[0].pseudo_dice[1])
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, 3.2e31, -1e300])
+def test_what_no_curve_can_show_is_null(tmp_path, number):
+    """As the loss of a training that diverges; a clock that is set back makes an epoch of negative seconds."""
+    run = make_run("nnUNetTrainer", 0.9)
+    changes = {"train_loss": number, "val_loss": -number, "pseudo_dice": (0.5, 1.5), "seconds": -abs(number)}
+    results = make_results(runs=(replace(run, epochs=(replace(run.epochs[0], **changes), *run.epochs[1:])),))
+    write_results(results, tmp_path / "results.json")
+    (loaded,) = load_results(tmp_path / "results.json").runs
+    first, *others = loaded.epochs
+    assert all(map(math.isnan, (first.train_loss, first.val_loss, first.pseudo_dice[1], first.seconds)))
+    assert first.pseudo_dice[0] == 0.5 and tuple(others) == run.epochs[1:]
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(make_results(), path)
+    before = path.read_bytes()
+    with pytest.raises(ResultsError, match=r"results\.json: title is 'T.*such results are not written"):
+        write_results(make_results(title="T" * 5000), path)
+    with pytest.raises(ResultsError, match=r"run 0: failure is 'F"):
+        write_results(make_results(runs=(replace(make_run("nnUNetTrainer", 0.9), failure="F" * 10**6),)), path)
+    assert path.read_bytes() == before
+
+
 def test_results_and_their_folders_may_move_together(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     run = replace(make_run("nnUNetTrainer", 0.9), predictions=old / "predictions", images=old / "comparison" / "images")
