@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,4 +37,9 @@ def _remove(folder: Path) -> None:
     unfinished = {partial_path(signature).name}  # killed before it could sign
     if not signature.is_file() and any(path.name not in unfinished for path in folder.iterdir()):
         raise NotOursError(f"{folder} is in the way and was not made here: move it away")
-    patiently(shutil.rmtree, folder)
+    for path in folder.iterdir():
+        if path != signature:
+            patiently(shutil.rmtree if path.is_dir() and not path.is_symlink() else os.remove, path)
+    # Last: a process that is killed before this leaves a folder that is known.
+    patiently(signature.unlink, missing_ok=True)
+    patiently(folder.rmdir)
