@@ -33,7 +33,6 @@ from .hold_out import WeightsError, hold_out
 from .models import FOLD, MODELS, TRAINER, Model
 
 CARD = "MODEL_CARD.md"
-TRAIN = "train"
 
 
 def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
@@ -41,7 +40,8 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
 
     Args:
         name: A key of ``MODELS``.
-        folder: NAME.zip and NAME.md in it are what to hand out; NAME has all else: data, training, logs.
+        folder: NAME.zip and NAME.md in it are what to hand out; NAME has all else: data, training, logs. A NAME.md that
+            was not made here, or was changed since, is renamed.
         budget: Suffix of the trainer, without a seed.
         device: "cpu", "cuda" or "mps".
 
@@ -65,12 +65,16 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
     trainer = f"{TRAINER}_{budget}_seed0"
     training = Training(model.data.name, model.data.configuration, model.data.plans, trainer, FOLD, device)
     as_trained, packed = folder / "predictions" / "as_trained", folder / "packed.zip"
-    steps = [*prepare, *_training_steps(training, folder, as_trained, packed)]
+    train, *others = _training_steps(training, folder, as_trained, packed)
     where = folder / "steps" / f"machine_of_{trainer}.json"
-    trained = _run(folder / "steps" / "training", steps, _folders(folder), on_end=partial(_note_where, where, device))
-    (train,) = (step for step in steps if step.name == TRAIN)
+
+    def end(step: Step) -> None:
+        if step is train:
+            _note_where(where, device)
+
+    trained = _run(folder / "steps" / "training", [*prepare, train, *others], _folders(folder), on_end=end)
     if not where.exists():  # a kill came between the training's end and this note
-        _note_where(where, device, train)
+        _note_where(where, device)
     trained_on = json.loads(where.read_text(encoding="utf-8"))
 
     # As a user has it: the installed zip, and nothing else.
@@ -103,15 +107,15 @@ def make_weights(name: str, folder: Path, *, budget: str, device: str) -> Path:
         ),
     )
     write_entries(out, {**entries, f"{place}/{CARD}": card.encode()})
-    write_text(out.with_suffix(".md"), card)
+    with trained.writing(out.with_suffix(".md")):
+        write_text(out.with_suffix(".md"), card)
     return out
 
 
-def _note_where(file: Path, device: str, step: Step) -> None:
+def _note_where(file: Path, device: str) -> None:
     """Write down where a training ended, when it has: the same command may go on elsewhere, or with other versions."""
-    if step.name == TRAIN:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({"device": device, "machine": machine()}))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps({"device": device, "machine": machine()}))
 
 
 def equal_labels(first: Path, second: Path, ending: str) -> float:
@@ -162,7 +166,7 @@ def _training_steps(training: Training, folder: Path, predictions: Path, packed:
     )
     return [
         Step(
-            TRAIN,
+            f"train_{training.trainer}",  # the trainings of all budgets share the state, which knows their seconds
             training.train_command,
             outputs=training_outputs(fold),
             continuation=partial(training_continuation, fold),

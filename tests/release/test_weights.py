@@ -17,7 +17,7 @@ from nnunetv2_lightm.deploy.nnunet_zip import read_entries, write_entries
 from nnunetv2_lightm.evaluation.json_files import read_evaluation, to_json
 from nnunetv2_lightm.evaluation.scores import Evaluation
 from nnunetv2_lightm.measure.machine import machine
-from nnunetv2_lightm.runs.pipeline import Step
+from nnunetv2_lightm.runs.pipeline import Pipeline
 from release.weights import make
 from release.weights.__main__ import main
 from release.weights.hold_out import WeightsError, hold_out
@@ -165,17 +165,18 @@ def made(tmp_path, monkeypatch):
         write_labels(folder / "predictions" / name / "hippocampus_011.nii.gz", np.zeros((10, 10, 10)))
     steps = []
 
-    class Ran:
-        def __init__(self, state, given, **_):
-            self.steps = given
-            steps.extend(given)
+    class Ran(Pipeline):
+        """Its trainings took two minutes, and an hour for each epoch."""
 
-        def run(self, *_, **__):
-            pass
-
-        def seconds(self, step):
-            assert step.name == "train"
-            return 3723.0
+        def run(self, *_, on_end, **__):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for step in self.steps:
+                steps.append(step)
+                if step.name not in self._state:
+                    epochs = int(re.search(r"_(\d+)epochs|$", step.name)[1] or 0)
+                    self._state[step.name] = {"complete": True, "seconds": 3600.0 * epochs + 123}
+                    on_end(step, 0.0)
+            self._save_state()
 
     monkeypatch.setattr(make, "Pipeline", Ran)
     return folder, place, steps
@@ -185,7 +186,7 @@ def test_the_card_has_the_numbers_of_the_evaluation(made):
     folder, place, steps = made
     out = make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu")
     assert [step.name for step in steps] == [
-        *("convert", "fingerprint", "plan", "preprocess", "train", "predict", "pack"),
+        *("convert", "fingerprint", "plan", "preprocess", f"train_{TRAINER}_1epochs_seed0", "predict", "pack"),
         *("install", "predict_installed", "evaluate"),
     ]
     entries = read_entries(out)
@@ -231,12 +232,34 @@ def test_float16_that_changes_predictions_makes_no_zip(made):
 def test_the_card_names_the_machine_that_trained(made, monkeypatch, noted):
     """The command may be interrupted and go on elsewhere, or after an upgrade."""
     folder, _, _ = made
-    if noted:
-        monkeypatch.setattr(make, "machine", lambda: machine() | {"processor": "the first"})
-        file = folder / "steps" / f"machine_of_{TRAINER}_1epochs_seed0.json"
-        make._note_where(file, "cuda", Step("predict", (), ()))
-        assert not file.exists()
-        make._note_where(file, "cuda", Step("train", (), ()))
+    monkeypatch.setattr(make, "machine", lambda: machine() | {"processor": "the first"})
+    make_weights("hippocampus", folder.parent, budget="1epochs", device="cuda")
+    if not noted:
+        (folder / "steps" / f"machine_of_{TRAINER}_1epochs_seed0.json").unlink()
     monkeypatch.setattr(make, "machine", lambda: machine() | {"processor": "another"})
     card = make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu").with_suffix(".md").read_text()
     assert ("cuda" in card, "the first" in card, "another" in card) == (noted, noted, not noted)
+
+
+def test_the_card_has_the_seconds_of_its_own_training(made):
+    """All budgets are trained in the same folder."""
+    folder, _, _ = made
+    packed = read_entries(folder / "packed.zip")
+    for budget, time in (("1epochs", "62m03s"), ("2epochs", "2h02m"), ("1epochs", "62m03s")):
+        entries = {name.replace("_1epochs_", f"_{budget}_"): content for name, content in packed.items()}
+        write_entries(folder / "packed.zip", entries)
+        card = make_weights("hippocampus", folder.parent, budget=budget, device="cpu").with_suffix(".md").read_text()
+        assert f"{time} with nnU-Net's final validation" in card
+
+
+def test_a_card_that_somebody_has_changed_is_kept(made, capsys):
+    folder, _, _ = made
+    card, kept = folder.with_suffix(".md"), folder.with_name("kept_hippocampus.md")
+    for text in ("notes of my own", None, "the card with notes"):
+        if text is not None:
+            card.write_text(text)
+        make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu")
+        assert card.read_text().startswith("# LightM-UNet for the hippocampus")
+    assert kept.read_text() == "notes of my own"
+    assert kept.with_name("kept_hippocampus.md-2").read_text() == "the card with notes"
+    assert f"{card} is made anew; what was there is now {kept}" in capsys.readouterr().err
