@@ -101,13 +101,16 @@ def _web(arguments: argparse.Namespace) -> str:
         raise FileExistsError(f"{arguments.out} already exists; give another name, or --overwrite")
     inputs = [arguments.model] if bundled else [path for path in arguments.model.rglob("*") if path.is_file()]
     check_output(arguments.out, inputs=inputs, ours=is_page)
-    # First: it may be missing, and the checks of the model take longer.
+    # The model is read first, which takes seconds, and checked last: the engine may be missing.
+    model = (
+        read_bundle(arguments.model)
+        if bundled
+        else read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
+    )
     engines = web_engines(lambda text: print(escape_terminal(text), file=sys.stderr, flush=True))
     if bundled:
-        content = read_bundle(arguments.model)
-        said = pipeline_of(content)["name"]
+        content, said = model, pipeline_of(model)["name"]
     else:
-        model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
         content, comparison = bundle_content(model, half=not arguments.float32, check_images=arguments.check_images)
         said = f"{model}. Compared with the trained weights: {comparison}"
     write_page(content, engines, arguments.out)

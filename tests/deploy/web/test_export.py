@@ -79,6 +79,14 @@ def test_a_damaged_bundle_is_refused(compiled, bundle_of, tmp_path, capsys):
         assert not (tmp_path / "out.html").exists()
 
 
+def test_the_model_is_read_before_anything_is_compiled(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine_room, "web_engines", lambda say: pytest.fail("the engine was compiled"))
+    (tmp_path / "text").write_bytes(b"no model")
+    for model, said in (("text", "is not a bundle"), ("nowhere", "plans.json")):
+        assert export(tmp_path / model, tmp_path / "out.html") == 1
+        assert said in capsys.readouterr().err
+
+
 def test_what_is_there_is_not_replaced(compiled, bundle_of, tmp_path, capsys):
     bundle, _ = bundle_of("picture")
     (tmp_path / "mine.html").write_text("<!DOCTYPE html><p>mine")
