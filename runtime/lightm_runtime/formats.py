@@ -11,7 +11,7 @@ from .faults import ImageError
 from .flat import KINDS, read_flat
 from .nifti import fault_of
 from .tiff import is_one_plane, read_tiff
-from .wholeness import gipl_fault, meta_fault, nrrd_fault
+from .wholeness import gipl_fault, meta_fault, meta_header_fault, nrrd_fault
 
 # What SimpleITK reads only in part it fills up with something: a format is here with the check that a file is whole,
 # and is read by this reader of SimpleITK alone, whatever the file holds. PNG is checked by SimpleITK itself.
@@ -31,6 +31,7 @@ GIPL = (".gipl", ".gipl.gz")
 AS_NIFTI = "save it as NIfTI in one file (.nii.gz)"
 PAIR = f"has a header and voxels in two files, of which one is easily lost: {AS_NIFTI}"
 UNCHECKED = f"is of a format of which nothing tells whether a file is whole: {AS_NIFTI}"
+SHEARED = "its header (sform) places it with axes that are not at right angles: resample it onto such first"
 DICOM = "is DICOM, one slice of an image: convert the series to NIfTI first, for example with dcm2niix"
 REFUSED = {
     **dict.fromkeys((".dcm", ".ima"), DICOM),
@@ -99,6 +100,8 @@ def read_image(path: Path) -> sitk.Image:
             raise ImageError(f"{path}: {fault}")
         return sitk.ReadImage(str(path), sitk.sitkUnknown, reader)
     except RuntimeError as error:
+        if "orthonormal" in str(error):  # of a NIfTI file that is whole; nnU-Net's nibabel readers take it
+            raise ImageError(f"{path}: {SHEARED}") from error
         raise ImageError(f"{path}: cannot be read, is damaged or truncated: {last_line(error)}") from error
 
 
@@ -110,6 +113,8 @@ def is_flat(path: Path) -> bool | None:
     try:
         if ending in TIFF:
             return is_one_plane(path)
+        if ending == ".mha" and meta_header_fault(path) is not None:
+            return None
         if ending in CHECKED:
             header = sitk.ImageFileReader()
             header.SetImageIO(CHECKED[ending][0])

@@ -18,7 +18,9 @@ from .nifti import NOT_FINITE
 
 REORIENTED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 ORIENTATION = "RAS"
+NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
 FLAT, TIFF = "NaturalImage2DIO", "Tiff3DIO"
+UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metres and micrometres
 FLAT_SPACING_MM = (999.0, 1.0, 1.0)  # what nnU-Net calls the spacing of a natural image
 THICK = 999.0  # the thickness of a 2D medical image, in pixels
 TOLERANCE = 1e-3  # of a voxel, for the geometry of channels of one case
@@ -73,11 +75,7 @@ def read_case(files: Sequence[Path], channels: Sequence[str], reader: str) -> Ca
     Raises:
         ImageError: if a file cannot be read, or they do not fit each other or the model.
     """
-    parts = [(path, part) for path in files for part in _parts(path, read_image(path))]
-    note = None
-    if reader == TIFF and ending_of(files[0]).lower() in TIFF_ENDINGS:
-        spacing, note = _tiff_spacing_mm(files[0])
-        parts = [(path, _placed(part, spacing)) for path, part in parts]
+    parts, unit_mm, note = _read_parts(files)
     orientation = None
     first = parts[0][1]
     if reader in REORIENTED and first.GetDimension() == 3:
@@ -93,9 +91,25 @@ def read_case(files: Sequence[Path], channels: Sequence[str], reader: str) -> Ca
         )
     image = parts[0][1]
     geometry = Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return Case(
-        tuple(files), voxels, _spacing_mm(files[0], geometry, reader), geometry, orientation, reader=reader, note=note
-    )
+    spacing_mm = _spacing_mm(files[0], geometry, reader, unit_mm if reader in NIBABEL else 1.0)
+    return Case(tuple(files), voxels, spacing_mm, geometry, orientation, reader=reader, note=note)
+
+
+def _read_parts(files: Sequence[Path]) -> tuple[list[tuple[Path, sitk.Image]], float, str | None]:
+    """The images of one case by their files, the unit of the first one's header in mm, and what was assumed of them."""
+    parts: list[tuple[Path, sitk.Image]] = []
+    unit_mm, spacing, note = 1.0, None, None
+    for path in files:
+        image = read_image(path)
+        if not parts:
+            unit_mm = _unit_mm(image)
+        # TIFF does not hold the spacing of a volume, whichever reader the model was trained with.
+        if ending_of(path).lower() in TIFF_ENDINGS and image.GetDimension() == 3:
+            if spacing is None:
+                spacing, note = _tiff_spacing_mm(path)
+            image.SetSpacing(spacing[::-1])
+        parts += [(path, part) for part in _parts(path, image)]
+    return parts, unit_mm, note
 
 
 def _parts(path: Path, image: sitk.Image) -> list[sitk.Image]:
@@ -108,13 +122,10 @@ def _parts(path: Path, image: sitk.Image) -> list[sitk.Image]:
     return [image] if image.GetDimension() < 4 else [image[:, :, :, i] for i in range(image.GetSize()[3])]
 
 
-def _placed(image: sitk.Image, spacing: Sequence[float]) -> sitk.Image:
-    """With the spacing (z, y, x), and no other place."""
-    if image.GetDimension() == 3:  # others are refused: the reader is of volumes
-        image.SetSpacing(spacing[::-1])
-        image.SetOrigin((0.0, 0.0, 0.0))
-        image.SetDirection(np.eye(3).ravel().tolist())
-    return image
+def _unit_mm(image: sitk.Image) -> float:
+    """Of the numbers in a NIfTI header, which nnU-Net's nibabel readers take for mm and SimpleITK makes mm of."""
+    key = "xyzt_units"
+    return UNITS_MM.get(int(image.GetMetaData(key)) & 7, 1.0) if image.HasMetaDataKey(key) else 1.0
 
 
 def _channels_of(path: Path, image: sitk.Image) -> np.ndarray:
@@ -143,8 +154,8 @@ def _check_geometry(parts: Sequence[tuple[Path, sitk.Image]]) -> None:
                 )
 
 
-def _spacing_mm(path: Path, geometry: Geometry, reader: str) -> tuple[float, float, float]:
-    spacing = tuple(float(abs(value)) for value in geometry.spacing[::-1])
+def _spacing_mm(path: Path, geometry: Geometry, reader: str, unit_mm: float) -> tuple[float, float, float]:
+    spacing = tuple(float(abs(value)) / unit_mm for value in geometry.spacing[::-1])
     if reader == FLAT:
         if geometry.dimensions != 2:
             raise ImageError(f"{path}: has 3 dimensions; the model was trained on 2D images")
@@ -169,14 +180,11 @@ def _tiff_spacing_mm(path: Path) -> tuple[tuple[float, ...], str | None]:
     """(z, y, x), and what to say of it: 1 mm is assumed, as nnU-Net does, where no file tells."""
     file = spacing_file_of(path)
     if not file.is_file():
-        return (
-            1.0,
-            1.0,
-            1.0,
-        ), f'{path}: its voxels are taken for 1 mm; write {file} with {{"spacing": [z, y, x]}}, in mm'
+        note = f'{path}: its voxels are taken for 1 mm; write {file} with {{"spacing": [z, y, x]}}, in mm'
+        return (1.0, 1.0, 1.0), note
     try:
         spacing = tuple(map(float, json.loads(file.read_text(encoding="utf-8"))["spacing"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ImageError(f"{file}: has no `spacing` of three numbers ({error})") from error
     if len(spacing) != 3 or not all(np.isfinite(spacing)) or min(spacing) <= 0:
         raise ImageError(f"{file}: its `spacing` is {list(spacing)}; three positive numbers are needed, for z, y, x")

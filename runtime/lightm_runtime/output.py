@@ -67,7 +67,7 @@ def _has(spacing_file: Path, spacing_mm: tuple[float, ...]) -> bool:
     """Whether a file has this spacing already: the image's own, which may hold more, stays as it is."""
     try:
         return tuple(json.loads(spacing_file.read_text(encoding="utf-8"))["spacing"]) == spacing_mm
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
         return False
 
 

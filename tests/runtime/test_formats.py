@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import re
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zlib
-from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -125,22 +121,6 @@ def test_tiff_has_nnunets_values(name, tmp_path):
     assert_as_nnunet(tmp_path / "a.tif")
 
 
-def test_a_tiff_that_needs_imagecodecs_says_so(tmp_path):
-    """tifffile reads deflate without it."""
-    tifffile.imwrite(tmp_path / "a.tif", GREY, compression="lzw")
-    tifffile.imwrite(tmp_path / "b.tif", GREY, compression="zlib", predictor=True)
-    code = (
-        "import sys; sys.modules['imagecodecs'] = None\n"
-        "from lightm_runtime.images import read_case\nfrom pathlib import Path\n"
-        "print(read_case([Path(sys.argv[1])], ['x'], 'NaturalImage2DIO').voxels.sum())"
-    )
-    run = partial(subprocess.run, capture_output=True, text=True, check=False)
-    refused, read = (run([sys.executable, "-c", code, str(tmp_path / name)]) for name in ("a.tif", "b.tif"))
-    assert refused.returncode and "a.tif: is compressed" in refused.stderr
-    assert "pip install imagecodecs" in refused.stderr
-    assert float(read.stdout) == GREY.sum(), read.stderr
-
-
 def test_pages_of_two_images_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(GREY)
@@ -211,8 +191,8 @@ def test_damage_of_compressed_voxels_is_seen(ending, tmp_path):
 @pytest.mark.parametrize(
     ("name", "header"),
     [
-        ("a.mha", "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\nDimSize = 4 4 4\n"
-         "ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
+        ("a.mha", "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\nCompressedDataSize = {}\n"
+         "DimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
         ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: gzip\n\n"),
     ],
 )  # fmt: skip
@@ -220,7 +200,7 @@ def test_a_small_file_that_inflates_without_end_is_checked_without_the_memory(na
     stream = zlib.compressobj(9)
     zeros = bytes(1 << 20)
     voxels = b"".join(stream.compress(zeros) for _ in range(128)) + stream.flush()
-    (tmp_path / name).write_bytes(header.encode() + voxels)
+    (tmp_path / name).write_bytes(header.format(len(voxels)).encode() + voxels)
     tracemalloc.start()
     try:
         assert CHECKED[f".{name.rpartition('.')[2]}"][1](tmp_path / name) is None
@@ -236,14 +216,6 @@ def test_what_users_write_into_an_nrrd_header_is_theirs(tmp_path):
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
     assert b"data file:=CT" in (tmp_path / "a.nrrd").read_bytes()
     assert CHECKED[".nrrd"][1](tmp_path / "a.nrrd") is None
-
-
-def test_a_metaimage_without_its_compressed_size_may_not_end_early(tmp_path):
-    write(tmp_path / "a.mha", True)
-    content = re.sub(rb"CompressedDataSize = \d+\n", b"", (tmp_path / "a.mha").read_bytes())
-    (tmp_path / "b.mha").write_bytes(content[:-5])
-    with pytest.raises(ImageError, match="b.mha: is truncated"):
-        read(tmp_path / "b.mha")
 
 
 @pytest.mark.parametrize("missing", [1, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,6 +12,8 @@ import tifffile
 from lightm_runtime import ImageError
 from lightm_runtime.images import read_case
 from lightm_runtime.output import write_labels
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 RNG = np.random.default_rng(0)
@@ -118,7 +121,53 @@ def test_a_spacing_that_is_not_there_is_said(tmp_path):
     assert "case_0000.tif" in case.note and "1 mm" in case.note and str(tmp_path / "case.json") in case.note
 
 
-@pytest.mark.parametrize("spacing", [[1.0, 2.0], [1.0, 2.0, 0.0], [1.0, 2.0, float("nan")], "large", None])
+VOLUME_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
+
+
+@pytest.mark.parametrize("reader", VOLUME_READERS)
+def test_a_tiff_volume_has_its_spacing_whatever_the_model_was_trained_on(reader, tmp_path):
+    files = write_tiff(tmp_path, ("case_0000.tif", "case_0001.tiff"))
+    case = read_case(files, ["a", "b"], reader)
+    assert case.spacing_mm == (2.5, 0.8, 0.5) and case.note is None
+    assert case.voxel_ml == pytest.approx(2.5 * 0.8 * 0.5 / 1000)
+    (tmp_path / "case.json").unlink()
+    case = read_case(files, ["a", "b"], reader)
+    assert case.spacing_mm == (1.0, 1.0, 1.0) and "case_0000.tif: its voxels are taken for 1 mm" in case.note
+    sitk.WriteImage(sitk.ReadImage(str(files[0])), str(tmp_path / "case.nii.gz"))
+    assert read_case([tmp_path / "case.nii.gz"], ["a"], reader).note is None
+
+
+@pytest.mark.parametrize("unit, mm", [("micron", 0.001), ("mm", 1.0), ("meter", 1000.0), ("unknown", 1.0)])
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient, SimpleITKIO], ids=lambda reader: reader.__name__)
+def test_the_unit_of_a_nifti_header_counts_where_nnunets_reader_minds_it(reader, unit, mm, tmp_path):
+    """Of what the network sees; a millilitre is one for every reader."""
+    turned = np.array([[0, -0.7, 0, 3], [0, 0, 0.8, 4], [-1.3, 0, 0, 5], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(RNG.normal(size=(6, 7, 8)).astype(np.float32), turned)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "a.nii.gz")
+    expected = reader().read_images([str(tmp_path / "a.nii.gz")])[1]["spacing"]
+    case = read_case([tmp_path / "a.nii.gz"], ["a"], reader.__name__)
+    assert case.spacing_mm == pytest.approx(expected)
+    assert case.voxel_ml == pytest.approx(0.7 * 0.8 * 1.3 * mm**3 / 1000)
+
+
+def test_an_image_whose_axes_are_not_at_right_angles(tmp_path):
+    """SimpleITK does not read it; it is whole."""
+    affine = np.eye(4)
+    affine[0, 1] = 0.05
+    nib.save(nib.Nifti1Image(RNG.normal(size=(6, 7, 8)).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    for reader in VOLUME_READERS:
+        with pytest.raises(ImageError, match="a.nii.gz: its header .* not at right angles: resample it") as caught:
+            read_case([tmp_path / "a.nii.gz"], ["a"], reader)
+        assert "damaged" not in str(caught.value)
+
+
+HUGE = int("9" * 400)  # which no float holds
+
+
+@pytest.mark.parametrize(
+    "spacing", [[1.0, 2.0], [1.0, 2.0, 0.0], [1.0, 2.0, float("nan")], [1.0, 2.0, HUGE], "large", None]
+)
 def test_a_spacing_that_is_none_is_refused(spacing, tmp_path):
     files = write_tiff(tmp_path, spacing=spacing)
     with pytest.raises(ImageError, match="case.json: .*spacing.*three"):

@@ -36,6 +36,10 @@ MODELS = {
         },
         {"shape": (10, 18, 15), "spacing": (1.5, 1.2, 0.9)},
     ),
+    "nibabel": (
+        {"patch_size": (8, 16, 16), "spacing": (1.4, 0.8, 1.1), "mirroring_axes": (), "reader": "NibabelIO"},
+        {"shape": (10, 18, 15), "spacing": (1.5, 1.2, 0.9)},
+    ),
     "channels": (
         {
             **{"patch_size": (8, 16, 16), "schemes": ("CTNormalization", "ZScoreNormalization"), "folds": (0, 1)},

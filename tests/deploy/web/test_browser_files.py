@@ -15,7 +15,7 @@ from .opened_page import DONE, MOST_MS, WRONG, OpenedPage
 
 pytestmark = pytest.mark.slow
 
-PIXDIM_AT, SLOPE_AT, QFORM_AT, DIM_AT, ROWS_AT = 76, 112, 252, 40, 280
+PIXDIM_AT, SLOPE_AT, UNITS_AT, QFORM_AT, DIM_AT, ROWS_AT = 76, 112, 123, 252, 40, 280
 
 
 def test_channels_are_those_of_one_image(chromium, page_of, bundle_of, tmp_path):
@@ -85,6 +85,16 @@ def test_odd_headers_are_read_as_by_the_engine(chromium, page_of, natively, head
             path = headers(f"{name}.nii", changes)
             page.segment([path])
             assert_same(page.saved("nifti", tmp_path / "out"), natively_in_file(natively, path))
+
+
+def test_the_unit_of_a_header_is_minded_as_by_the_engine(chromium, page_of, natively, headers, tmp_path):
+    """nnU-Net's nibabel readers take micrometres for mm; SimpleITK's see an image without a voxel."""
+    path = headers("micrometres.nii", {UNITS_AT: ("B", 3)})
+    with OpenedPage(chromium, page_of("nibabel")) as page:
+        page.segment([path])
+        assert_same(page.saved("nifti", tmp_path / "out"), natively("nibabel", [path]))
+    with OpenedPage(chromium, page_of("volume")) as page:
+        assert "an axis would have no voxel" in page.refused([path])
 
 
 def test_headers_that_the_engine_refuses(chromium, page_of, natively, headers):

@@ -2,13 +2,14 @@
 // says what is needed.
 import { inflate, isGzip } from "./gzip.mjs";
 import { isJpeg, readJpeg } from "./jpeg.mjs";
-import { flatHeader, isNifti, readNifti } from "./nifti.mjs";
+import { flatHeader, isNifti, readNifti, mmOf } from "./nifti.mjs";
 import { turning } from "./orientation.mjs";
 import { isPng, readPng } from "./png.mjs";
 import { Refused } from "./refused.mjs";
 
 const FLAT = "NaturalImage2DIO";
 const REORIENTED = ["SimpleITKIOWithReorient", "NibabelIOWithReorient"];
+const NIBABEL = ["NibabelIO", "NibabelIOWithReorient"];
 const FLAT_SPACING = [999, 1, 1]; // what nnU-Net calls the spacing of a natural image
 const THICK = 999; // the thickness of a 2D medical image, in pixels
 const TOLERANCE = 1e-3; // of a voxel, for the geometry of channels
@@ -111,12 +112,15 @@ function check(image, files, channels, pipeline) {
 // What the engine takes: axes (z, y, x), turned where the reader of the training turns.
 function forEngine(image, { input: { reader } }) {
   const reversed = ([x, y, z]) => [z, y, x];
+  // nnU-Net's nibabel readers take a header's numbers for mm, whatever their unit.
+  const unit = NIBABEL.includes(reader) ? mmOf(image.header) : 1;
+  const steps = image.spacing.map((step) => step / unit);
   if (image.dimensions === 3 && REORIENTED.includes(reader)) {
-    const turn = turning(image, image.name);
+    const turn = turning({ ...image, spacing: steps }, image.name);
     const input = { voxels: turn.there(image.voxels), shape: reversed(turn.size), spacing: reversed(turn.spacing) };
     return { input, back: turn.back };
   }
-  const [x, y, z] = image.spacing;
+  const [x, y, z] = steps;
   const spacing = image.dimensions === 3 ? [z, y, x] : reader === FLAT ? FLAT_SPACING : [Math.max(x, y) * THICK, y, x];
   return { input: { voxels: image.voxels.slice(), shape: reversed(image.size), spacing }, back: (labels) => labels };
 }

@@ -15,6 +15,9 @@ const TYPES = {
 const LEAST_SLOPE = 2 ** -52; // below, ITK takes the slope for 1, but adds the intercept all the same
 const MM = { 1: 1000, 3: 0.001 }; // of a metre, of a micrometre
 
+// Of the unit of a header's numbers.
+export const mmOf = (header) => MM[header.units & 7] ?? 1;
+
 export function isNifti(bytes) {
   const magic = new TextDecoder().decode(bytes.subarray(MAGIC_AT, MAGIC_AT + 3));
   return bytes.length >= HEADER_BYTES && (magic === SINGLE || magic === PAIR);
@@ -53,8 +56,6 @@ export function readNifti(bytes, name) {
     if (!Number.isFinite(voxels[to])) throw new Refused(`${name}: has NaN or infinite voxels.`);
   }
   const pixdim = numbersAt(view, PIXDIM_AT, 8, "getFloat32", 4, little);
-  const mm = MM[view.getUint8(UNITS_AT) & 7] ?? 1;
-  const spacing = pixdim.slice(1, 4).map((step) => (Number.isFinite(step) && step !== 0 ? Math.abs(step) : 1) * mm);
   const header = {
     pixdim,
     units: view.getUint8(UNITS_AT),
@@ -63,6 +64,8 @@ export function readNifti(bytes, name) {
     quaternion: numbersAt(view, QUATERNION_AT, 6, "getFloat32", 4, little),
     rows: numbersAt(view, ROWS_AT, 12, "getFloat32", 4, little),
   };
+  const mm = mmOf(header);
+  const spacing = pixdim.slice(1, 4).map((step) => (Number.isFinite(step) && step !== 0 ? Math.abs(step) : 1) * mm);
   if (isSheared(header))
     throw new Refused(`${name}: its header (sform) places it with axes that are not at right angles. Resample it onto such first.`);
   return { size: [x, y, z], dimensions: dim[0] < 3 ? 2 : 3, channels, voxels, spacing, header };
