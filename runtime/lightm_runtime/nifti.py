@@ -14,6 +14,14 @@ import numpy as np
 # NIfTI-1, the one that SimpleITK reads: bytes of the header, and where its fields stand.
 HEADER_BYTES, SHAPE_AT, CODE_AT, BITS_AT, BEGIN_AT, MAGIC_AT = 348, 40, 70, 72, 108, 344
 SINGLE_FILE = b"n+1"
+# Bits of a voxel by its type, which SimpleITK goes by; bitpix says the same again.
+BITS = {
+    **dict.fromkeys((2, 256), 8),  # uint8, int8
+    **dict.fromkeys((4, 512), 16),
+    **dict.fromkeys((8, 768, 16), 32),  # float32 too
+    **dict.fromkeys((1024, 1280, 64, 32), 64),  # float64, and two float32 of a complex number
+    **{128: 24, 2304: 32, 1792: 128},  # RGB, RGBA, complex numbers of float64
+}
 FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing that is not finite
 CHUNK_BYTES = 1 << 24
 GZIP_SIGNATURE = b"\x1f\x8b"
@@ -50,6 +58,9 @@ def _look(stream: IO[bytes]) -> str | None:
         return (
             f"has voxels from byte {begin:g} on by its header (vox_offset), which ends at {HEADER_BYTES}: save it again"
         )
+    if BITS.get(code) != bits:
+        needed = f"{BITS[code]} bits, as of its type" if code in BITS else "a type that SimpleITK reads"
+        return f"has a damaged header: voxels of type {code} and {bits} bits (datatype, bitpix); needed: {needed}"
     voxels = math.prod(shape[:dimensions])
     stream.seek(int(begin))
     missing, finite = voxels * bits // 8, True

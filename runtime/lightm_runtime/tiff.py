@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +18,6 @@ from .flat import as_image
 if TYPE_CHECKING:
     from tifffile import TiffPageSeries
 
-# What tifffile, and the codecs that it calls, raise on damaged files.
-_DAMAGE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ZeroDivisionError, struct.error)
-
 
 def read_tiff(path: Path) -> sitk.Image:
     """Read all planes of one image, ([z,] y, x), or the colours of one plane.
@@ -30,7 +27,8 @@ def read_tiff(path: Path) -> sitk.Image:
             installed, or holds several images.
     """
     with _series_of(path) as series:
-        values = series.asarray()
+        # Codecs in threads of their own would log there, where `_Complaints` does not hear them.
+        values = series.asarray(maxworkers=1)
     colours = series.axes.find("S")
     planes = [length for axis, length in zip(series.axes, series.shape) if axis not in "SYX"]
     if len(planes) > 1 or (planes and colours >= 0):
@@ -51,30 +49,41 @@ def is_one_plane(path: Path) -> bool:
 def _series_of(path: Path) -> Iterator[TiffPageSeries]:
     import tifffile  # most users' images are other volumes
 
-    complaints = _Complaints()
+    complaints = _Complaints(path)
     logger = logging.getLogger("tifffile")
     logger.addHandler(complaints)
     try:
         with tifffile.TiffFile(path) as file:
-            if len(file.series) != 1:
+            found = file.series
+            # A damaged header may ask for any number of steps: what is logged of it counts before a pixel is read.
+            complaints.require_none()
+            if len(found) != 1:
                 raise ImageError(f"{path}: has pages of different sizes or kinds; save those of one image alone")
-            yield file.series[0]
-    except _DAMAGE as error:
+            yield found[0]
+            complaints.require_none()
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged file provokes in tifffile and the codecs that it calls
         if "imagecodecs" in str(error):
             raise ImageError(f"{path}: is compressed ({error}): pip install imagecodecs") from error
-        raise ImageError(f"{path}: cannot be read as TIFF: {error}") from error
+        raise ImageError(f"{path}: cannot be read as TIFF: {str(error) or type(error).__name__}") from error
     finally:
         logger.removeHandler(complaints)
-    if complaints.texts:
-        raise ImageError(f"{path}: is truncated or damaged: {complaints.texts[0]}")
 
 
 class _Complaints(logging.Handler):
-    """Collects what tifffile logs of a file instead of raising it."""
+    """Collects what tifffile logs instead of raising it, of the file that this thread reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(logging.ERROR)
+        self.path, self.reader = path, threading.get_ident()
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        if record.thread == self.reader:
+            self.texts.append(record.getMessage())
+
+    def require_none(self) -> None:
+        """Raises ImageError with the first complaint."""
+        if self.texts:
+            raise ImageError(f"{self.path}: is truncated or damaged: {self.texts[0]}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from lightm_runtime import ImageError
 from lightm_runtime.images import read_case
 from lightm_runtime.nifti import fault_of
@@ -48,6 +50,50 @@ def test_what_is_wrong_in_a_header_is_said(file):
     data[40:42] = bytes(2)
     file.write_bytes(data)
     assert fault_of(file).startswith("has a damaged header: 0 dimensions")
+
+
+@pytest.mark.parametrize("bits", [0, 1, 8, 16, 24, 32, 64, 128, -32])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+def test_bits_that_are_not_those_of_the_type_are_refused(dtype, bits, tmp_path):
+    """SimpleITK goes by the type, and fills up what is missing of that."""
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(VOXELS.astype(dtype), np.eye(4)), path)
+    whole = bytearray(path.read_bytes())
+    whole[72:74] = struct.pack("<h", bits)
+    path.write_bytes(whole[: 352 + VOXELS.size * max(bits, 0) // 8])
+    if bits == 8 * np.dtype(dtype).itemsize:
+        assert fault_of(path) is None
+    else:
+        assert f"{bits} bits (datatype, bitpix); needed: {8 * np.dtype(dtype).itemsize} bits" in fault_of(path)
+        with pytest.raises(ImageError, match="a.nii: has a damaged header"):
+            read_case([path], ["CT"], "SimpleITKIO")
+
+
+@pytest.mark.parametrize("code", [0, 1, 255, 1536, 2048, -4])
+def test_types_that_simpleitk_does_not_read_are_named(code, tmp_path):
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(VOXELS.astype("i2"), np.eye(4)), path)
+    whole = bytearray(path.read_bytes())
+    whole[70:72] = struct.pack("<h", code)
+    path.write_bytes(whole)
+    assert f"voxels of type {code} and 16 bits (datatype, bitpix); needed: a type" in fault_of(path)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
+def test_every_type_of_scalars_is_read(dtype, tmp_path):
+    values = (np.abs(VOXELS) % 100).astype(dtype)
+    nib.save(nib.Nifti1Image(values, np.eye(4), dtype=np.dtype(dtype)), tmp_path / "a.nii")
+    assert fault_of(tmp_path / "a.nii") is None
+    np.testing.assert_array_equal(
+        read_case([tmp_path / "a.nii"], ["CT"], "SimpleITKIO").voxels[0].T, values.astype("f4")
+    )
+
+
+def test_colours_are_whole(tmp_path):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (4, 5, 6, 3), np.uint8), isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "a.nii"))
+    assert fault_of(tmp_path / "a.nii") is None
+    assert len(read_case([tmp_path / "a.nii"], ["R", "G", "B"], "SimpleITKIO").voxels) == 3
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
