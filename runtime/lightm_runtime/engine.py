@@ -80,16 +80,18 @@ class LoadedModel:
         Args:
             image: (channels, z, y, x).
             spacing_mm: (z, y, x).
-            threads: None: as many as there are cores for this process.
+            threads: None: as many as there are cores for this process, which is the most.
             progress: Called with passes of the network done and in all; True cancels.
 
         Returns: (z, y, x), uint8, or uint16 where there are more than 255 labels.
 
         Raises:
-            EngineError: if the image cannot be segmented.
+            EngineError: if the image cannot be segmented, or is not of this shape.
             Cancelled: if ``progress`` asked for it.
         """
-        image = np.ascontiguousarray(image, np.float32)
+        image = self._as_engine_reads(image)
+        if len(spacing_mm) != 3:
+            raise EngineError(f"the spacing is {tuple(spacing_mm)}; needed: three lengths in mm, (z, y, x)")
         shape, spacing = Triple(*image.shape[1:]), Spacing(*map(float, spacing_mm))
         labels = np.zeros(image.shape[1:], np.uint8 if self._most_label() <= 255 else np.uint16)
         caught: list[BaseException] = []
@@ -108,7 +110,7 @@ class LoadedModel:
             spacing,
             labels.ctypes.data,
             labels.itemsize,
-            threads or available_threads(),
+            _threads(threads),
             Progress(call),
             None,
         )
@@ -136,8 +138,14 @@ class LoadedModel:
         )
 
     def forward(self, image: np.ndarray, fold: int = 0, threads: int | None = None) -> np.ndarray:
-        """Logits of one patch: (channels, z, y, x) -> (classes, z, y, x), z = 1 in 2D."""
-        image = np.ascontiguousarray(image, np.float32)
+        """Logits of one patch: (channels, z, y, x) -> (classes, z, y, x), z = 1 in 2D.
+
+        Raises:
+            EngineError: if the patch is not of this shape, or there is no such fold.
+        """
+        image, folds = self._as_engine_reads(image), len(self.bundle.folds)
+        if not 0 <= fold < folds:
+            raise EngineError(f"fold {fold} is not in the model: it has {folds}, counted from 0")
         logits = np.empty((self.network.classes, *image.shape[1:]), np.float32)
         count = len(tensor_names(self.network))
         addresses = [tensor.ctypes.data for tensor in self._tensors[fold * count : (fold + 1) * count]]
@@ -147,11 +155,18 @@ class LoadedModel:
             image.ctypes.data,
             Triple(*image.shape[1:]),
             logits.ctypes.data,
-            threads or available_threads(),
+            _threads(threads),
         )
         if status:
             raise EngineError(STATUSES[status])
         return logits
+
+    def _as_engine_reads(self, image: np.ndarray) -> np.ndarray:
+        """float32, voxel by voxel; the engine trusts that there are as many as it takes."""
+        image, needed = np.ascontiguousarray(image, np.float32), self.network.input_channels
+        if image.ndim != 4 or len(image) != needed:
+            raise EngineError(f"the image is of shape {image.shape}; needed: ({needed}, z, y, x), the model's channels")
+        return image
 
     def _most_label(self) -> int:
         regions = self.bundle.pipeline["output"]["regions_class_order"]
@@ -261,6 +276,12 @@ def _resampling(resampling: dict[str, Any]) -> Resampling:
     force = resampling["force_separate_z"]
     separate = -1 if force is None else int(force)
     return Resampling(resampling["order"], resampling["order_z"], separate, resampling["anisotropy_threshold"])
+
+
+def _threads(wanted: int | None) -> int:
+    """More than cores would wait for one another."""
+    available = available_threads()
+    return max(1, min(wanted or available, available))
 
 
 def available_threads() -> int:

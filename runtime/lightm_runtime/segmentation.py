@@ -72,7 +72,7 @@ def segment(
     Args:
         model: A model from :func:`load`.
         files: A file for each channel in the model's order, or one file with all channels.
-        threads: None: as many as there are cores.
+        threads: None: as many as there are cores, which is the most.
         progress: Called with passes of the network done and in all; True cancels.
 
     Raises:

@@ -2,6 +2,9 @@
 #include "lightm.h"
 
 #include <algorithm>
+#if !defined(NNUNETV2_LIGHTM_SINGLE_THREAD)
+#include <thread>
+#endif
 
 #include "errors.hpp"
 #include "half.hpp"
@@ -15,6 +18,15 @@ template <class F>
 int guarded(F f) {
     int status = LIGHTM_OK;
     return status_of([&] { status = f(); }) ? int(LIGHTM_NO_MEMORY) : status;
+}
+
+// Of any number that a caller names: more threads than cores would only wait for one another.
+int64_t bounded([[maybe_unused]] int64_t threads) {
+#if defined(NNUNETV2_LIGHTM_SINGLE_THREAD)
+    return 1;
+#else
+    return std::clamp<int64_t>(threads, 1, std::max(1u, std::thread::hardware_concurrency()));
+#endif
 }
 
 Size size_of(const int64_t values[3]) { return {values[0], values[1], values[2]}; }
@@ -86,16 +98,19 @@ int lightm_segment(const LightmModel* model, const float* image, const int64_t s
         const bool sizes = std::min({size[0], size[1], size[2]}) > 0 && (label_bytes == 1 || label_bytes == 2);
         const bool spacings = spacing[0] > 0.0 && spacing[1] > 0.0 && spacing[2] > 0.0;
         if (!sizes || !spacings || !lightm_is_sound(model)) return LIGHTM_BAD_ARGUMENT;
-        return segment(*model, image, size, spacing_of(spacing), labels, label_bytes, threads, progress, user);
+        return segment(*model, image, size, spacing_of(spacing), labels, label_bytes, bounded(threads), progress,
+                       user);
     });
 }
 
 int lightm_forward(const LightmNetwork* network, const float* const* tensors, const float* image, const int64_t size[3],
                    float* logits, int64_t threads) {
-    if (!is_sound(*network)) return LIGHTM_BAD_ARGUMENT;
-    return guarded([&] {
+    return guarded([&]() -> int {
+        const Size patch = size_of(size);
+        if (!is_sound(*network) || std::min({patch[0], patch[1], patch[2]}) < 1) return LIGHTM_BAD_ARGUMENT;
+        if (network->spatial_dims == 2 && patch[0] != 1) return LIGHTM_BAD_ARGUMENT;
         Pool pool;
-        return Network(*network, tensors).forward(image, size_of(size), logits, threads, pool);
+        return Network(*network, tensors).forward(image, patch, logits, bounded(threads), pool);
     });
 }
 

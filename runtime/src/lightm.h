@@ -1,8 +1,8 @@
 /* The C interface of the engine: a trained LightM-UNet and nnU-Net's pipeline around it, without torch and nnU-Net.
  *
  * Spatial axes are in nnU-Net's order, (z, y, x); a 2D image has z = 1. All pointers stay the caller's. Structures are
- * mirrored field by field in lightm_runtime/engine.py and in the web page: only 8-byte fields, so that every compiler
- * lays them out alike. */
+ * mirrored field by field in lightm_runtime/interface.py and in the web page: only 8-byte fields, so that every
+ * compiler lays them out alike. */
 #pragma once
 
 #include <stdint.h>
@@ -79,7 +79,8 @@ LIGHTM_EXPORT int64_t lightm_model_bytes(void); /* sizeof(LightmModel) */
 /* 1 where all numbers of a model are within what the structures allow; its tensors are not looked at. */
 LIGHTM_EXPORT int lightm_is_sound(const LightmModel*);
 
-/* image: (input_channels, *shape) -> labels: shape, of label_bytes bytes each, 1 or 2. spacing in mm. */
+/* image: (input_channels, *shape) -> labels: shape, of label_bytes bytes each, 1 or 2. spacing in mm. threads: no more
+ * are started than there are cores. */
 LIGHTM_EXPORT int lightm_segment(const LightmModel*, const float* image, const int64_t shape[3],
                                  const double spacing[3], void* labels, int64_t label_bytes, int64_t threads,
                                  LightmProgress, void* user);

@@ -14,13 +14,14 @@
 #endif
 }
 
-// Runs f() and returns 0, or 1 if it runs out of memory.
+// Runs f() and returns 0, or 1 if it runs out of memory, or asks the standard library for more than can be: nothing is
+// thrown through a C interface.
 template <class F>
 int status_of(F f) {
 #if defined(__cpp_exceptions)
     try {
         f();
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
         return 1;
     }
 #else
