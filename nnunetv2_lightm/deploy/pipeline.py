@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -138,7 +138,7 @@ def _statistics(model: TrainedModel, channel: int) -> dict[str, float]:
     channels = next((model.plans.plans[key] for key in INTENSITIES if key in model.plans.plans), None)
     properties = channels.get(str(channel)) if isinstance(channels, dict) else None
     values = {key: properties.get(key) if isinstance(properties, dict) else None for key in STATISTICS}
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values.values()):
+    if not all(map(_is_number, values.values())):
         raise ExportError(
             f"{model.folder / 'plans.json'}: channel {channel} is normalised by CTNormalization, and its intensities "
             f"are {properties!r:.60}; finite {', '.join(STATISTICS)} are needed, as nnU-Net's planning writes them"
@@ -178,8 +178,13 @@ def _resampling(model: TrainedModel, of: str, orders: tuple[int, ...]) -> dict[s
 def _is_known(value: Any, known: tuple[Any, ...] | str) -> bool:
     """Whether the value is among those known; a text stands for numbers above 0. True is no 1 here."""
     if isinstance(known, str):
-        return type(value) in (int, float) and 0 < value < math.inf
+        return _is_number(value) and value > 0
     return any(value == one and type(value) is type(one) for one in known)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float holds; an integer of JSON may be larger than any."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _output(model: TrainedModel) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,9 @@ def _check_version(path: Path, version: object) -> None:
     if version == str(VERSION):
         return
     # An older version said less of the model than this one needs, so that no program can read it instead.
-    later = isinstance(version, str) and version.isdecimal() and int(version) > VERSION
+    later = isinstance(version, str) and re.fullmatch("[0-9]{1,9}", version) and int(version) > VERSION
     fix = "update lightm-runtime" if later else "export the model again"
-    raise BundleError(f"{path}: is of format version {version}; this program reads version {VERSION}: {fix}")
+    raise BundleError(f"{path}: is of format version {version!s:.60}; this program reads version {VERSION}: {fix}")
 
 
 def _is_whole(content: bytes, begin: int, checksum: object) -> bool:
@@ -101,7 +102,7 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
         raise BundleError(f"{path}: is not a model, or not all of one: it has {len(content)} bytes")
     try:
         header = json.loads(content[8 : 8 + length].decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         header = None
     if not isinstance(header, dict):
         raise BundleError(f"{path}: is not a model: it does not begin as a safetensors file does")
@@ -146,8 +147,9 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], data: memoryview) -> n
 def _pipeline(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     try:
         pipeline = json.loads(metadata.get("pipeline", ""))
-    except (json.JSONDecodeError, TypeError, RecursionError):
-        pipeline = None
+        json.dumps(pipeline, indent=2)  # what is nested too deep to be printed goes into no message either
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: its pipeline is no JSON that is read ({error}); export the model again") from error
     try:
         check_pipeline(pipeline)
     except PipelineError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,14 +35,13 @@ def cases_of(images: Sequence[Path], channels: int) -> dict[str, list[Path]]:
     in_parts = {key for key, group in groups.items() if any(_number_of(file) in range(channels) for file in group)}
     if not in_parts and 1 < channels == len(files) and len(groups) > 1 and not any(path.is_dir() for path in images):
         return {stem_of(files[0]): files}
-    cases: dict[str, list[Path]] = {}
+    cases: list[tuple[str, list[Path]]] = []
     for key, group in groups.items():
         if key in in_parts:
-            _add(cases, key[1], _in_order(key[1], group, channels))
+            cases.append((key[1], _in_order(key[1], group, channels)))
         else:
-            for file in group:
-                _add(cases, stem_of(file), [file])
-    return cases
+            cases += [(stem_of(file), [file]) for file in group]
+    return _by_name(cases)
 
 
 def _files(images: Sequence[Path]) -> list[Path]:
@@ -100,10 +100,15 @@ def _in_order(name: str, group: Sequence[Path], channels: int) -> list[Path]:
     return [by_number[number] for number in range(channels)]
 
 
-def _add(cases: dict[str, list[Path]], name: str, files: list[Path]) -> None:
-    if name in cases:
-        raise UsageError(f"{cases[name][0]} and {files[0]}: would have one name; give them apart")
-    cases[name] = files
+def _by_name(cases: Sequence[tuple[str, list[Path]]]) -> dict[str, list[Path]]:
+    """Each has a name of its own, also where upper case and the encoding of accents make no difference."""
+    seen: dict[str, tuple[str, list[Path]]] = {}
+    for name, files in cases:
+        other, theirs = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), (name, files))
+        if theirs is not files:
+            where = "" if other == name else " on Windows and macOS"
+            raise UsageError(f"{theirs[0]} and {files[0]}: would have one name{where}; give them apart")
+    return dict(cases)
 
 
 def _names(files: Sequence[Path]) -> str:

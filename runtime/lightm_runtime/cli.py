@@ -13,6 +13,7 @@ from pathlib import Path
 from .bundle import BundleError
 from .cases import UsageError, cases_of
 from .engine import EngineError, LoadedModel
+from .escaping import escape_cell, escape_terminal
 from .faults import ImageError
 from .formats import WRITTEN, ending_of, is_flat, refusal_of_output
 from .images import TIFF, spacing_file_of
@@ -22,6 +23,7 @@ from .segmentation import Segmentation, load, segment
 PROGRAM = "lightm"
 INTERRUPTED = 130
 BAR = 30
+NO_MEMORY = "not enough memory"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except (BundleError, EngineError, ImageError, UsageError, MemoryError) as error:
-        print(f"{PROGRAM}: {error or 'not enough memory'}", file=sys.stderr)
+        _say(str(error) or NO_MEMORY)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        _say(error)
         return 1
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; the image in work was not written", file=sys.stderr)
+        _say("interrupted; the image in work was not written")
         return INTERRUPTED
+
+
+def _say(text: object) -> None:
+    """Names of files, labels and channels in it come from others."""
+    print(f"{PROGRAM}: {escape_terminal(text)}", file=sys.stderr)
 
 
 def _segment(arguments: argparse.Namespace) -> int:
@@ -61,21 +68,22 @@ def _segment(arguments: argparse.Namespace) -> int:
                 raise
             # The other images are segmented all the same; the exit code tells.
             failed.append(name)
-            print(f"{PROGRAM}: {name}: {error or 'not enough memory'}", file=sys.stderr)
+            _say(f"{name}: {str(error) or NO_MEMORY}")
             continue
         if result.case.note:
-            print(f"{PROGRAM}: {result.case.note}", file=sys.stderr)
-        print(f"{name}: {targets[name]}", file=sys.stderr)
+            _say(result.case.note)
+        print(escape_terminal(f"{name}: {targets[name]}"), file=sys.stderr)
         if arguments.volumes:
             table.writerows(_rows(name, result))
     if failed:
-        print(f"{PROGRAM}: {len(failed)} of {len(cases)} images failed: {', '.join(failed)}", file=sys.stderr)
+        _say(f"{len(failed)} of {len(cases)} images failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
     pipeline = load(arguments.model).bundle.pipeline
-    print(json.dumps(pipeline, indent=2, ensure_ascii=False))
+    for line in json.dumps(pipeline, indent=2, ensure_ascii=False).split("\n"):
+        print(escape_terminal(line))
     return 0
 
 
@@ -129,7 +137,7 @@ def _check_target(target: Path, files: Sequence[Path], inputs: Sequence[Path], r
 def _rows(name: str, result: Segmentation) -> list[list[object]]:
     voxel_ml = result.case.voxel_ml
     return [
-        [name, label, count, "" if voxel_ml is None else f"{count * voxel_ml:.3f}"]
+        [escape_cell(name), escape_cell(label), count, "" if voxel_ml is None else f"{count * voxel_ml:.3f}"]
         for label, count in result.voxel_counts.items()
     ]
 
@@ -138,7 +146,7 @@ class _Bar:
     """A progress bar on a terminal; nothing elsewhere."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = escape_terminal(name)
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -163,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, metavar="MODEL.lightm")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="file or folder")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file, or folder for several")
-    command.add_argument("--threads", type=_positive, metavar="N", help="default: one for each core")
+    command.add_argument("--threads", type=_positive, metavar="N", help="at most one for each core, the default")
     command.add_argument("--no-mirroring", action="store_true", help="faster, less exact: one pass instead of up to 8")
     command.add_argument("--volumes", action="store_true", help="print a table (CSV) of voxels and ml of each label")
     command.add_argument("--overwrite", action="store_true", help="replace files that are there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,8 @@ def _whole(least: int, most: int) -> Test:
 
 
 def _number(above: float) -> Test:
-    """A finite one."""
-    return lambda value: type(value) in (int, float) and above < value < math.inf
+    """A finite one; an integer may be larger than any float."""
+    return lambda value: type(value) in (int, float) and value > above and abs(value) <= sys.float_info.max
 
 
 def _between(least: float, most: float) -> Test:

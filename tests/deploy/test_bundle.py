@@ -152,6 +152,10 @@ REFUSED = {
         {"settings": {"resampling_fn_data_kwargs": {"separate_z_anisotropy_threshold": None}}},
         "separate_z_anisotropy_threshold=None; known are a number above 0",
     ),
+    "a threshold that no float holds": (
+        {"settings": {"resampling_fn_data_kwargs": {"separate_z_anisotropy_threshold": 10**400}}},
+        "known are a number above 0",
+    ),
     "images resampled as labels": ({"settings": {"resampling_fn_data_kwargs": {"is_seg": True}}}, "is_seg=True"),
     "no intensities": (
         {"schemes": ("CTNormalization",), "plans": {"foreground_intensity_properties_per_channel": {}}},
@@ -161,6 +165,13 @@ REFUSED = {
         {
             "schemes": ("CTNormalization",),
             "plans": {"foreground_intensity_properties_per_channel": {"0": {**CT, "std": None}}},
+        },
+        "plans.json: channel 0 is normalised by CTNormalization",
+    ),
+    "intensities that no float holds": (
+        {
+            "schemes": ("CTNormalization",),
+            "plans": {"foreground_intensity_properties_per_channel": {"0": {**CT, "mean": -(10**400)}}},
         },
         "plans.json: channel 0 is normalised by CTNormalization",
     ),

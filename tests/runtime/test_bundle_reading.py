@@ -101,14 +101,34 @@ def test_other_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "fix"),
-    [("3", "update lightm-runtime"), ("1", "export the model again"), ("x", "export the model again")],
+    [
+        ("3", "update lightm-runtime"),
+        *((version, "export the model again") for version in ("1", "x", "9" * 5000)),
+    ],
 )
 def test_unknown_version(version, fix, flat_bundle, tmp_path):
     def change(header, pipeline):
         header["__metadata__"]["version"] = version
 
     message = refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
-    assert f"version {version}; this program reads version 2: {fix}" in message
+    assert f"version {version[:60]}; this program reads version 2: {fix}" in message
+
+
+@pytest.mark.parametrize("part", ["header", "pipeline"])
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "[" * 10**5], ids=["digits", "nested", "deep"])
+def test_json_that_python_does_not_read_or_print(value, part, flat_bundle, tmp_path):
+    """An integer of so many digits is a ValueError of its own."""
+    path = rewritten(flat_bundle, tmp_path / "a.lightm", lambda header, pipeline: pipeline.update(x="VALUE"))
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = content[8 : 8 + length].replace(b'\\"VALUE\\"', value.encode())
+    if part == "header":
+        header = content[8 : 8 + length].replace(b"{", b'{"x": ' + value.encode() + b", ", 1)
+    content = struct.pack("<Q", len(header)) + header + content[8 + length :]
+    checksum = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]["sha256"].encode()
+    content = content.replace(checksum, b"0" * 64)
+    path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1))
+    refusal(path)
 
 
 def _drop_tensor(header, pipeline):
@@ -164,6 +184,7 @@ def test_content_that_does_not_fit(change, flat_bundle, tmp_path):
 
 
 MISSING = object()
+HUGE = int("9" * 400)  # which no float holds
 CT_NUMBERS = {"mean": 0, "std": 1, "percentile_00_5": 0}
 # Keys of the pipeline and values that are refused when the file is read, before an image is.
 WRONG = [
@@ -191,6 +212,10 @@ WRONG = [
     (("input", "channels", 0, "use_mask"), "no"),
     (("input", "channels", 0), {"name": "a", "use_mask": False, "scheme": "CTNormalization", "statistics": [1]}),
     (("input", "channels", 0), {"name": "a", "use_mask": False, "scheme": "CTNormalization", "statistics": CT_NUMBERS}),
+    *(
+        (("input", "channels", 0), {"name": "a", "use_mask": False, "scheme": "CTNormalization", "statistics": numbers})
+        for numbers in ({**CT_NUMBERS, "percentile_99_5": HUGE}, {**CT_NUMBERS, "percentile_99_5": -HUGE})
+    ),
     (("input", "reader"), MISSING),
     (("input", "reader"), "OtherIO"),
     (("input", "reader"), ["SimpleITKIO"]),
@@ -204,6 +229,7 @@ WRONG = [
     (("preprocessing", "transpose_forward"), [2**64, 1, 2]),
     (("preprocessing", "spacing_mm"), [0.0, 1.0]),
     (("preprocessing", "spacing_mm"), [float("inf"), 1.0]),
+    (("preprocessing", "spacing_mm"), [HUGE, 1.0]),
     (("preprocessing", "spacing_mm"), [1.0]),
     (("preprocessing", "resampling_data"), MISSING),
     (("preprocessing", "resampling_data", "order"), 2),
@@ -211,7 +237,10 @@ WRONG = [
     (("preprocessing", "resampling_data", "force_separate_z"), 1),
     (("preprocessing", "resampling_data", "anisotropy_threshold"), MISSING),
     (("preprocessing", "resampling_logits", "anisotropy_threshold"), float("nan")),
+    (("preprocessing", "resampling_data", "anisotropy_threshold"), HUGE),
     (("inference", "patch_size"), ["a", "b"]),
+    (("inference", "patch_size"), [HUGE, 16]),
+    (("inference", "step"), HUGE),
     (("inference", "patch_size"), [16384, 1 << 20]),
     (("inference", "patch_size"), [16384, 16385]),
     (("inference", "step"), 1e-7),  # would run for years
@@ -237,7 +266,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "value"), WRONG)
+@pytest.mark.parametrize(("keys", "value"), WRONG, ids=[".".join(map(str, keys)) for keys, _ in WRONG])
 def test_a_pipeline_that_is_not_usable(keys, value, flat_bundle, tmp_path):
     def change(header, pipeline):
         inner = pipeline

@@ -84,6 +84,17 @@ def test_two_cases_of_one_name_are_refused(tmp_path):
         cases_of(files(tmp_path, "ct.nii.gz", "ct.nrrd"), 1)
 
 
+@pytest.mark.parametrize("other", ["CASE", "cas\u00e9", "Cas\u00c9"], ids=ascii)
+def test_names_that_windows_and_macos_take_for_one_are_refused(other, tmp_path):
+    """In upper case, or with an accent that is a letter of its own: one segmentation would replace the other."""
+    name = "case" if other.isascii() else "case\u0301"
+    given = [tmp_path / f"{name}_0000.nii.gz", tmp_path / f"{other}_0000.nii.gz"]
+    for order in (given, given[::-1], [given[0], tmp_path / "b_0000.nii.gz", tmp_path / f"{other}.nrrd"]):
+        with pytest.raises(UsageError, match=r"would have one name on Windows and macOS; give them apart"):
+            cases_of(order, 1)
+    assert len(cases_of([given[0], tmp_path / "cases_0000.nii.gz"], 1)) == 2
+
+
 def test_hidden_companions_of_images_are_left_alone(tmp_path):
     """As macOS writes ._ct.nii.gz next to ct.nii.gz on other disks."""
     files(tmp_path, "ct.nii.gz", "._ct.nii.gz", ".DS_Store")

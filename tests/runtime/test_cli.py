@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from lightm_runtime import Cancelled, ImageError, cli, load, segment
+from lightm_runtime.escaping import escape_terminal
 
 from ..prediction import write_images
 
@@ -215,7 +216,7 @@ def test_an_image_that_cannot_be_opened_or_is_too_large_stops_no_other(
     monkeypatch.setattr(cli, "segment", fail)
     assert run("segment", flat_bundle, tmp_path / "one", "-o", tmp_path / "out") == 1
     said = capsys.readouterr().err
-    assert f"lightm: case: {error or 'not enough memory'}\n" in said and "1 of 3 images failed: case" in said
+    assert f"lightm: case: {str(error) or 'not enough memory'}\n" in said and "1 of 3 images failed: case" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "z.nii.gz"}
 
 
@@ -236,3 +237,47 @@ def test_the_table_in_a_code_page_without_the_letters_of_a_label(
     assert lines[0] == b"case,label,voxels,ml"
     assert lines[1].startswith(b"case,\\u809d,") and lines[2].startswith("case,lésion,".encode("cp1252"))
     assert b"\r\r\n" not in written.getvalue()
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2Jorgan\x9b31m\x7f\u202e\u2028\r\n"
+ACTING = {character for character in HOSTILE if not character.isprintable()} - {"\n"}
+
+
+def test_names_in_a_model_act_on_no_terminal(flat_bundle, image, tmp_path, monkeypatch, capsys):
+    """Escape sequences of C0 and C1, and what turns the reading direction around; formulas in a table."""
+    model = load(flat_bundle)
+    model.bundle.pipeline["name"] = HOSTILE
+    model.bundle.pipeline["output"]["labels"] = {"background": 0, HOSTILE: 1, "=1+1": 2}
+    model.bundle.pipeline["input"]["channels"][0]["name"] = HOSTILE
+    monkeypatch.setattr(cli, "load", lambda *arguments, **options: model)
+    assert run("segment", flat_bundle, image, "-o", tmp_path / "out.nii.gz", "--volumes") == 0
+    table = capsys.readouterr().out
+    assert [row["label"] for row in csv.DictReader(io.StringIO(table))] == [escape_terminal(HOSTILE), "'=1+1"]
+    assert run("info", flat_bundle) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == model.bundle.pipeline
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((9, 9, 2), np.float32), isVector=True), str(tmp_path / "two.nrrd"))
+    assert run("segment", flat_bundle, tmp_path / "two.nrrd", "-o", tmp_path / "2.nii.gz") == 1
+    said = capsys.readouterr().err
+    assert "the model takes 1: \\u001b]0;title\\u0007" in said and said.count("\n") == 1
+    assert not ACTING & set(table + printed + said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_files_act_on_no_terminal(flat_bundle, image, tmp_path, capsys):
+    """Nor do those of an archive that somebody sent."""
+    named = tmp_path / f"{HOSTILE}_0000.nii.gz"
+    named.write_bytes(image.read_bytes())
+    assert run("segment", flat_bundle, named, image, "-o", tmp_path / "out", "--volumes") == 0
+    assert run("segment", flat_bundle, named, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert not ACTING & set(said.out + said.err)
+    assert (tmp_path / "out" / f"{HOSTILE}.nii.gz").is_file()
+
+
+def test_any_number_of_threads(flat_bundle, image, tmp_path):
+    command = ("segment", flat_bundle, image, "--overwrite", "-o")
+    assert run(*command, tmp_path / "one.nii.gz", "--threads", 1) == 0
+    for threads in (10**9, 2**62, 10**30):
+        assert run(*command, tmp_path / "many.nii.gz", "--threads", threads) == 0
+        assert (labels(tmp_path / "many.nii.gz") == labels(tmp_path / "one.nii.gz")).mean() > 0.999
