@@ -50,6 +50,7 @@ def _check_meta(path: Path, stream: IO[bytes], thorough: bool) -> int:
         key, equals, value = _line(path, stream).partition("=")
         if not equals:
             raise ImageFault(path, "cannot be read: it has no MetaImage header")
+        _require(path, key.strip() not in fields, f"has a damaged header: {key.strip()} twice")
         fields[key.strip()] = value.strip()
     _require_inside(path, fields["ElementDataFile"], "LOCAL")
     _require(path, fields.get("BinaryData", "True").lower() == "true", "holds its voxels as text")

@@ -103,6 +103,14 @@ def test_metaimages_of_another_dimension_are_refused_before_itk_crashes(tmp_path
         check_image(damaged(path, path.read_bytes().replace(b"NDims = 3", f"NDims = {dimensions}".encode())))
 
 
+def test_a_metaimage_that_says_a_thing_twice_is_refused(tmp_path):
+    """ITK may take the other one."""
+    path = tmp_path / "image.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(path))
+    with pytest.raises(ImageFault, match="damaged header: NDims twice"):
+        check_image(damaged(path, path.read_bytes().replace(b"NDims = 3", b"NDims = 83\nNDims = 3")))
+
+
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])
 @pytest.mark.parametrize("place", [-4, -100, -1500])
 def test_damage_of_a_compressed_stream_is_seen(tmp_path, ending, place):
