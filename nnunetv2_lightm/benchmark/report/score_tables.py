@@ -58,7 +58,7 @@ def _headline(scored: Sequence[Contender]) -> str:
     }
     headline = f"Highest average DSC: {', before '.join(said[contender.name] for contender in first)}"
     if reference not in first:
-        return f"{headline}; the tests below compare with {said[reference.name]}."
+        return f"{headline}; the tests below compare with {said[reference.name].replace(' with ', ', ')}."
     return f"{headline}{'; the tests below say what the difference is worth' if len(first) > 1 else ''}."
 
 

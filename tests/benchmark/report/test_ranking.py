@@ -47,7 +47,7 @@ def test_the_headline_names_first_and_second_and_the_reference_where_it_is_neith
         runs = make_results(TRAINERS[1 : best + 1] + TRAINERS[:1] + TRAINERS[best + 1 :]).runs
         results = replace(make_results(), runs=runs)
         headlines.append(results_tables(results, find_contenders(results)).splitlines()[0])
-    scores = [re.findall(r"(\w+) with (\d\d\.\d\d) %", headline) for headline in headlines]
+    scores = [re.findall(r"(\w+)(?: with |, )(\d\d\.\d\d) %", headline) for headline in headlines]
     assert [[name for name, _ in row] for row in scores] == [
         ["nnUNetTrainer", "LightMUNet"],
         ["LightMUNet", "nnUNetTrainer"],

@@ -48,4 +48,4 @@ def equal(said: str, reported: str) -> bool:
 
 def test_sections_are_found():
     assert len(paragraphs_with_scores()) >= 7
-    assert len(comparisons()) == 10
+    assert len(comparisons()) == 11

@@ -80,6 +80,25 @@ def test_scores_in_the_text_are_those_of_the_optimiser_on_both_networks():
     assert re.findall(r"\d[\d,.]*\d\d", paragraph("**Is it the network")) == expected
 
 
+def test_scores_in_the_text_are_those_of_the_larger_x_rays():
+    results = load_results(study.PUBLISHED / "chest_256.json")
+    methods = contenders(results)
+    stock, ours = (methods[trainer] for trainer in comparisons.RULE)
+    (comparison,) = compare_with(stock, [stock, ours])
+    curves = training_curves(results, find_contenders(results))
+    expected = []
+    for method in (ours, stock):
+        expected += [percent(method.evaluation.average("DSC")), str(iterations(method.scored[0]))]
+    difference = (comparison.difference.mean, *comparison.difference.interval)
+    expected += [f"{100 * points:.2f}" for points in difference]
+    expected += [
+        "0.95",
+        *(f"{curves[short_name(name)].seconds_to_reach(0.95):,.0f}" for name in reversed(comparisons.RULE)),
+    ]
+    said = paragraph("**At 256x256**").partition(", one seed: ")[2]
+    assert re.findall(r"\d[\d,.]*\d", said) == expected
+
+
 def test_scores_in_the_text_are_those_of_the_ablations():
     found = cells(load_results(study.PUBLISHED / "chest_recipe_ablations.json"))
     said = re.findall(r"\d+\.\d\d", paragraph("**Does it need Mamba"))
