@@ -66,6 +66,7 @@ def _refusal_to_write(folder: Path) -> str | None:
 
 
 def _suggestion(variable: str) -> tuple[str, ...]:
+    name = variable.removeprefix("nnUNet_")  # as in the README
     if os.name == "nt":
-        return (set_variable(variable, rf"$HOME\nnUNet\{variable}"),)
-    return (f'{set_variable(variable, f"$HOME/nnUNet/{variable}")}; mkdir -p "${variable}"',)
+        return (set_variable(variable, rf"$HOME\nnUNet\{name}"),)
+    return (f'{set_variable(variable, f"$HOME/nnUNet/{name}")}; mkdir -p "${variable}"',)
