@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-# Control characters (escape sequences begin with one), those that turn the reading direction around, line separators.
-_ACTING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+# Control characters (escape sequences begin with one), those that turn the reading direction around, line separators,
+# and lone surrogates, which JSON may name and no output takes.
+_ACTING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _FORMULA = ("=", "+", "-", "@")
 
 

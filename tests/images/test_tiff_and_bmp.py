@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -84,14 +83,14 @@ def test_damage_to_any_byte_of_a_tiff_header_names_the_file(tmp_path):
                 check_image(path)
 
 
-def test_a_tiff_header_that_asks_for_millions_of_steps_is_refused_at_once(tmp_path):
+def test_a_tiff_header_that_asks_for_millions_of_steps_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch):
+    """They would take 12 s and 1.6 GB."""
     path = write_tiff(tmp_path / "a.tif", PIXELS, compression="zlib")
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(8388628)
-    begin = time.perf_counter()
+    monkeypatch.delattr(tifffile.TiffPageSeries, "asarray")
     with pytest.raises(ImageFault, match="a.tif is damaged or truncated: .*StripByteCounts"):
         check_image(path)
-    assert time.perf_counter() - begin < 2  # 12 s and 1.6 GB without the check
 
 
 @COMPRESSION

@@ -263,6 +263,11 @@ def test_names_in_a_model_act_on_no_terminal(flat_bundle, image, tmp_path, monke
     assert not ACTING & set(table + printed + said)
 
 
+def test_half_a_character_is_printed_as_json_names_it():
+    text = json.loads('"a\\ud800"')
+    assert escape_terminal(text) == "a\\ud800" and json.loads(f'"{escape_terminal(text)}"') == text
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_names_of_files_act_on_no_terminal(flat_bundle, image, tmp_path, capsys):
     """Nor do those of an archive that somebody sent."""

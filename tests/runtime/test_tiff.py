@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 
 import numpy as np
@@ -96,14 +95,14 @@ def test_whatever_a_codec_raises_is_an_image_error(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_a_header_that_asks_for_millions_of_steps_is_refused_at_once(tmp_path):
+def test_a_header_that_asks_for_millions_of_steps_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch):
+    """They would take 12 s and 1.6 GB."""
     path = write(tmp_path / "a.tif", VOLUME[0], compression="zlib")
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(8388628)
-    begin = time.perf_counter()
+    monkeypatch.delattr(tifffile.TiffPageSeries, "asarray")
     with pytest.raises(ImageError, match="a.tif: is truncated or damaged: .*StripByteCounts"):
         read_image(path)
-    assert time.perf_counter() - begin < 2  # 12 s and 1.6 GB without the check
 
 
 def test_complaints_are_of_the_file_that_the_thread_reads(tmp_path):

@@ -52,14 +52,14 @@ def _headline(scored: Sequence[Contender]) -> str:
         )
     by_score = sorted(scored, key=lambda contender: _sortable(contender.evaluation.average("DSC")), reverse=True)
     first, reference = by_score[:2], reference_contender(scored)
-    said = {
-        contender.name: f"{escape_markdown(contender.name)} with {percent(contender.evaluation.average('DSC'))} %"
-        for contender in (*first, reference)
-    }
-    headline = f"Highest average DSC: {', before '.join(said[contender.name] for contender in first)}"
+    headline = f"Highest average DSC: {', before '.join(_name_and_score(contender, ' with') for contender in first)}"
     if reference not in first:
-        return f"{headline}; the tests below compare with {said[reference.name].replace(' with ', ', ')}."
+        return f"{headline}; the tests below compare with {_name_and_score(reference, ',')}."
     return f"{headline}{'; the tests below say what the difference is worth' if len(first) > 1 else ''}."
+
+
+def _name_and_score(contender: Contender, between: str) -> str:
+    return f"{escape_markdown(contender.name)}{between} {percent(contender.evaluation.average('DSC'))} %"
 
 
 def _main_table(

@@ -77,7 +77,7 @@ def _check_image(network: nn.Module, arguments: tuple[Tensor, ...], named: dict[
         _refuse_what_is_not_finite(image)
 
 
-@torch.compiler.disable  # torch.compile runs hooks beside the network's graph, and would make graphs of this
+@torch.compiler.disable  # torch.compile compiles a hook apart from the network; this one must see values
 def _refuse_what_is_not_finite(image: Tensor) -> None:
     if image.is_meta or isinstance(image, FakeTensor) or torch._C._are_functorch_transforms_active():
         return
