@@ -23,8 +23,14 @@ SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / CSRC).glob("*.cpp"))
 HEADERS = sorted(path.relative_to(ROOT) for path in (ROOT / CSRC).glob("*.hpp"))
 # Not -ffast-math: it breaks NaN, and linking with it changes the floating-point mode of the whole process.
 COMPILE_FLAGS = [
-    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-Wno-psabi",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
 ]
 # Code for these instruction sets is chosen at run time, if the processor has them.
 INSTRUCTION_SET_FLAGS = {

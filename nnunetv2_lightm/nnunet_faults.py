@@ -23,8 +23,14 @@ PLANS_KEYS = ("dataset_name", "plans_name", "configurations")
 CONFIGURATION_KEYS = ("data_identifier", "patch_size", "batch_size", "batch_dice")
 # Older versions of nnU-Net 2 described their network by these; nnU-Net translates them into "architecture".
 OLD_ARCHITECTURE_KEYS = (
-    *("UNet_class_name", "UNet_base_num_features", "unet_max_num_features", "num_pool_per_axis"),
-    *("pool_op_kernel_sizes", "conv_kernel_sizes", "n_conv_per_stage_encoder", "n_conv_per_stage_decoder"),
+    "UNet_class_name",
+    "UNet_base_num_features",
+    "unet_max_num_features",
+    "num_pool_per_axis",
+    "pool_op_kernel_sizes",
+    "conv_kernel_sizes",
+    "n_conv_per_stage_encoder",
+    "n_conv_per_stage_decoder",
 )
 DATASET_KEYS = ("labels", "file_ending")
 # The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).

@@ -37,7 +37,9 @@ class Platform:
 PLATFORMS = (
     Platform("manylinux2014_x86_64", "x86_64-linux-gnu.2.17", "linux", x86_64=True),
     Platform(
-        *("manylinux2014_aarch64", "aarch64-linux-gnu.2.17", "linux"),
+        "manylinux2014_aarch64",
+        "aarch64-linux-gnu.2.17",
+        "linux",
         x86_64=False,
         emulator=("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"),
     ),

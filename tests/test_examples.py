@@ -8,8 +8,14 @@ from importlib import import_module
 import pytest
 
 WITH_EXAMPLES = (
-    *("networks.lightm_unet", "networks.lightm_unet_released", "ops.selective_scan", "layers.rvm", "layers.mamba1"),
-    *("evaluation.bootstrap", "evaluation.paired", "evaluation.scores"),
+    "networks.lightm_unet",
+    "networks.lightm_unet_released",
+    "ops.selective_scan",
+    "layers.rvm",
+    "layers.mamba1",
+    "evaluation.bootstrap",
+    "evaluation.paired",
+    "evaluation.scores",
 )
 
 

@@ -38,23 +38,46 @@ OPTIONS = {
     "export": "-f -chk --float32 --zip --check-images --overwrite",
 }
 NAMES = (
-    *("nnunetv2_lightm.LightMUNet", "nnunetv2_lightm.selective_scan", "nnunetv2_lightm.__version__"),
-    *("nnunetv2_lightm.ops.selective_scan", "nnunetv2_lightm.ops.selective_scan_reference"),
-    *("nnunetv2_lightm.ops.backend_table", "nnunetv2_lightm.ops.select_backend"),
+    "nnunetv2_lightm.LightMUNet",
+    "nnunetv2_lightm.selective_scan",
+    "nnunetv2_lightm.__version__",
+    "nnunetv2_lightm.ops.selective_scan",
+    "nnunetv2_lightm.ops.selective_scan_reference",
+    "nnunetv2_lightm.ops.backend_table",
+    "nnunetv2_lightm.ops.select_backend",
     # Plans files name these classes.
-    *("nnunetv2_lightm.networks.LightMUNet", "nnunetv2_lightm.networks.lightm_unet.LightMUNet"),
-    *("nnunetv2_lightm.networks.LightMUNetReleased", "nnunetv2_lightm.networks.UMambaBot"),
-    *("nnunetv2_lightm.networks.UMambaEnc", "nnunetv2_lightm.networks.segresnet", "nnunetv2_lightm.networks.unetr"),
-    *("nnunetv2_lightm.networks.swin_unetr", "nnunetv2_lightm.layers.RVMLayer", "nnunetv2_lightm.layers.VSSModule"),
-    *("nnunetv2_lightm.layers.Mamba1Block", "nnunetv2_lightm.layers.SelectiveSSM"),
+    "nnunetv2_lightm.networks.LightMUNet",
+    "nnunetv2_lightm.networks.lightm_unet.LightMUNet",
+    "nnunetv2_lightm.networks.LightMUNetReleased",
+    "nnunetv2_lightm.networks.UMambaBot",
+    "nnunetv2_lightm.networks.UMambaEnc",
+    "nnunetv2_lightm.networks.segresnet",
+    "nnunetv2_lightm.networks.unetr",
+    "nnunetv2_lightm.networks.swin_unetr",
+    "nnunetv2_lightm.layers.RVMLayer",
+    "nnunetv2_lightm.layers.VSSModule",
+    "nnunetv2_lightm.layers.Mamba1Block",
+    "nnunetv2_lightm.layers.SelectiveSSM",
     "nnunetv2_lightm.layers.DecoderBlock",
 )
 TRAINER_NAMES = {
     f"nnUNetTrainer{name}"
     for name in (
-        *("LightMUNet", "LightMUNetPaperSGD", "LightMUNetConv3", "LightMUNetSelfAttention", "LightMUNetNoAdjustment"),
-        *("LightMUNetNoResidual", "LightMUNetReleased", "LightMUNetReleasedFirst", "SegResNet", "UNETR"),
-        *("SwinUNETR", "UMambaBot", "UMambaEnc", "LightMUNetAdamW", "PlainMuon"),
+        "LightMUNet",
+        "LightMUNetPaperSGD",
+        "LightMUNetConv3",
+        "LightMUNetSelfAttention",
+        "LightMUNetNoAdjustment",
+        "LightMUNetNoResidual",
+        "LightMUNetReleased",
+        "LightMUNetReleasedFirst",
+        "SegResNet",
+        "UNETR",
+        "SwinUNETR",
+        "UMambaBot",
+        "UMambaEnc",
+        "LightMUNetAdamW",
+        "PlainMuon",
     )
 }
 

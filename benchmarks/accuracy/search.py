@@ -57,8 +57,17 @@ class Trial:
     def command(self) -> list[str]:
         data = DATA[self.data]
         return [
-            *("nnUNetv2_train", str(data.number), data.configuration, str(FOLD), "-p", data.plans),
-            *("-tr", self.trainer, "-device", "cpu", "--c"),
+            "nnUNetv2_train",
+            str(data.number),
+            data.configuration,
+            str(FOLD),
+            "-p",
+            data.plans,
+            "-tr",
+            self.trainer,
+            "-device",
+            "cpu",
+            "--c",
         ]
 
     def folder(self, results: Path) -> Path:

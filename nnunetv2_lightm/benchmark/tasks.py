@@ -122,7 +122,10 @@ def trained_before(settings: Settings, results: BenchmarkResults, runs: Sequence
     named = {run.key for run in runs}
     earlier = [
         PlannedRun(
-            *(run.trainer, run.name, run.fold, run.seed),
+            run.trainer,
+            run.name,
+            run.fold,
+            run.seed,
             epochs=len(run.epochs),
             iterations_per_epoch=run.iterations_per_epoch,
             validation_iterations_per_epoch=run.validation_iterations_per_epoch,
@@ -196,9 +199,23 @@ def _complexity(settings: Settings, trainer: str) -> Step:
 def _calibration(settings: Settings) -> Step:
     output = settings.calibration_file
     command = (
-        *("python", "-m", "nnunetv2_lightm.benchmark.measure_costs", "-tr", *settings.trainers),
-        *("-d", settings.dataset, "-c", settings.configuration, "-p", settings.plans),
-        *("-f", str(settings.folds[0]), "-device", settings.device, "-o", str(output)),
+        "python",
+        "-m",
+        "nnunetv2_lightm.benchmark.measure_costs",
+        "-tr",
+        *settings.trainers,
+        "-d",
+        settings.dataset,
+        "-c",
+        settings.configuration,
+        "-p",
+        settings.plans,
+        "-f",
+        str(settings.folds[0]),
+        "-device",
+        settings.device,
+        "-o",
+        str(output),
     )
     # It resumes from the turns in its file, also when trainers were added.
     return Step("calibration", command, outputs=(output,))

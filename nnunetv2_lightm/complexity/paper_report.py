@@ -23,9 +23,12 @@ Printed by `nnUNetv2_lightm complexity --paper`.
 
 _HEADER = [
     "model",
-    *("paper: Params(M)", "GFLOPs"),
-    *("its convention: parameters", "GMACs, batch"),
-    *(f"true: {TRUE_HEADER[0]}", *TRUE_HEADER[1:]),
+    "paper: Params(M)",
+    "GFLOPs",
+    "its convention: parameters",
+    "GMACs, batch",
+    f"true: {TRUE_HEADER[0]}",
+    *TRUE_HEADER[1:],
 ]
 
 
@@ -101,8 +104,10 @@ def _markdown_row(counted: CountedRow) -> list[str]:
     row, paper = counted.row, counted.paper
     return [
         row.model,
-        *(row.params or "-", row.gflops or "-"),
-        *(f"{paper.parameters:,}" if paper else "-", giga(paper.macs) if paper else "-"),
+        row.params or "-",
+        row.gflops or "-",
+        f"{paper.parameters:,}" if paper else "-",
+        giga(paper.macs) if paper else "-",
         *true_cells(counted.true),
     ]
 

@@ -22,9 +22,16 @@ from .errors import ExportError
 # What prediction reads of plans.json: of all plans, and of a configuration.
 PLANS_KEYS = ("dataset_name", "plans_name", "configurations", "image_reader_writer", "transpose_forward")
 CONFIGURATION_KEYS = (
-    *("data_identifier", "preprocessor_name", "patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"),
-    *("resampling_fn_data", "resampling_fn_data_kwargs"),
-    *("resampling_fn_probabilities", "resampling_fn_probabilities_kwargs"),
+    "data_identifier",
+    "preprocessor_name",
+    "patch_size",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_probabilities",
+    "resampling_fn_probabilities_kwargs",
 )
 NEEDED = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 CASCADE = (

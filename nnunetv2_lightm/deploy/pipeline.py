@@ -18,8 +18,11 @@ from .model_folder import TrainedModel
 
 VERSION = 2
 SCHEMES = (
-    *("ZScoreNormalization", "CTNormalization", "NoNormalization"),
-    *("RescaleTo01Normalization", "RGBTo01Normalization"),
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
 )
 READERS = (
     "SimpleITKIO",

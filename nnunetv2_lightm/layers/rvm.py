@@ -78,10 +78,25 @@ class RVMLayer(nn.Module):
         """The layer's parameters in the order of ``ops.rvm_layer.PARAMETERS``."""
         vssm, (ssm,) = self.vssm, self.vssm.ssms
         return [
-            *(self.norm_in.weight, self.norm_in.bias, vssm.in_proj.weight, vssm.gate_proj.weight),
-            *(vssm.dwconv.weight, vssm.dwconv.bias, ssm.x_proj.weight, ssm.dt_proj.weight, ssm.dt_proj.bias),
-            *(ssm.A, ssm.D, vssm.norm.weight, vssm.norm.bias, vssm.out_proj.weight, self.scale),
-            *(self.norm_out.weight, self.norm_out.bias, self.projection.weight, self.projection.bias),
+            self.norm_in.weight,
+            self.norm_in.bias,
+            vssm.in_proj.weight,
+            vssm.gate_proj.weight,
+            vssm.dwconv.weight,
+            vssm.dwconv.bias,
+            ssm.x_proj.weight,
+            ssm.dt_proj.weight,
+            ssm.dt_proj.bias,
+            ssm.A,
+            ssm.D,
+            vssm.norm.weight,
+            vssm.norm.bias,
+            vssm.out_proj.weight,
+            self.scale,
+            self.norm_out.weight,
+            self.norm_out.bias,
+            self.projection.weight,
+            self.projection.bias,
         ]
 
 

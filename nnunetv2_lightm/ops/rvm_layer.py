@@ -101,8 +101,14 @@ def rvm_layer_op(
         return out.to(x.dtype), checkpoints, argmax
     with torch.autocast(x.device.type, enabled=False):
         return recomputing_rvm.forward(
-            *(x.contiguous(), parameters, pool, keep_checkpoints, load_backend(scan), dtype),
-            *(product_dtype or dtype, product_dtype or x.dtype),
+            x.contiguous(),
+            parameters,
+            pool,
+            keep_checkpoints,
+            load_backend(scan),
+            dtype,
+            product_dtype or dtype,
+            product_dtype or x.dtype,
         )
 
 
@@ -148,8 +154,14 @@ def rvm_layer_backward_op(
     else:
         with torch.autocast(x.device.type, enabled=False):
             grad_x, grads = recomputing_rvm.backward(
-                *(grad_out.contiguous(), *kept, x.contiguous(), parameters, pool),
-                *(load_backend(scan), dtype, product_dtype or dtype),
+                grad_out.contiguous(),
+                *kept,
+                x.contiguous(),
+                parameters,
+                pool,
+                load_backend(scan),
+                dtype,
+                product_dtype or dtype,
             )
     return grad_x.to(x.dtype), [grad.to(p.dtype) for grad, p in zip(grads, parameters, strict=True)]
 

@@ -110,7 +110,9 @@ def plan_dataset(
         file,
         tuple(
             _planned(
-                *(key, plans["configurations"][key], len(extractor.dataset_json["labels"])),
+                key,
+                plans["configurations"][key],
+                len(extractor.dataset_json["labels"]),
                 _is_preprocessed(file, key, list(extractor.dataset), extractor.dataset_json),
             )
             for key in ("2d", "3d_lowres", "3d_fullres")

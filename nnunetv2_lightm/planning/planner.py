@@ -26,8 +26,14 @@ WIDTHS = {"features": 32, "rvm_layers": (1, 2, 2), "bottleneck_rvm_layers": 4, "
 PLANNED = {"2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"}
 # What decides how a case is preprocessed.
 DATA_KEYS = (
-    *("preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm"),
-    *("resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs"),
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
 )
 
 

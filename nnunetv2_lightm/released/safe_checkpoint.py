@@ -14,8 +14,18 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 # nnU-Net logs numpy scalars. A dtype is of a class of its own, and each of them has to be allowed.
 NUMPY_SCALARS = (
-    *(np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
-    *(np.float16, np.float32, np.float64),
+    np.bool_,
+    np.int8,
+    np.int16,
+    np.int32,
+    np.int64,
+    np.uint8,
+    np.uint16,
+    np.uint32,
+    np.uint64,
+    np.float16,
+    np.float32,
+    np.float64,
 )
 _SCALAR = np.float64(0).__reduce__()[0]
 ALLOWED = [
@@ -25,8 +35,16 @@ ALLOWED = [
 ]
 # What an unpickler may raise on damaged data: as Python's documentation of pickle lists it, and torch's own errors.
 UNPICKLING_ERRORS = (
-    *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError),
-    *(RuntimeError, TypeError, UnicodeDecodeError, ValueError),
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    UnicodeDecodeError,
+    ValueError,
 )
 # torch allows more, but those can allocate memory from a number alone, like bytearray(10**9) and Tensor(10**9).
 BOUNDED = re.compile(

@@ -161,8 +161,16 @@ def _training_steps(training: Training, folder: Path, predictions: Path, packed:
     fold = training.fold_folder(folder / "results")
     images = folder / "raw" / training.dataset / "imagesTs"
     export = (
-        *("nnUNetv2_lightm", "export", "--zip", str(fold.parent), str(packed)),
-        *("-f", FOLD, "--check-images", str(images), "--overwrite"),
+        "nnUNetv2_lightm",
+        "export",
+        "--zip",
+        str(fold.parent),
+        str(packed),
+        "-f",
+        FOLD,
+        "--check-images",
+        str(images),
+        "--overwrite",
     )
     return [
         Step(

@@ -249,10 +249,25 @@ def tensor_names(network: Network) -> list[str]:
 
 
 RVM_NAMES = (
-    *("norm_in.weight", "norm_in.bias", "vssm.in_proj.weight", "vssm.gate_proj.weight"),
-    *("vssm.dwconv.weight", "vssm.dwconv.bias", "vssm.ssms.0.x_proj.weight", "vssm.ssms.0.dt_proj.weight"),
-    *("vssm.ssms.0.dt_proj.bias", "vssm.ssms.0.A_log", "vssm.ssms.0.D", "vssm.norm.weight", "vssm.norm.bias"),
-    *("vssm.out_proj.weight", "scale", "norm_out.weight", "norm_out.bias", "projection.weight", "projection.bias"),
+    "norm_in.weight",
+    "norm_in.bias",
+    "vssm.in_proj.weight",
+    "vssm.gate_proj.weight",
+    "vssm.dwconv.weight",
+    "vssm.dwconv.bias",
+    "vssm.ssms.0.x_proj.weight",
+    "vssm.ssms.0.dt_proj.weight",
+    "vssm.ssms.0.dt_proj.bias",
+    "vssm.ssms.0.A_log",
+    "vssm.ssms.0.D",
+    "vssm.norm.weight",
+    "vssm.norm.bias",
+    "vssm.out_proj.weight",
+    "scale",
+    "norm_out.weight",
+    "norm_out.bias",
+    "projection.weight",
+    "projection.bias",
 )
 DECODER_NAMES = ("dwconv.weight", "dwconv.bias", "scale", "halve.weight", "halve.bias")
 

@@ -12,8 +12,11 @@ from .engine_file import FILE_NAMES
 MOST_LEVELS = 8
 # In the order of LightmScheme.
 SCHEMES = (
-    *("ZScoreNormalization", "CTNormalization", "NoNormalization"),
-    *("RescaleTo01Normalization", "RGBTo01Normalization"),
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
 )
 STATUS_NO_MEMORY, STATUS_CANCELLED, STATUS_TOO_LARGE = 1, 2, 7
 STATUSES = {

@@ -118,8 +118,14 @@ def test_a_turn_is_one_epoch_of_nnunet():
     trainer = FakeTrainer()
     turn = take_turn(trainer, 0)
     assert [name for name in trainer.calls if name.startswith("on_")] == [
-        *("on_train_start", "on_epoch_start", "on_train_epoch_start", "on_train_epoch_end"),
-        *("on_validation_epoch_start", "on_validation_epoch_end", "on_epoch_end", "on_train_end"),
+        "on_train_start",
+        "on_epoch_start",
+        "on_train_epoch_start",
+        "on_train_epoch_end",
+        "on_validation_epoch_start",
+        "on_validation_epoch_end",
+        "on_epoch_end",
+        "on_train_end",
     ]
     # two to warm up, two that count
     assert trainer.calls.count("train_step") == trainer.calls.count("validation_step") == 4

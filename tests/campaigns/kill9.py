@@ -160,8 +160,19 @@ def benchmark(space: Workspace, moments: int, minutes: float | None, rng: random
     prepare(space)
     undisturbed, output = space.folder / "undisturbed", space.folder / "comparison"
     command = [
-        *(program("nnUNetv2_lightm"), "benchmark", "-d", ID, "-c", "2d", "-tr", "nnUNetTrainer", TRAINER),
-        *("--budget", "3epochs_1iters", "-device", "cpu"),
+        program("nnUNetv2_lightm"),
+        "benchmark",
+        "-d",
+        ID,
+        "-c",
+        "2d",
+        "-tr",
+        "nnUNetTrainer",
+        TRAINER,
+        "--budget",
+        "3epochs_1iters",
+        "-device",
+        "cpu",
     ]
     seconds = space.must_run(*command, "-o", str(undisturbed))
     print(f"{seconds:.1f} s undisturbed", flush=True)

@@ -60,8 +60,11 @@ def test_installed_by_nnunet_it_predicts_as_the_model(tmp_path, capsys):
     assert_same_segmentation(tmp_path / "small" / "case.nii.gz", tmp_path / "full" / "case.nii.gz")
     installed = results / FOLDER
     assert sorted(path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()) == [
-        *("dataset.json", "dataset_fingerprint.json"),
-        *("fold_0/checkpoint_final.pth", "fold_1/checkpoint_final.pth", "plans.json"),
+        "dataset.json",
+        "dataset_fingerprint.json",
+        "fold_0/checkpoint_final.pth",
+        "fold_1/checkpoint_final.pth",
+        "plans.json",
     ]
     assert read_model_folder(installed).mirroring_axes == (0, 2)
 

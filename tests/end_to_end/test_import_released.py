@@ -40,7 +40,7 @@ def test_predicts_with_both_stock_commands(workspace, images):
     by_folder, by_name = workspace.root / "by_folder", workspace.root / "by_name"
     workspace.run("nnUNetv2_predict_from_modelfolder", *common, "-m", model, "-o", by_folder)
     workspace.run(
-        *("nnUNetv2_predict", *common, "-d", "4", "-c", "3d_fullres", "-tr", name.partition("__")[0], "-o", by_name)
+        "nnUNetv2_predict", *common, "-d", "4", "-c", "3d_fullres", "-tr", name.partition("__")[0], "-o", by_name
     )
     for seed in range(2):
         results = [sitk.ReadImage(str(folder / f"case_{seed}.nii.gz")) for folder in (by_folder, by_name)]

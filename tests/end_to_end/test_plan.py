@@ -17,8 +17,18 @@ TRAINER = "nnUNetTrainer_1epochs_1iters"
 def test_stock_commands_train_our_plans(workspace):
     phantoms = workspace.root / "phantoms"
     workspace.run(
-        *("python", "-m", "nnunetv2_lightm.dataset_conversion.phantoms", phantoms),
-        *("--num-cases", "10", "--seed", "3", "--shape", "16", "40", "40"),
+        "python",
+        "-m",
+        "nnunetv2_lightm.dataset_conversion.phantoms",
+        phantoms,
+        "--num-cases",
+        "10",
+        "--seed",
+        "3",
+        "--shape",
+        "16",
+        "40",
+        "40",
     )
     workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     printed = workspace.run("nnUNetv2_lightm", "plan", "801", "--batch-size", "2", "--gpu-memory-gb", "0.5")
@@ -40,8 +50,24 @@ def test_stock_commands_train_our_plans(workspace):
 
     images, predictions = workspace.raw("Dataset801_LiTS") / "imagesTs", workspace.root / "predictions"
     workspace.run(
-        *("nnUNetv2_predict", "-i", images, "-o", predictions, "-d", "801", "-c", "3d_fullres", "-f", "0"),
-        *("-tr", TRAINER, "-p", PLANS, "-device", "cpu", "--disable_tta"),
+        "nnUNetv2_predict",
+        "-i",
+        images,
+        "-o",
+        predictions,
+        "-d",
+        "801",
+        "-c",
+        "3d_fullres",
+        "-f",
+        "0",
+        "-tr",
+        TRAINER,
+        "-p",
+        PLANS,
+        "-device",
+        "cpu",
+        "--disable_tta",
     )
     for file in images.iterdir():
         prediction = sitk.ReadImage(str(predictions / file.name.replace("_0000", "")))

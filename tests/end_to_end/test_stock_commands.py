@@ -19,10 +19,19 @@ WITHOUT_WORKERS = ("-npp", "0", "-nps", "0")
 
 def plan(workspace, dataset, *configurations):
     workspace.run(
-        *("nnUNetv2_plan_and_preprocess", "-d", int(dataset[7:10]), "-c", *configurations),
-        *("-np", "1", "-npfp", "1", "--verify_dataset_integrity"),
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        int(dataset[7:10]),
+        "-c",
+        *configurations,
+        "-np",
+        "1",
+        "-npfp",
+        "1",
+        "--verify_dataset_integrity",
         # A small machine's plan: the stock network, too, trains in seconds.
-        *("-gpu_memory_target", "0.2"),
+        "-gpu_memory_target",
+        "0.2",
     )
 
 
@@ -42,8 +51,23 @@ def predict(workspace, dataset, configuration, trainer, name, *options):
     """Predict the test images, with probabilities, into a folder of this name."""
     images, folder = workspace.raw(dataset) / "imagesTs", workspace.root / name
     workspace.run(
-        *("nnUNetv2_predict", "-i", images, "-d", int(dataset[7:10]), "-c", configuration, "-f", "0"),
-        *("-device", "cpu", "--save_probabilities", "-o", folder, "-tr", trainer, *options),
+        "nnUNetv2_predict",
+        "-i",
+        images,
+        "-d",
+        int(dataset[7:10]),
+        "-c",
+        configuration,
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+        "--save_probabilities",
+        "-o",
+        folder,
+        "-tr",
+        trainer,
+        *options,
     )
     check_predictions(workspace, dataset, folder)
     return folder
@@ -87,9 +111,17 @@ def evaluate_like_nnunet(workspace, dataset, predictions):
     ours, theirs = workspace.root / "ours.json", predictions / "summary.json"
     table = workspace.run("nnUNetv2_lightm", "evaluate", predictions, references, "--json", ours)
     workspace.run(
-        *("nnUNetv2_evaluate_folder", references, predictions, "-np", "1", "-o", theirs),
-        *("-djfile", predictions / "dataset.json"),
-        *("-pfile", workspace.root / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json"),
+        "nnUNetv2_evaluate_folder",
+        references,
+        predictions,
+        "-np",
+        "1",
+        "-o",
+        theirs,
+        "-djfile",
+        predictions / "dataset.json",
+        "-pfile",
+        workspace.root / "nnUNet_preprocessed" / dataset / "nnUNetPlans.json",
     )
     dataset_json = json.loads((workspace.raw(dataset) / "dataset.json").read_text())
     scores, summary = json.loads(ours.read_text()), json.loads(theirs.read_text())
@@ -107,8 +139,18 @@ def test_phantoms_in_the_lits_layout(workspace):
     dataset = "Dataset801_LiTS"
     phantoms = workspace.root / "phantoms"
     workspace.run(
-        *("python", "-m", "nnunetv2_lightm.dataset_conversion.phantoms", phantoms),
-        *("--num-cases", "10", "--seed", "3", "--shape", "16", "40", "40"),
+        "python",
+        "-m",
+        "nnunetv2_lightm.dataset_conversion.phantoms",
+        phantoms,
+        "--num-cases",
+        "10",
+        "--seed",
+        "3",
+        "--shape",
+        "16",
+        "40",
+        "40",
     )
     output = workspace.run("nnUNetv2_lightm", "convert", "lits", phantoms)
     assert "nnUNetv2_plan_and_preprocess -d 801" in output

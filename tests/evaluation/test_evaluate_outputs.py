@@ -111,7 +111,13 @@ def begin_like_it(file):
     [
         *(
             ("scores.csv", change)
-            for change in (*(add_a_column, add_a_line, add_a_word, save_it_with_a_spreadsheet, be_of_another_program),)
+            for change in (
+                add_a_column,
+                add_a_line,
+                add_a_word,
+                save_it_with_a_spreadsheet,
+                be_of_another_program,
+            )
         ),
         *(
             ("scores.json", add_a_note(*keys))

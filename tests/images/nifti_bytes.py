@@ -11,7 +11,17 @@ import numpy as np
 
 # Offsets in a NIfTI-1 header (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h).
 DIM, DATATYPE, BITPIX, PIXDIM, VOX_OFFSET, SCALING, UNITS, CODES, QUATERN, SFORM, MAGIC = (
-    *(40, 70, 72, 76, 108, 112, 123, 252, 256, 280, 344),
+    40,
+    70,
+    72,
+    76,
+    108,
+    112,
+    123,
+    252,
+    256,
+    280,
+    344,
 )
 
 

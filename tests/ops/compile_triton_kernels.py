@@ -21,7 +21,6 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nnunetv2_lightm.ops.backends import triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import (
     depthwise,
     depthwise_kernels,
@@ -31,6 +30,7 @@ from nnunetv2_lightm.ops.backends.triton_kernels import (
     rows,
     scan,
     scan_backward,
+    scan_launches,
     selection,
     selection_kernels,
 )
@@ -46,10 +46,10 @@ ABSENT = {
 }
 # Kernel, warps, and the inputs that it does not have, for each way that the layers call it.
 KERNELS = (
-    (scan.scan_chunks, triton_gpu.WARPS, ()),
+    (scan.scan_chunks, scan_launches.WARPS, ()),
     (scan.carry, 4, ()),
-    (scan_backward.gradients_through_chunks, triton_gpu.WARPS, ()),
-    (scan_backward.backward_chunks, triton_gpu.WARPS, ()),
+    (scan_backward.gradients_through_chunks, scan_launches.WARPS, ()),
+    (scan_backward.backward_chunks, scan_launches.WARPS, ()),
     (depthwise_kernels.convolve, depthwise.WARPS, ()),
     (depthwise_kernels.convolve, depthwise.WARPS, ("out_ptr",)),
     (depthwise_kernels.weight_gradient, depthwise.WARPS, ()),
@@ -77,18 +77,18 @@ def compile_kernel(kernel, warps, absent, architecture: int, dtype: str, optiona
     wide, rank = "fp64" if dtype == "fp64" else "fp32", sizes["rank"]
     block_n, block_c = power_of_2(sizes["states"]), min(64, power_of_2(sizes["channels"]))
     backward = kernel is scan_backward.backward_chunks
-    tile = triton_gpu.backward_tile(rank) if backward else triton_gpu.TILE_ELEMENTS
+    tile = scan_launches.backward_tile(rank) if backward else scan_launches.TILE_ELEMENTS
     constants = {
         **{
             "SOFTPLUS": True,
-            "CHUNK": triton_gpu.CHUNK_LENGTH,
-            "SPAN": triton_gpu.SPAN,
-            "KEPT": triton_gpu.KEPT,
+            "CHUNK": scan_launches.CHUNK_LENGTH,
+            "SPAN": scan_launches.SPAN,
+            "KEPT": scan_launches.KEPT,
             "BLOCK_N": block_n,
             "RANK": rank,
         },
         **{"BLOCK_D": max(1, min(power_of_2(sizes["channels"]), tile // block_n))},
-        **{"REVERSE": True, "GROUP": triton_gpu.GROUP_CHUNKS, "BLOCK": triton_gpu.CARRY_ELEMENTS},
+        **{"REVERSE": True, "GROUP": scan_launches.GROUP_CHUNKS, "BLOCK": scan_launches.CARRY_ELEMENTS},
         **{
             "TAPS_Y": 3,
             "FLIP": False,

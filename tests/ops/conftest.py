@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2_lightm.ops.backends import cpu_native, native_library, triton_gpu
+from nnunetv2_lightm.ops.backends import cpu_native, native_library
+from nnunetv2_lightm.ops.backends.triton_kernels import scan_launches
 
 from .cases import CHUNK, INTERPRETED
 
@@ -41,5 +42,5 @@ def threads():
 def short_triton_chunks(monkeypatch):
     """Several chunks and groups of them in sequences that Triton's interpreter can walk through."""
     if INTERPRETED:
-        monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", CHUNK)
-        monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
+        monkeypatch.setattr(scan_launches, "CHUNK_LENGTH", CHUNK)
+        monkeypatch.setattr(scan_launches, "GROUP_CHUNKS", 2)

@@ -12,6 +12,7 @@ from nnunetv2_lightm.ops import select_backend
 from nnunetv2_lightm.ops.backends import torch_chunked, triton_gpu
 from nnunetv2_lightm.ops.backends.recomputing import selection
 from nnunetv2_lightm.ops.backends.recomputing.parameters import Gradients
+from nnunetv2_lightm.ops.backends.triton_kernels import scan_launches
 from nnunetv2_lightm.ops.backends.triton_kernels import selection as triton_selection
 
 from .cases import NAMES, OPTIONAL, TOLERANCES, assert_close, cast, compare, grads_for, make_inputs, run
@@ -25,13 +26,13 @@ SELECTION = ("A", "D", "dt_bias", "dt_weight", "x_proj")
 def small_sizes(monkeypatch):
     """Several chunks, groups of chunks, groups of groups, tiles of channels, spans, groups of them and parts of the
     backward pass."""
-    monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 7)
-    monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
-    monkeypatch.setattr(triton_gpu, "TILE_ELEMENTS", 16)
-    monkeypatch.setattr(triton_gpu, "BACKWARD_TILE_ELEMENTS", 8)
-    monkeypatch.setattr(triton_gpu, "SPAN", 2)
-    monkeypatch.setattr(triton_gpu, "CARRY_ELEMENTS", 8)
-    monkeypatch.setattr(triton_gpu, "WORK_ELEMENTS", 2 * 3 * 5 * 5)
+    monkeypatch.setattr(scan_launches, "CHUNK_LENGTH", 7)
+    monkeypatch.setattr(scan_launches, "GROUP_CHUNKS", 2)
+    monkeypatch.setattr(scan_launches, "TILE_ELEMENTS", 16)
+    monkeypatch.setattr(scan_launches, "BACKWARD_TILE_ELEMENTS", 8)
+    monkeypatch.setattr(scan_launches, "SPAN", 2)
+    monkeypatch.setattr(scan_launches, "CARRY_ELEMENTS", 8)
+    monkeypatch.setattr(scan_launches, "WORK_ELEMENTS", 2 * 3 * 5 * 5)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -48,7 +49,7 @@ def test_many_tiles_groups_and_parts(small_sizes, without):
 def test_selection(small_sizes, monkeypatch, length, d_inner, d_state, rank, kept):
     """delta, B and C from u, the scan and its gradients, from a state and back to it, as composed of PyTorch's products
     and the scan in PyTorch."""
-    monkeypatch.setattr(triton_gpu, "KEPT", kept)
+    monkeypatch.setattr(scan_launches, "KEPT", kept)
     inputs = make_inputs(2, length, d_inner, d_state, seed=1)
     A, D, bias, u = (inputs[name].detach() for name in ("A", "D", "delta_bias", "u"))
     x_proj, dt_weight = torch.randn(rank + 2 * d_state, d_inner).double(), torch.randn(d_inner, rank).double()
@@ -75,7 +76,7 @@ def test_states_and_channels_that_fill_no_tile(d_state, d_inner):
 
 def test_long_sequence():
     """Of chunks as long as on a GPU."""
-    compare(make_inputs(1, 2 * triton_gpu.CHUNK_LENGTH + 9, 3, 2, dtype=torch.float32), BACKEND, FLOAT32)
+    compare(make_inputs(1, 2 * scan_launches.CHUNK_LENGTH + 9, 3, 2, dtype=torch.float32), BACKEND, FLOAT32)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2_lightm.ops.backends import triton_gpu
 from nnunetv2_lightm.ops.backends.recomputing import slabs
-from nnunetv2_lightm.ops.backends.triton_kernels import depthwise
+from nnunetv2_lightm.ops.backends.triton_kernels import depthwise, scan_launches
 
 from .triton_layers import LAYERS, MAPS, check_depthwise, check_layer, check_upsampling, triton_runs
 
@@ -20,8 +19,8 @@ def small_sizes(monkeypatch, poisoned_memory):
     """Several slabs, chunks, spans and runs of planes in a small image; unwritten memory is NaN."""
     assert triton_runs("cpu")
     monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 300)
-    monkeypatch.setattr(triton_gpu, "CHUNK_LENGTH", 8)
-    monkeypatch.setattr(triton_gpu, "GROUP_CHUNKS", 2)
+    monkeypatch.setattr(scan_launches, "CHUNK_LENGTH", 8)
+    monkeypatch.setattr(scan_launches, "GROUP_CHUNKS", 2)
     monkeypatch.setattr(depthwise, "RUN", 4)
     monkeypatch.setattr(depthwise, "TILE_ELEMENTS", 64)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_lightm.ops import selective_scan
-from nnunetv2_lightm.ops.backends import torch_chunked
+from nnunetv2_lightm.ops.backends import torch_chunks
 from nnunetv2_lightm.ops.portable import selective_scan_portable
 from nnunetv2_lightm.ops.reference import selective_scan_reference
 
@@ -85,7 +85,7 @@ def test_random_shapes(backend, shape, without, seed):
 
 def test_several_groups_of_chunks(monkeypatch):
     """More than one group of chunks, the last one not full."""
-    monkeypatch.setitem(torch_chunked.GROUP_ELEMENTS, "cpu", 2 * 8 * 4)
+    monkeypatch.setitem(torch_chunks.GROUP_ELEMENTS, "cpu", 2 * 8 * 4)
     compare(make_inputs(1, 64 * 6 + 5, 8, 4), "torch_chunked", FLOAT64)
 
 

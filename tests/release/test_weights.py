@@ -80,8 +80,15 @@ def test_cases_are_kept_out_of_everything_before_planning(tmp_path):
     for _ in range(2):  # the second time it is there
         assert hold_out(source, target, ["a_2"], r"a_\d+") == (3, 1)
     assert files_of(target) == [
-        *("dataset.json", "imagesTr/a_1_0000.png", "imagesTr/a_20_0000.png", "imagesTr/a_3_0000.png"),
-        *("imagesTs/a_2_0000.png", "labelsTr/a_1.png", "labelsTr/a_20.png", "labelsTr/a_3.png", "labelsTs/a_2.png"),
+        "dataset.json",
+        "imagesTr/a_1_0000.png",
+        "imagesTr/a_20_0000.png",
+        "imagesTr/a_3_0000.png",
+        "imagesTs/a_2_0000.png",
+        "labelsTr/a_1.png",
+        "labelsTr/a_20.png",
+        "labelsTr/a_3.png",
+        "labelsTs/a_2.png",
     ]
     assert (target / "labelsTs" / "a_2.png").read_text() == "label 1"
     assert json.loads((target / "dataset.json").read_text())["numTraining"] == 3
@@ -186,8 +193,16 @@ def test_the_card_has_the_numbers_of_the_evaluation(made):
     folder, place, steps = made
     out = make_weights("hippocampus", folder.parent, budget="1epochs", device="cpu")
     assert [step.name for step in steps] == [
-        *("convert", "fingerprint", "plan", "preprocess", f"train_{TRAINER}_1epochs_seed0", "predict", "pack"),
-        *("install", "predict_installed", "evaluate"),
+        "convert",
+        "fingerprint",
+        "plan",
+        "preprocess",
+        f"train_{TRAINER}_1epochs_seed0",
+        "predict",
+        "pack",
+        "install",
+        "predict_installed",
+        "evaluate",
     ]
     entries = read_entries(out)
     assert sorted(entries) == [
@@ -203,13 +218,15 @@ def test_the_card_has_the_numbers_of_the_evaluation(made):
             assert re.findall(r"\d\.\d+", rows[name][column]) == [f"{number:.4f}" for number in numbers]
         assert rows[name][4].strip() == "39"
     for said in (
-        *(
-            "CC BY-SA 4.0",
-            "not for diagnosis",
-            "1 trained on, 39 kept out",
-            "patch 40x56x40, spacing 1x1x1 mm, batch 2",
-        ),
-        *("62m03s", "100.0000 %", "arXiv:2403.05246", f"`{place}/fold_all/checkpoint_final.pth`", "hippocampus_383."),
+        "CC BY-SA 4.0",
+        "not for diagnosis",
+        "1 trained on, 39 kept out",
+        "patch 40x56x40, spacing 1x1x1 mm, batch 2",
+        "62m03s",
+        "100.0000 %",
+        "arXiv:2403.05246",
+        f"`{place}/fold_all/checkpoint_final.pth`",
+        "hippocampus_383.",
         "nnUNetv2_install_pretrained_model_from_zip hippocampus.zip",
         "nnUNetv2_predict -d Dataset004_Hippocampus -c 3d_fullres -p nnUNetPlans "
         f"-tr {TRAINER}_1epochs_seed0 -f all -i IMAGES",

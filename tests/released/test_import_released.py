@@ -82,7 +82,10 @@ def test_folds_are_averaged_and_mirrored(tmp_path):
         torch.save(fork_checkpoint(network.state_dict(), "2d", fold), sources[-1])
     import_released(sources, tmp_path / "model")
     assert {path.name for path in (tmp_path / "model").glob("[!.]*")} == {
-        *("plans.json", "dataset.json", "fold_1", "fold_all"),
+        "plans.json",
+        "dataset.json",
+        "fold_1",
+        "fold_all",
     }
     image = random_image("2d")
     results = {

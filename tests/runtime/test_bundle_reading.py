@@ -173,8 +173,15 @@ def _no_fold(header, pipeline):
 
 
 DAMAGES = (
-    *(_drop_tensor, _other_dtype, _beyond_the_end, _negative, _not_a_list, _overlapping, _shorter),
-    *(_dtype_that_is_a_list, _no_fold),
+    _drop_tensor,
+    _other_dtype,
+    _beyond_the_end,
+    _negative,
+    _not_a_list,
+    _overlapping,
+    _shorter,
+    _dtype_that_is_a_list,
+    _no_fold,
 )
 
 

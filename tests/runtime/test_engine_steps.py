@@ -24,8 +24,12 @@ def resample(array: np.ndarray, new_shape, spacing, new_spacing, how: engine.Res
     out = np.empty(new_shape, array.dtype)
     function = {"d": "lightm_resample", "f": "lightm_resample_float"}[array.dtype.char]
     status = getattr(engine.library(), function)(
-        *(array.ctypes.data, three(array.shape), engine.Spacing(*spacing)),
-        *(out.ctypes.data, three(new_shape), engine.Spacing(*new_spacing)),
+        array.ctypes.data,
+        three(array.shape),
+        engine.Spacing(*spacing),
+        out.ctypes.data,
+        three(new_shape),
+        engine.Spacing(*new_spacing),
         ctypes.byref(how),
     )
     assert status == 0
@@ -196,15 +200,15 @@ def test_labels_of_resampled_logits_are_nnunets(case, regions):
     found = np.empty(new_shape, np.uint16)
     order = (ctypes.c_int64 * 3)(*regions) if regions else None
     status = engine.library().lightm_labels(
-        *(
-            logits.ctypes.data,
-            3,
-            three(shape),
-            engine.Spacing(*spacing),
-            three(new_shape),
-            engine.Spacing(*new_spacing),
-        ),
-        *(ctypes.byref(engine.Resampling(1, 0, -1, THRESHOLD)), order, found.ctypes.data),
+        logits.ctypes.data,
+        3,
+        three(shape),
+        engine.Spacing(*spacing),
+        three(new_shape),
+        engine.Spacing(*new_spacing),
+        ctypes.byref(engine.Resampling(1, 0, -1, THRESHOLD)),
+        order,
+        found.ctypes.data,
     )
     assert status == 0
     # float32 compared with float64: ties at most.

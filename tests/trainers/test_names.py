@@ -138,8 +138,12 @@ def test_is_ours(name, ours):
 @pytest.mark.parametrize(
     ("name", "here"),
     [
-        *((OURS, True), (f"{OURS}_2epochs", True), ("nnUNetTrainer_20epochs_seed0", True)),
-        *(("nnUNetTrainerAdam_2epochs", True), ("nnUNetTrainer", False), ("nnUNetTrainer_20epochs", False)),
+        (OURS, True),
+        (f"{OURS}_2epochs", True),
+        ("nnUNetTrainer_20epochs_seed0", True),
+        ("nnUNetTrainerAdam_2epochs", True),
+        ("nnUNetTrainer", False),
+        ("nnUNetTrainer_20epochs", False),
         ("nnUNetTrainerOfNobody_2epochs", False),
     ],
 )

@@ -117,8 +117,12 @@ class TestInitialisation:
         plain, ours = (network.state_dict() for network in networks)
         changed = {name for name in plain if not torch.equal(plain[name], ours[name])}
         assert endings(changed) == {
-            *("projection.weight", "projection.bias", "halve.weight", "halve.bias"),
-            *("pointwise.weight", "pointwise.bias"),
+            "projection.weight",
+            "projection.bias",
+            "halve.weight",
+            "halve.bias",
+            "pointwise.weight",
+            "pointwise.bias",
         }
         assert {name for name in changed if "pointwise" in name} == {"stem.pointwise.weight", "stem.pointwise.bias"}
 

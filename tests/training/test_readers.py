@@ -25,7 +25,10 @@ FLAT, CUBE = (24, 16), (12, 16, 16)
         (208, "SimpleITKIO", ".mha", CUBE, {"channels": 4}),
         (209, "NibabelIO", ".nii.gz", CUBE, {"channels": 2, "overwrite_image_reader_writer": "NibabelIO"}),
         (
-            *(210, "NibabelIOWithReorient", ".nii.gz", CUBE),
+            210,
+            "NibabelIOWithReorient",
+            ".nii.gz",
+            CUBE,
             {"channels": 3, "overwrite_image_reader_writer": "NibabelIOWithReorient"},
         ),
     ],

@@ -18,8 +18,15 @@ from .results import SPEED, Row
 # Okabe and Ito's palette, which colour-blind readers can tell apart; they differ in lightness too.
 TIME_COLOR, MEMORY_COLOR, GOAL_COLOR = "#0072B2", "#E69F00", "#000000"
 NETWORK_ROWS = (
-    *("forward_3d_64", "forward_3d_128", "forward_2d_512", "training_3d_64", "training_2d_512"),
-    *("memory_forward_3d_64", "memory_forward_3d_128", "memory_training_3d_64", "memory_training_2d_512"),
+    "forward_3d_64",
+    "forward_3d_128",
+    "forward_2d_512",
+    "training_3d_64",
+    "training_2d_512",
+    "memory_forward_3d_64",
+    "memory_forward_3d_128",
+    "memory_training_3d_64",
+    "memory_training_2d_512",
 )
 SCAN_ROWS = ("scan_forward_reference_loop", "scan_forward_mamba_py", "scan_training_mamba_py")
 

@@ -98,7 +98,8 @@ class ExpRate:
 
     def _call(self, count: int, index: int) -> Callable[[], None]:
         arguments = (
-            *(ctypes.c_int(EXP2), ctypes.c_int64(index)),
+            ctypes.c_int(EXP2),
+            ctypes.c_int64(index),
             *(ctypes.c_void_p(t.data_ptr()) for t in self._buffers),
             ctypes.c_int64(count),
         )

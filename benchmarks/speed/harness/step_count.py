@@ -28,6 +28,7 @@ from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import depthwise as triton_depthwise
 from nnunetv2_lightm.ops.backends.triton_kernels import pooling as triton_pooling
 from nnunetv2_lightm.ops.backends.triton_kernels import rows as triton_rows
+from nnunetv2_lightm.ops.backends.triton_kernels import scan_launches
 from nnunetv2_lightm.ops.backends.triton_kernels import selection as triton_selection
 from nnunetv2_lightm.ops.depthwise import depthwise_backward_op, depthwise_op
 from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op, rvm_layer_op
@@ -39,8 +40,14 @@ from .training_step import Step, Workload
 
 # Operators that fake tensors would pass over in one step.
 OURS = (
-    *(scan_op, scan_backward_op, rvm_layer_op, rvm_layer_backward_op),
-    *(depthwise_op, depthwise_backward_op, upsample_op, upsample_backward_op),
+    scan_op,
+    scan_backward_op,
+    rvm_layer_op,
+    rvm_layer_backward_op,
+    depthwise_op,
+    depthwise_backward_op,
+    upsample_op,
+    upsample_backward_op,
 )
 
 
@@ -123,7 +130,7 @@ def as_on_a_gpu(scan: str, launch: Callable[..., None] = leave_out) -> Iterator[
     with (
         backend(scan),
         mock.patch.object(triton_gpu, "not_supported_reason", lambda device_type: None),
-        mock.patch.object(triton_gpu, "launch", launch),
+        mock.patch.object(scan_launches, "launch", launch),
         mock.patch.object(triton_depthwise, "launch", launch),
         mock.patch.object(triton_pooling, "launch", launch),
         mock.patch.object(triton_rows, "launch", launch),
@@ -144,7 +151,7 @@ def voxels_of(tensor: Tensor, levels: Sequence[Sequence[int]]) -> int:
         spatial = tuple(level)
         if any(shape[i : i + len(spatial)] == spatial for i in (1, 2)):
             return prod(spatial)
-    tokens = shape[1] * triton_gpu.CHUNK_LENGTH if len(shape) > 1 else 0
+    tokens = shape[1] * scan_launches.CHUNK_LENGTH if len(shape) > 1 else 0
     return min((prod(level) for level in levels), key=lambda voxels: abs(voxels - tokens))
 
 

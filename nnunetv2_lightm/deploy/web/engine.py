@@ -36,9 +36,23 @@ USER = "`nnUNetv2_lightm export --web`"
 MODULES = {"engine": (), "engine-fused": ("-mrelaxed-simd",)}
 # No threads and no exceptions: WebAssembly from disk has neither.
 FLAGS = (
-    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-msimd128", "-DNNUNETV2_LIGHTM_SINGLE_THREAD"),
-    *("-std=c++17", "-O3", "-g0", "-s", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-psabi"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wl,--export-dynamic"),
+    "-target",
+    "wasm32-wasi",
+    "-mexec-model=reactor",
+    "-msimd128",
+    "-DNNUNETV2_LIGHTM_SINGLE_THREAD",
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-s",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-Wno-psabi",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wl,--export-dynamic",
 )
 
 

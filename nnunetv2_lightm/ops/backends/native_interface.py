@@ -16,9 +16,25 @@ FILE_NAMES = {"linux": "_native.so", "darwin": "_native.dylib", "win32": "_nativ
 CHANNEL_MULTIPLE = 16
 # `Parameter` in csrc/rvm.hpp, in its order.
 RVM_PARAMETERS = (
-    *("norm_in_weight", "norm_in_bias", "in_proj", "gate_proj", "conv_weight", "conv_bias", "x_proj"),
-    *("dt_weight", "dt_bias", "A", "D", "norm_weight", "norm_bias", "out_proj", "scale"),
-    *("norm_out_weight", "norm_out_bias", "projection_weight", "projection_bias"),
+    "norm_in_weight",
+    "norm_in_bias",
+    "in_proj",
+    "gate_proj",
+    "conv_weight",
+    "conv_bias",
+    "x_proj",
+    "dt_weight",
+    "dt_bias",
+    "A",
+    "D",
+    "norm_weight",
+    "norm_bias",
+    "out_proj",
+    "scale",
+    "norm_out_weight",
+    "norm_out_bias",
+    "projection_weight",
+    "projection_bias",
 )
 # `Surroundings` in csrc/depthwise_problem.hpp, in its order.
 SURROUNDINGS = ("PLAIN", "STEM", "HEAD")

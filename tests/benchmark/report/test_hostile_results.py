@@ -293,7 +293,9 @@ def test_a_link_is_no_picture_of_an_earlier_report(tmp_path):
     write_report([gone], tmp_path / "report", "Title")
     text = (tmp_path / "report" / "report.md").read_text()
     assert [f"({picture.relative_to(tmp_path / 'report')})" in text for picture in (worst, median, best)] == [
-        *(False, False, True)
+        False,
+        False,
+        True,
     ]
 
 

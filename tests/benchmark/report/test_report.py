@@ -180,7 +180,13 @@ def test_many_classes_have_a_table_of_their_own():
     text = results_tables(results, find_contenders(results))
     assert "<details>\n<summary>Each of the 60 classes</summary>" in text
     assert table_rows(text, "method")[0] == [
-        *("method", "Params (M)", "MACs (G)", "average DSC", "average mIoU", "seeds", "cases")
+        "method",
+        "Params (M)",
+        "MACs (G)",
+        "average DSC",
+        "average mIoU",
+        "seeds",
+        "cases",
     ]
     assert len(table_rows(text, "organ59")) == 2 and len(table_rows(text, "organ59")[0]) == 4
 

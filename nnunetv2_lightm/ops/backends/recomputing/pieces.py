@@ -61,8 +61,17 @@ def depthwise_backward(
     x = _with_planes(x, beyond)
     with _without_tf32(x):
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            *(grad.movedim(-1, 1), x.movedim(-1, 1), weight, None, [1] * dims, [0, *[1] * (dims - 1)], [1] * dims),
-            *(False, [0] * dims, x.shape[-1], (True, True, False)),
+            grad.movedim(-1, 1),
+            x.movedim(-1, 1),
+            weight,
+            None,
+            [1] * dims,
+            [0, *[1] * (dims - 1)],
+            [1] * dims,
+            False,
+            [0] * dims,
+            x.shape[-1],
+            (True, True, False),
         )
     grad_x = grad_x.movedim(1, -1)[:, beyond[0] : grad_x.shape[2] - beyond[1]]
     return grad_x.contiguous(), grad_weight.to(wide), column_sums(grad, wide)

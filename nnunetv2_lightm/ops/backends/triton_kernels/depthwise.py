@@ -60,7 +60,11 @@ def _convolve(
     launch(
         depthwise_kernels.convolve,
         sizes.grid,
-        *(x, weight, bias, out, activated),
+        x,
+        weight,
+        bias,
+        out,
+        activated,
         **sizes.arguments,
         shift=shift,
         TAPS_Y=1 if x.ndim == 4 else 3,
@@ -81,7 +85,9 @@ def _weight_gradient(grad: Tensor, x: Tensor, shift: int, weight: Tensor, wide: 
     launch(
         depthwise_kernels.weight_gradient,
         sizes.grid,
-        *(grad, x, parts),
+        grad,
+        x,
+        parts,
         **sizes.arguments,
         shift=shift,
         TAPS_Y=taps_y,

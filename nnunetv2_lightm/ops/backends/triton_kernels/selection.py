@@ -75,8 +75,15 @@ class Selection:
         launch(
             through_selection,
             (-(-rows // BLOCK_ROWS), -(-channels // block_c)),
-            *(grad_selected, self._x_proj, grad_u, convolved, out),
-            *(rows, self._columns, channels, grad_selected.stride(1)),
+            grad_selected,
+            self._x_proj,
+            grad_u,
+            convolved,
+            out,
+            rows,
+            self._columns,
+            channels,
+            grad_selected.stride(1),
             **{"TYPE": type_of(self._A.dtype), "BLOCK_R": BLOCK_ROWS, "BLOCK_K": BLOCK_COLUMNS, "BLOCK_C": block_c},
             num_warps=WARPS,
         )
