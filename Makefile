@@ -33,7 +33,7 @@ help:
 	@echo "make sanitize  run the tests of the compiled library with GCC's sanitizers: addresses, undefined behaviour, races"
 	@echo "make wheels  build the source distribution and wheels for Linux, macOS and Windows into dist/, with Zig from PyPI"
 	@echo "make prove  run the compiled libraries of all platforms that this machine can run: natively, in QEMU, in Wine"
-	@echo "make release  everything before an upload: version, changelog, wheels, prove"
+	@echo "make release  everything before a release: version, changelog, wheels, prove"
 	@echo "make docs   build the documentation site into docs/_build/html"
 	@echo "make campaigns  kill -9 at 50 random moments of a conversion, a training and a comparison; an hour or more"
 	@echo "make lint   check style"
@@ -42,15 +42,23 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py runtime/pyproject.toml runtime/setup.py
+# The tests run on what was compiled: a change of the C++ compiles it again.
+BUILT_FROM := pyproject.toml setup.py native_build.py project_page.py runtime/pyproject.toml runtime/setup.py \
+	nnunetv2_lightm/ops/backends/native_interface.py runtime/lightm_runtime/engine_file.py \
+	$(wildcard nnunetv2_lightm/ops/csrc/*.cpp nnunetv2_lightm/ops/csrc/*.hpp runtime/src/*.cpp runtime/src/*.hpp runtime/src/*.h)
+
+$(STAMP): $(BUILT_FROM) | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --editable ./runtime || { test "$$NNUNETV2_LIGHTM_REQUIRE_COMPILED" != 1 && \
+		echo "lightm-runtime was not installed (the reason is above); it needs a C++17 compiler. Everything else works; its tests are skipped."; }
+	@touch $@
+
+# The last file that a complete environment gets.
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Choose one: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
-	@$(BIN)/python -m pip install --quiet --editable ./runtime || \
-		echo "lightm-runtime was not installed (the reason is above); it needs a C++17 compiler. Everything else works; its tests are skipped."
-	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/nnUNetv2_lightm demo
@@ -102,7 +110,12 @@ campaigns: $(STAMP)
 	$(BIN)/python tests/campaigns/kill9.py train
 	$(BIN)/python tests/campaigns/kill9.py benchmark
 
-lint: $(STAMP)
+# Needs nothing but ruff, of the version that pyproject.toml names.
+$(BIN)/ruff: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^ *"\(ruff==.*\)",$$/\1/p' pyproject.toml)"
+	@touch $@
+
+lint: $(BIN)/ruff
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
@@ -115,4 +128,5 @@ bench: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info runtime/build runtime/dist runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis
-	find nnunetv2_lightm dataset_conversion tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f $(foreach library,nnunetv2_lightm/ops/_native runtime/lightm_runtime/_engine,$(library).so $(library).dylib $(library).dll)
+	find nnunetv2_lightm dataset_conversion runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import TypeVar
 Source = TypeVar("Source")
 Compiled = TypeVar("Compiled")
 
+# Where it is 1, as in CI, sources that do not compile are an error.
+REQUIRED = os.environ.get("NNUNETV2_LIGHTM_REQUIRE_COMPILED") == "1"
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("nnunetv2_lightm", "ops", "csrc")
 INTERFACE = ROOT / "nnunetv2_lightm" / "ops" / "backends" / "native_interface.py"
@@ -57,6 +60,17 @@ def compile_each(compile_one: Callable[[Source], Compiled], sources: Iterable[So
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(compile_one, sources))
+
+
+def remove_earlier(build_base: str | Path, build_lib: str | Path) -> None:
+    """Remove what an earlier build collected, unless it lies in a place of the user's choice.
+
+    All that lies there is packed, modules that have gone since too: pip builds in the checkout, and setuptools only
+    adds.
+    """
+    folder = Path(build_lib).resolve()
+    if folder.is_dir() and Path(build_base).resolve() in folder.parents:
+        shutil.rmtree(folder)
 
 
 def write_layout(folder: str | Path) -> list[str]:

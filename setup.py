@@ -15,6 +15,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # a build backend runs this file without its folder on the path
 import native_build
+import project_page
 
 # Set by release/wheels.py: a library that was built before, and the platform that it is for; "any": none, in a wheel
 # that every platform can take.
@@ -40,7 +41,16 @@ ELSEWHERE = {
 
 
 class build_native_library(build_ext):
-    """Builds a plain shared library for ctypes, with flags per file; if that fails, the package installs without it."""
+    """Builds a plain shared library for ctypes, with flags per file; if that fails, the package installs without it.
+
+    In CI it must not fail: see native_build.REQUIRED.
+    """
+
+    def run(self):
+        # An old one would pass for the new one where that does not compile.
+        for ext in self.extensions:
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        super().run()
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_name(native_build.library_name(sys.platform)))
@@ -52,6 +62,8 @@ class build_native_library(build_ext):
             folders = native_build.write_layout(self.build_temp)
             self.link(ext, native_build.compile_each(lambda source: self.compile(ext, source, folders), ext.sources))
         except (BaseError, CCompilerError, OSError) as error:
+            if native_build.REQUIRED:
+                raise
             print(
                 f"nnunetv2_lightm: installed without its compiled selective scan ({error}). It runs without it, but "
                 "slowly on a CPU; to get it, install a C++17 compiler (GCC or Clang), then this package again.",
@@ -74,7 +86,7 @@ class build_native_library(build_ext):
         self.compiler.link_shared_object(objects, output, extra_postargs=["-pthread"], target_lang="c++")
 
 
-class build_given_library(build_native_library):
+class build_given_library(build_ext):
     """Packs a library that was built before, for any platform, instead of building one."""
 
     def get_ext_filename(self, fullname):
@@ -124,8 +136,14 @@ class build_startup_files(Command):
 class build_with_startup_files(build):
     sub_commands = [*build.sub_commands, ("build_startup_files", None)]
 
+    def run(self):
+        native_build.remove_earlier(self.build_base, self.build_lib)
+        super().run()
+
 
 setup(
+    long_description=project_page.long_description(native_build.ROOT),
+    long_description_content_type="text/markdown",
     packages=[*find_packages(include=["nnunetv2_lightm", "nnunetv2_lightm.*"]), *ELSEWHERE],
     package_dir=ELSEWHERE,
     ext_modules=[
@@ -134,7 +152,7 @@ setup(
             sources=list(map(str, native_build.SOURCES)),
             depends=list(map(str, native_build.HEADERS)),
             language="c++",
-            optional=True,
+            optional=not native_build.REQUIRED,
         )
     ]
     if GIVEN_PLATFORM != "any"

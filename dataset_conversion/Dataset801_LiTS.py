@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from ._cli import make_parser, run
-from ._convert import ConversionOptions, DatasetKind, convert
+from ._convert import DEFAULTS, ConversionOptions, DatasetKind, convert
 from ._files import FoundCases, SourceCase, list_files, relative_names, require_utf8, take_over
 from ._geometry import adopt_geometry, resample_to_shape
 from ._nifti import check_ct, check_label, read_volume, write_volume
 from ._parallel import CaseOutcome
 from ._report import CaseReport, ConversionReport
-from ._split import Ratio
 
 LABELS = {"background": 0, "liver": 1, "tumor": 2}
 
@@ -25,65 +23,24 @@ _MSD = re.compile(r"liver_(?P<number>\d+)\.nii(\.gz)?", re.IGNORECASE)
 _MSD_ROLES = {"imagestr": "volume", "labelstr": "segmentation", "imagests": "test-volume"}
 
 
-def convert_lits(
-    source: str | os.PathLike[str],
-    *,
-    dataset_id: int = 801,
-    dataset_name: str = "LiTS",
-    split: Ratio | None = (7, 1, 2),
-    seed: int = 12345,
-    resize: tuple[int, int, int] | None = None,
-    spacings: str | os.PathLike[str] | None = None,
-    workers: int | None = None,
-    link: bool = False,
-    strict: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    show_progress: bool = False,
-) -> ConversionReport:
+def convert_lits(source: str | os.PathLike[str], options: ConversionOptions = DEFAULTS) -> ConversionReport:
     """Convert LiTS to nnU-Net's raw format, below nnUNet_raw and nnUNet_preprocessed.
 
     It reads the challenge's names `volume-N.nii[.gz]`, `segmentation-N.nii[.gz]` and `test-volume-N.nii[.gz]` in any
     nesting, and `imagesTr`, `labelsTr`, `imagesTs` with `liver_N.nii[.gz]`. If the geometries of image and label differ
     by rounding (at most a quarter of the shortest voxel edge), the label gets the image's; if they really differ, the
     case is refused, as are unpaired, truncated and duplicate files, NaN, and labels other than 0, 1, 2. Contradictory
-    headers are repaired if it is clear how. A geometry that looks lost (1 mm, from 0 on) is noted; `spacings` repairs
-    it. A refused case does not stop the others.
+    headers are repaired if it is clear how. A geometry that looks lost (1 mm, from 0 on) is noted; the option
+    `spacings` repairs it. A refused case does not stop the others.
 
     With more than one worker, call this below `if __name__ == "__main__":`, because workers import the main module.
 
     Args:
         source: LiTS's folder.
-        dataset_id: nnU-Net's data set id.
-        dataset_name: Name without `DatasetXXX_`.
-        split: Train, validation, test; None puts all labelled cases into imagesTr.
-        seed: Seed of the split.
-        resize: Voxels, (z, y, x), e.g. (128, 128, 128) for the paper's input; the physical extent stays.
-        spacings: CSV with the spacing of cases whose files have lost it, a line each: case, z, y, x in mm. A case is
-            named by its identifier (`LiTS_028`), its image (`volume-28`) or its number (`28`).
-        workers: Processes; default: the number of cores, at most 8.
-        link: Make symbolic links to files that need no change, instead of copies.
-        strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
-        dry_run: Check and report; write nothing.
-        show_progress: Show a progress bar on stderr.
+        options: How to convert.
     Raises:
         ConversionError: if nothing can be converted; then nothing is written.
     """
-    options = ConversionOptions(
-        dataset_id,
-        dataset_name,
-        split,
-        seed,
-        resize,
-        workers,
-        link,
-        strict,
-        overwrite,
-        dry_run,
-        show_progress,
-        spacings=None if spacings is None else Path(spacings),
-    )
     return convert(KIND, Path(source), options)
 
 
@@ -167,6 +124,8 @@ def convert_case(
 
 
 KIND = DatasetKind(
+    dataset_id=801,
+    dataset_name="LiTS",
     file_ending=".nii.gz",
     channel_name="CT",
     labels=LABELS,
@@ -184,16 +143,10 @@ KIND = DatasetKind(
 def main(argv: list[str] | None = None) -> int:
     """Command line: convert LiTS. Returns the exit code."""
     parser = make_parser(
+        KIND,
         command="lits",
-        module="Dataset801_LiTS",
         description="Convert LiTS (volume-N.nii[.gz] and segmentation-N.nii[.gz] in any nesting, or MSD Task03_Liver) "
         "to nnU-Net's raw format. Labels: background 0, liver 1, tumor 2.",
-        dataset_id=801,
-        dataset_name="LiTS",
         axes=("Z", "Y", "X"),
     )
     return run(parser, argv, convert_lits, "3d_fullres")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ._cli import make_parser, run
-from ._convert import ConversionOptions, DatasetKind, convert
+from ._convert import DEFAULTS, ConversionOptions, DatasetKind, convert
 from ._errors import CaseRefused, ConversionError
 from ._files import FoundCases, SourceCase, list_files, relative_names, require_utf8, take_over
 from ._geometry import resample_to_shape
 from ._parallel import CaseOutcome
 from ._png import GrayImage, read_gray_png, read_mask_png, write_gray_png
 from ._report import CaseReport, ConversionReport
-from ._split import Ratio
 
 LABELS = {"background": 0, "lung": 1}
 # The sets, by how the names of their images begin.
@@ -32,20 +30,7 @@ _ROLES = {"cxr_png": "image", "mask": "mask", "masks": "mask", "leftmask": "left
 
 
 def convert_montgomery_shenzhen(
-    source: str | os.PathLike[str],
-    *,
-    dataset_id: int = 802,
-    dataset_name: str = "MontgomeryShenzhen",
-    split: Ratio | None = (7, 1, 2),
-    seed: int = 12345,
-    resize: tuple[int, int] | None = None,
-    workers: int | None = None,
-    link: bool = False,
-    strict: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    show_progress: bool = False,
-    only: str | None = None,
+    source: str | os.PathLike[str], options: ConversionOptions = DEFAULTS, *, only: str | None = None
 ) -> ConversionReport:
     """Convert the Montgomery and Shenzhen sets, or one of them, to nnU-Net's raw format.
 
@@ -60,24 +45,11 @@ def convert_montgomery_shenzhen(
 
     Args:
         source: The folder with the data.
-        dataset_id: nnU-Net's data set id.
-        dataset_name: Name without `DatasetXXX_`.
-        split: Train, validation, test, stratified by source; None puts all labelled cases into imagesTr.
-        seed: Seed of the split.
-        resize: Pixels, (height, width), e.g. (512, 512) for the paper's input.
-        workers: Processes; default: the number of cores, at most 8.
-        link: Make symbolic links to files that need no change, instead of copies.
-        strict: Fail if any case is refused, before anything is written.
-        overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
-        dry_run: Check and report; write nothing.
-        show_progress: Show a progress bar on stderr.
+        options: How to convert.
         only: Take one set alone, a key of ``SETS``; the images of the other are left out, as if they were not there.
     Raises:
         ConversionError: if nothing can be converted; then nothing is written.
     """
-    options = ConversionOptions(
-        dataset_id, dataset_name, split, seed, resize, workers, link, strict, overwrite, dry_run, show_progress
-    )
     return convert(KIND if only is None else _one_set(only), Path(source), options)
 
 
@@ -215,6 +187,8 @@ def _merge(masks: list[GrayImage], case: SourceCase) -> GrayImage:
 
 
 KIND = DatasetKind(
+    dataset_id=802,
+    dataset_name="MontgomeryShenzhen",
     file_ending=".png",
     channel_name="X-ray",
     labels=LABELS,
@@ -232,12 +206,10 @@ KIND = DatasetKind(
 def main(argv: list[str] | None = None) -> int:
     """Command line: convert the chest X-rays. Returns the exit code."""
     parser = make_parser(
+        KIND,
         command="montgomery-shenzhen",
-        module="Dataset802_MontgomeryShenzhen",
         description="Convert the chest X-rays of Montgomery and Shenzhen (Kaggle's layout or the NLM's) to nnU-Net's "
         "raw format. Labels: background 0, lung 1.",
-        dataset_id=802,
-        dataset_name="MontgomeryShenzhen",
         axes=("HEIGHT", "WIDTH"),
     )
     parser.add_argument(
@@ -246,7 +218,3 @@ def main(argv: list[str] | None = None) -> int:
         help="one set alone, by the names of its images: MCU... are Montgomery's, CHN... Shenzhen's",
     )
     return run(parser, argv, convert_montgomery_shenzhen, "2d")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..escaping import escape_name, escape_terminal
-from ..images.names import refusal_of_command_line
 from ..option_types import whole_number
 from ..signals import exit_code, interruptions
+from ._convert import DEFAULTS, ConversionOptions, DatasetKind
 from ._errors import ConversionError
 from ._parallel import end_workers
 from ._report import ConversionReport
@@ -20,58 +21,40 @@ from ._split import parse_ratio
 EPILOG = (
     "nnUNet_raw and nnUNet_preprocessed must be set, as for nnU-Net itself. The data set appears whole at the end or "
     "not at all; the source is never changed. Exit code 0: written (the summary names the cases that were repaired or "
-    "refused); 1: nothing was written, the message says why."
+    "refused); 1, or 2 for a wrong option: nothing was written, the message says why."
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: error: {message}\n")
-
-
-def make_parser(
-    *, command: str, module: str, description: str, dataset_id: int, dataset_name: str, axes: tuple[str, ...]
-) -> argparse.ArgumentParser:
-    """The parser of a converter.
+def make_parser(kind: DatasetKind, *, command: str, description: str, axes: tuple[str, ...]) -> argparse.ArgumentParser:
+    """The parser of a converter: `SOURCE`, and what `ConversionOptions` has.
 
     Args:
+        kind: Its data set.
         command: Its name after `nnUNetv2_lightm convert`.
-        module: The module's `__name__` or file name, without ending.
         description: What it reads.
-        dataset_id: Default of `--id`.
-        dataset_name: Default of `--name`.
         axes: Names of the values of `--resize`, in order.
     """
-    # Run as `python -m`, the program's name is the module's path.
-    as_module = Path(sys.argv[0]).stem == module
-    parser = _Parser(
-        prog=f"python -m nnunetv2_lightm.dataset_conversion.{module}"
-        if as_module
-        else f"nnUNetv2_lightm convert {command}",
-        description=description,
-        epilog=EPILOG,
-    )
+    parser = argparse.ArgumentParser(prog=f"nnUNetv2_lightm convert {command}", description=description, epilog=EPILOG)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the data set's folder, in any nesting")
     parser.add_argument(
         "--id",
         type=whole_number(at_least=1, at_most=999),
-        default=dataset_id,
+        default=kind.dataset_id,
         dest="dataset_id",
         help="default: %(default)s",
     )
-    parser.add_argument("--name", default=dataset_name, dest="dataset_name", help="default: %(default)s")
+    parser.add_argument("--name", default=kind.dataset_name, dest="dataset_name", help="default: %(default)s")
     parser.add_argument(
         "--split",
         type=_ratio,
-        default="7:1:2",
+        default=":".join(map(str, DEFAULTS.split)),
         metavar="TRAIN:VAL:TEST",
         help="random split by patient, in the same ratio for every source (MCU, CHN). Test cases go to imagesTs and "
         "labelsTs; train and val become fold 0 in splits_final.json. 'none': all labelled cases go to imagesTr, and "
         "nnU-Net makes its five folds (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=whole_number(at_least=0), default=12345, help="of the split (default: %(default)s)"
+        "--seed", type=whole_number(at_least=0), default=DEFAULTS.seed, help="of the split (default: %(default)s)"
     )
     parser.add_argument(
         "--resize",
@@ -121,17 +104,20 @@ def run(
 ) -> int:
     """Parse, convert and print the summary with the next commands.
 
+    Args:
+        parser: From `make_parser`, perhaps with options of this converter alone.
+        argv: The arguments; None: the process's.
+        convert: Takes the source, `ConversionOptions` and, by their names, options of this converter alone.
+        configuration: What the paper trains.
     Returns: The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after a SIGTERM, 129 after a SIGHUP.
     """
-    if (refusal := refusal_of_command_line(sys.argv[1:] if argv is None else argv)) is not None:
-        print(f"{parser.prog}: {refusal}", file=sys.stderr)
-        return 1
-    arguments: dict[str, Any] = vars(parser.parse_args(argv))
-    if arguments["resize"] is not None:
-        arguments["resize"] = tuple(arguments["resize"])
+    own: dict[str, Any] = vars(parser.parse_args(argv))
+    source, resize = own.pop("source"), own.pop("resize")
+    shared = {field.name: own.pop(field.name) for field in fields(ConversionOptions) if field.name in own}
+    options = ConversionOptions(**shared, resize=None if resize is None else tuple(resize), show_progress=True)
     try:
         with interruptions(end_workers):
-            report = convert(arguments.pop("source"), **arguments, show_progress=True)
+            report = convert(source, options, **own)
     except (ConversionError, OSError) as error:
         print(f"{parser.prog}: {escape_terminal(_reason(error))}", file=sys.stderr)
         return 1
@@ -144,11 +130,10 @@ def run(
     if report.dry_run:
         print("Dry run: nothing was written.")
         return 0
-    dataset_id = arguments["dataset_id"]
     print(
         f"Written to {escape_terminal(report.raw_folder)}, with conversion_report.json. Next:\n"
-        f"  nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
-        f"  nnUNetv2_train {dataset_id} {configuration} 0 -tr nnUNetTrainerLightMUNet"
+        f"  nnUNetv2_plan_and_preprocess -d {options.dataset_id} --verify_dataset_integrity\n"
+        f"  nnUNetv2_train {options.dataset_id} {configuration} 0 -tr nnUNetTrainerLightMUNet"
     )
     return 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..files import FolderTransaction, LockHeldError, NotOursError, Record, keep_apart, work_folder
-from ..images.bounds import free_memory_bytes
+from ..limits import free_memory_bytes
 from ._errors import ConversionError
 from ._files import FoundCases, SourceCase, refuse_alike, relative_names, require_utf8
 from ._parallel import CaseOutcome, default_workers, process_cases
@@ -26,6 +26,8 @@ class DatasetKind:
     """What distinguishes one data set from another.
 
     Attributes:
+        dataset_id: nnU-Net's data set id, unless the options have another.
+        dataset_name: Name without `DatasetXXX_`, likewise.
         file_ending: File ending of images and labels, by which nnU-Net chooses its reader.
         channel_name: Decides nnU-Net's normalisation: that of CT for `CT`, the z-score otherwise.
         labels: Names and values.
@@ -36,6 +38,8 @@ class DatasetKind:
             A module-level function, as worker processes import it.
     """
 
+    dataset_id: int
+    dataset_name: str
     file_ending: str
     channel_name: str
     labels: dict[str, int]
@@ -45,22 +49,41 @@ class DatasetKind:
     convert_case: Callable[[SourceCase, Path | None, Path | None, tuple[int, ...] | None, bool], CaseOutcome]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionOptions:
-    """How to convert; the converters' docstrings and `_cli.make_parser` say what each means."""
+    """How to convert; `_cli.make_parser` has the same options.
 
-    dataset_id: int
-    dataset_name: str
-    split: Ratio | None
-    seed: int
-    resize: tuple[int, ...] | None
-    workers: int | None
-    link: bool
-    strict: bool
-    overwrite: bool
-    dry_run: bool
-    show_progress: bool
+    Attributes:
+        dataset_id: nnU-Net's data set id; None: the kind's.
+        dataset_name: Name without `DatasetXXX_`; None: the kind's.
+        split: Train, validation, test, stratified by source; None puts all labelled cases into imagesTr.
+        seed: Seed of the split.
+        resize: Voxels, ([z,] y, x), e.g. the paper's inputs, (128, 128, 128) and (512, 512); the physical extent stays.
+        spacings: CSV with the spacing of cases whose files have lost it, a line each: case, z, y, x in mm. A case is
+            named by its identifier (`LiTS_028`), its image (`volume-28`) or its number (`28`). For volumes alone.
+        workers: Processes; None: the number of cores, at most 8.
+        link: Make symbolic links to files that need no change, instead of copies.
+        strict: Fail if any case is refused, before anything is written.
+        overwrite: Replace the data set that a conversion made, and set aside what was preprocessed from it.
+        dry_run: Check and report; write nothing.
+        show_progress: Show a progress bar on stderr.
+    """
+
+    dataset_id: int | None = None
+    dataset_name: str | None = None
+    split: Ratio | None = (7, 1, 2)
+    seed: int = 12345
+    resize: tuple[int, ...] | None = None
     spacings: Path | None = None
+    workers: int | None = None
+    link: bool = False
+    strict: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    show_progress: bool = False
+
+
+DEFAULTS = ConversionOptions()
 
 
 def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> ConversionReport:
@@ -70,6 +93,10 @@ def convert(kind: DatasetKind, source: Path, options: ConversionOptions) -> Conv
         ConversionError: if the conversion cannot start, no labelled case is left, or with `strict` any was refused.
             Nothing is written then.
     """
+    if options.dataset_id is None:
+        options = replace(options, dataset_id=kind.dataset_id)
+    if options.dataset_name is None:
+        options = replace(options, dataset_name=kind.dataset_name)
     _check_options(options)
     source = source.absolute()
     require_utf8(source)

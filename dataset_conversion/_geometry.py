@@ -8,17 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 from skimage.transform import resize_local_mean
 
-from ..images.geometry import Grid, compare
+from ..images.geometry import advice_on_headers, compare, grid_of
 from ._errors import CaseRefused
-
-
-def grid_of(image: sitk.Image) -> Grid:
-    """Size and geometry of an image."""
-    dimension = image.GetDimension()
-    matrix = np.eye(dimension + 1)
-    matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()
-    matrix[:-1, -1] = image.GetOrigin()
-    return Grid(image.GetSize(), matrix)
 
 
 def adopt_geometry(label: sitk.Image, image: sitk.Image) -> str | None:
@@ -38,21 +29,12 @@ def adopt_geometry(label: sitk.Image, image: sitk.Image) -> str | None:
         raise CaseRefused(
             f"image and label lie up to {difference.shift_mm:.4g} mm apart, more than rounding "
             f"({difference.limit_mm:.4g} mm): image {theirs.describe()}; label {ours.describe()}. "
-            f"{_advice(theirs, ours)}"
+            f"{advice_on_headers(('the label', ours), ('the image', theirs))}, and convert again"
         )
     label.CopyInformation(image)
     if difference.equal:
         return None
     return f"label took the image's geometry (they differed by at most {difference.shift_mm:.4g} mm)"
-
-
-def _advice(image: Grid, label: Grid) -> str:
-    """Which of two geometries to copy: not one that looks like a default."""
-    right, wrong = ("label", "image") if label.doubt < image.doubt else ("image", "label")
-    lost = f"The {wrong} seems to have lost its geometry (it lies along the axes, from 0 mm on). "
-    return (
-        lost if label.doubt != image.doubt else ""
-    ) + f"If their voxels do correspond one to one, copy the {right}'s header to the {wrong} and convert again"
 
 
 def resample_to_shape(image: sitk.Image, shape: Sequence[int], *, is_label: bool) -> sitk.Image:
@@ -103,5 +85,6 @@ def _shrink(image: sitk.Image, shape: Sequence[int]) -> sitk.Image:
 
 
 def _first_centre(image: sitk.Image, factors: np.ndarray) -> tuple[float, ...]:
-    """Of the image with voxels longer by these factors: outer edges stay, so it moves by half the difference."""
+    """Where the first voxel's centre lies once voxels are longer by these factors: outer edges stay, so it moves by
+    half the difference."""
     return image.TransformContinuousIndexToPhysicalPoint(((factors - 1) / 2).tolist())

@@ -15,7 +15,7 @@ from ..images.faults import ImageFault
 from ..images.geometry import Grid, largest_shift_mm, rounding_mm
 from ..images.nifti import read_header
 from ..images.nifti_geometry import NiftiGeometry, read_geometry
-from ..images.values import check_values, exactly
+from ..images.values import check_values, exactly, fault_of_fractions
 from ._errors import CaseRefused
 
 _INT16 = np.iinfo(np.int16)
@@ -114,16 +114,14 @@ def check_label(label: sitk.Image, name: str, allowed: tuple[int, ...]) -> tuple
         CaseRefused: if values are fractional or not allowed.
     """
     values = sitk.GetArrayViewFromImage(label)
-    is_float = np.issubdtype(values.dtype, np.floating)
-    if is_float and not np.array_equal(values, np.rint(values)):
-        example = values[values != np.rint(values)][0]
-        raise CaseRefused(f"{name} has values that are not integers, such as {exactly(example)}: was it interpolated?")
+    if (fault := fault_of_fractions(values)) is not None:
+        raise CaseRefused(f"{name} {fault}")
     present = {value for value in allowed if np.any(values == value)}
     if not (min(allowed) <= values.min() and values.max() <= max(allowed)):
         strange = [exactly(value) for value in np.unique(values) if value not in allowed]
         shown = ", ".join(strange[:10]) + (", ..." if len(strange) > 10 else "")
         raise CaseRefused(f"{name} has the values {shown}; allowed are {', '.join(map(str, allowed))}")
-    repairs = [f"{name}: {values.dtype} stored as uint8"] if is_float else []
+    repairs = [f"{name}: {values.dtype} stored as uint8"] if values.dtype.kind == "f" else []
     return sitk.Cast(label, sitk.sitkUInt8), repairs, present
 
 

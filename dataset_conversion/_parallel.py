@@ -16,6 +16,7 @@ from typing import Any
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from ..limits import usable_cpus
 from ._errors import CaseRefused, ConversionError
 
 # Windows waits for no more processes at a time (Python: concurrent.futures.process).
@@ -33,8 +34,7 @@ class CaseOutcome:
 
 def default_workers() -> int:
     """The cores this process may use, at most 8: a worker on a large CT volume needs about 2 GB."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+    return min(usable_cpus(), 8)
 
 
 def process_cases(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import Record, patiently, work_folder, write_text
+from ..nnunet import FOLDERS
 from ._errors import ConversionError
 from ._files import require_utf8
 
@@ -30,12 +31,11 @@ class NnUNetFolders:
         Raises:
             ConversionError: if one of the first two is not set, or both are the same.
         """
-        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
         raw, preprocessed, results = (
-            Path(os.environ[name]).absolute() if os.environ.get(name) else None for name in names
+            Path(os.environ[name]).absolute() if os.environ.get(name) else None for name in FOLDERS
         )
         if raw is None or preprocessed is None:
-            missing = [name for name in names[:2] if not os.environ.get(name)]
+            missing = [name for name in ("nnUNet_raw", "nnUNet_preprocessed") if not os.environ.get(name)]
             exports = "; ".join(f"export {name}=/path/to/{name}" for name in missing)
             raise ConversionError(f"{' and '.join(missing)} must be set, as for nnU-Net itself: {exports}")
         for folder in (raw, preprocessed):

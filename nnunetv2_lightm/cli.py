@@ -11,9 +11,9 @@ import os
 import sys
 from importlib import import_module
 
+from .commands.names import print_any_text, refusal_of_command_line
 from .commands.suggest import did_you_mean
 from .escaping import escape_terminal
-from .images.names import refusal_of_command_line
 
 PROGRAM = "nnUNetv2_lightm"
 COMMANDS = {
@@ -55,6 +55,7 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    print_any_text()
     if (refusal := refusal_of_command_line(sys.argv[1:] if argv is None else argv)) is not None:
         return _fail(f"{PROGRAM}: {refusal}")
     parser = _parser()

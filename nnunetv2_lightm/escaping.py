@@ -24,6 +24,7 @@ _MARKDOWN_ITEM = re.compile(r"^([-+](?=\s|$)|[-=]+$)")
 _MARKDOWN_NUMBER = re.compile(r"^(\d+)(?=[.)](\s|$))")
 # What GitHub makes a link of: an address without any markup around it.
 _MARKDOWN_LINK = re.compile(r"(?<=\w)(:)(?=//)|(?<=\bwww)(\.)|(?<=\w)(@)(?=\w)", re.IGNORECASE)
+SHOWN_CHARACTERS = 60  # of a value in a sentence
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
@@ -36,6 +37,12 @@ def escape_terminal(text: object) -> str:
 def escape_name(name: object) -> str:
     r"""The name of a file, folder or case in a sentence, on one line; a byte that is not UTF-8 is shown as ``\xfc``."""
     return _CONTROL_OR_BREAK.sub(lambda match: _visible(match[0]), str(name))
+
+
+def short_repr(value: object) -> str:
+    """A value as Python writes it, cut off after its first characters."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def escape_markdown(text: object, *, inner_underscores: bool = True) -> str:

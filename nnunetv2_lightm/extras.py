@@ -13,6 +13,8 @@ from types import ModuleType
 
 from packaging.requirements import Requirement
 
+from .installation import DISTRIBUTION, PIP
+
 
 def import_extra(module: str, user: str) -> ModuleType:
     """Import a module of an optional library.
@@ -46,8 +48,8 @@ def require_libraries(libraries: Sequence[str], user: str) -> None:
 def install_command(*distributions: str) -> str:
     """The command that installs libraries, in versions that this package supports."""
     try:
-        requirements = [Requirement(line) for line in requires("nnunetv2-lightm") or []]
+        requirements = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:  # imported from a checkout that was not installed
         requirements = []
     specifiers = {needed.name: str(needed.specifier) for needed in reversed(requirements)}
-    return "python -m pip install " + " ".join(f'"{name}{specifiers.get(name, "")}"' for name in distributions)
+    return " ".join([PIP, *(f'"{name}{specifiers.get(name, "")}"' for name in distributions)])

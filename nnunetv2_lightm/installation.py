@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from .escaping import escape_shell
 
 DISTRIBUTION = "nnunetv2-lightm"
 PIP = "python -m pip install"
@@ -32,16 +31,24 @@ def reinstall_command() -> str:
     """The command, to be run in the Python that the package belongs to."""
     installed = _installed()
     if installed is None:
-        return f"{PIP} --editable {_quoted(str(ROOT))}"
+        return f"{PIP} --editable {escape_shell(ROOT)}"
     url, info = _origin(installed)
     if info.get("dir_info", {}).get("editable"):
-        return f"{PIP} --no-deps --editable {_quoted(_path(url))}"
+        return f"{PIP} --no-deps --editable {escape_shell(_path(url))}"
     again = f"{PIP} --force-reinstall --no-deps --no-cache-dir"
     if not url:
         return f"{again} {DISTRIBUTION}=={installed.version}   # with the --index-url or --find-links of the first time"
+    return f"{again} {escape_shell(_source(url, info))}"
+
+
+def _source(url: str, info: dict) -> str:
+    """What pip was given, with the revision if it came from version control: the one asked for, or the one it got."""
+    source = _path(url)
     if "vcs_info" in info:
-        return f"{again} {_quoted(info['vcs_info']['vcs'] + '+' + url)}"
-    return f"{again} {_quoted(_path(url))}"
+        vcs = info["vcs_info"]
+        source = f"{vcs['vcs']}+{url}@{vcs.get('requested_revision') or vcs['commit_id']}"
+    subdirectory = info.get("subdirectory")
+    return f"{source}#subdirectory={subdirectory}" if subdirectory else source
 
 
 def _installed() -> Distribution | None:
@@ -62,8 +69,3 @@ def _path(url: str) -> str:
     parts = urlsplit(url)
     host = f"//{parts.netloc}" if parts.netloc not in ("", "localhost") else ""  # a Windows share
     return url2pathname(host + parts.path) if parts.scheme == "file" else url
-
-
-def _quoted(path: str) -> str:
-    """For the shell of this system."""
-    return subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(path)

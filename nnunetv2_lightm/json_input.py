@@ -13,9 +13,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from .dataset_json import is_file_ending, label_values
+from .escaping import short_repr
+
 MAX_BYTES = 256 * 2**20
 MAX_NAME, MAX_TEXT, MAX_LONG_TEXT = 255, 4096, 2**17
-_SHOWN_CHARACTERS = 60
 _SEPARATORS = frozenset("/\\")
 
 
@@ -42,9 +44,9 @@ def _identifier(text: str) -> str:
 
 
 def _file_ending(text: str) -> str:
-    if not text.startswith("."):
+    if not is_file_ending(text):
         raise ValueError('expected a file ending such as ".nii.gz"')
-    return _file_name(text)
+    return text
 
 
 def _path(text: str) -> str:
@@ -53,9 +55,8 @@ def _path(text: str) -> str:
     return text
 
 
-def _label_values(value: object) -> object:
-    values = value if isinstance(value, list) else [value]
-    if not values or any(type(one) is not int or not 0 <= one < 2**31 for one in values):
+def _label_value(value: object) -> object:
+    if label_values(value) is None:
         raise ValueError("expected the value of a label, a whole number from 0, or a list of such")
     return value
 
@@ -70,7 +71,7 @@ def is_scalar(value: object) -> bool:
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Name = Annotated[str, Field(max_length=MAX_NAME, min_length=1)]
 FileName = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_file_name)]
-FileEnding = Annotated[str, Field(max_length=32), AfterValidator(_file_ending)]
+FileEnding = Annotated[str, AfterValidator(_file_ending)]
 ClassName = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_identifier)]
 FolderPath = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_path)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -80,7 +81,7 @@ Amount = Annotated[float, Field(ge=0, le=1e30)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[float, Field(gt=0, le=1e9)]
 # As dataset.json has them: a value, or the values of a region.
-Labels = dict[Name, Annotated[Any, AfterValidator(_label_values)]]
+Labels = dict[Name, Annotated[Any, AfterValidator(_label_value)]]
 
 Model = TypeVar("Model", bound=Content)
 
@@ -128,8 +129,8 @@ def _explain(error: ValidationError, place: object) -> str:
     first, *others = found
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {len(others)} more such errors)" if others else ""
-    key = _key(first["loc"])
-    return f"{place}: {key + ' is ' if key else ''}{_shown(first['input'])}: {message[0].lower() + message[1:]}{more}"
+    key, given = _key(first["loc"]), short_repr(first["input"])
+    return f"{place}: {key + ' is ' if key else ''}{given}: {message[0].lower() + message[1:]}{more}"
 
 
 def _key(loc: Iterable[str | int]) -> str:
@@ -137,10 +138,5 @@ def _key(loc: Iterable[str | int]) -> str:
     key = ""
     for part in loc:
         if part != "[key]":
-            key += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
+            key += f"[{part}]" if isinstance(part, int) else f".{short_repr(part)}"
     return key.lstrip(".").replace("'", "")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -10,6 +10,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+# The folders by the variables that name them, in the order of their use: a training reads the first two and writes the
+# third.
+FOLDERS = {
+    "nnUNet_raw": "converted data sets",
+    "nnUNet_preprocessed": "preprocessed data and plans",
+    "nnUNet_results": "trained models",
+}
 _NAME = re.compile(r"Dataset(\d{3,})_.+")
 
 
@@ -17,7 +24,7 @@ class NotFound(LookupError):
     """A folder of nnU-Net or a data set in it cannot be found; the message says what is needed."""
 
 
-def folder(variable: str) -> Path:
+def folder_from_environment(variable: str) -> Path:
     """One of nnU-Net's three folders, from its environment variable.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is wrong with nnU-Net's files: plans and dataset.json, the files of each case, checkpoints.
+"""What is wrong with nnU-Net's files: plans and dataset.json, the files of each case.
 
 Standard library only: trainers check before they begin, and the doctor even where torch or nnunetv2 is broken.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .dataset_json import channel_names_of, is_file_ending, label_values
 from .escaping import shell_line
 from .nnunet import dataset_id
 
@@ -33,11 +30,6 @@ OLD_ARCHITECTURE_KEYS = (
     "n_conv_per_stage_decoder",
 )
 DATASET_KEYS = ("labels", "file_ending")
-# The order in which `nnUNetv2_train --c` looks for them (nnunetv2/run/run_training.py, maybe_load_checkpoint).
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-ZIP_BEGIN = b"PK\x03\x04"  # of what torch.save writes
-# What zipfile raises for damage, most of them for damage in its table of contents.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 # What nnU-Net's planner reads from a fingerprint.
 PER_CASE = ("spacings", "shapes_after_crop")
 RELATIVE_SIZE = "median_relative_size_after_cropping"
@@ -86,18 +78,22 @@ def faults_of_plans(plans: Any, configuration: str) -> list[str]:
     return faults
 
 
-def faults_of_dataset_json(dataset_json: Any) -> list[str]:
-    """Why a training cannot use dataset.json; empty if it can."""
+def faults_of_dataset_json(dataset_json: Any, keys: Sequence[str] = DATASET_KEYS) -> list[str]:
+    """Why dataset.json cannot be used; empty if it can.
+
+    Args:
+        dataset_json: Its content.
+        keys: What is needed of it besides `channel_names`; by default, what a training reads.
+    """
     if not isinstance(dataset_json, dict):
         return [f"it is a {type(dataset_json).__name__}; expected a mapping"]
-    missing = [key for key in DATASET_KEYS if key not in dataset_json]
+    missing = [key for key in keys if key not in dataset_json]
     if not {"channel_names", "modality"} & dataset_json.keys():
         missing.append("channel_names")
     if missing:
         return [f"it lacks {', '.join(missing)}"]
-    names = dataset_json.get("channel_names", dataset_json.get("modality"))
     return (
-        faults_of_channel_names(names)
+        faults_of_channel_names(channel_names_of(dataset_json))
         + faults_of_labels(dataset_json["labels"])
         + faults_of_file_ending(dataset_json["file_ending"])
         + faults_of_reader(dataset_json)
@@ -122,15 +118,13 @@ def faults_of_labels(labels: Any) -> list[str]:
     return [
         f"labels: {name!r} is {value!r:.60}; dataset.json maps a name to a whole number from 0, or to a list of them"
         for name, value in labels.items()
-        if not _are_label_values(value if isinstance(value, (list, tuple)) else [value])
+        if label_values(value) is None
     ]
 
 
 def faults_of_file_ending(ending: Any) -> list[str]:
     """What is wrong with dataset.json's `file_ending`, which becomes a part of file names."""
-    if isinstance(ending, str) and re.fullmatch(r"\.[^/\\\0]{1,30}", ending):
-        return []
-    return [f"file_ending is {ending!r:.60}; expected one such as '.nii.gz'"]
+    return [] if is_file_ending(ending) else [f"file_ending is {ending!r:.60}; expected one such as '.nii.gz'"]
 
 
 def faults_of_reader(dataset_json: dict[str, Any]) -> list[str]:
@@ -235,35 +229,6 @@ def missing_files(
             there = _names(place)
             missing += [place / (case + ending) for case in cases if case + ending not in there]
     return missing
-
-
-def is_whole_checkpoint(path: Path) -> bool:
-    """Whether a file that torch.save wrote is complete and undamaged, by the checksum of each of its parts.
-
-    torch.load notices a truncated file, but loads one that is damaged in the middle.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except DAMAGE:
-        return False
-
-
-def is_torn_checkpoint(path: Path) -> bool:
-    """Whether a file was cut off while torch.save wrote it, or damaged afterwards.
-
-    A file in another format, such as that of PyTorch before 1.6 or one of another trainer's own, is not judged: whoever
-    wrote it can read it.
-    """
-    with path.open("rb") as file:
-        begin = file.read(len(ZIP_BEGIN))
-    # This is true for an empty file too.
-    begins_as_zip = begin == ZIP_BEGIN[: len(begin)]
-    return (begins_as_zip or zipfile.is_zipfile(path)) and not is_whole_checkpoint(path)
-
-
-def _are_label_values(values: Sequence[Any]) -> bool:
-    return bool(values) and all(type(value) is int and 0 <= value < 2**31 for value in values)
 
 
 def _are_triples(values: Any) -> bool:

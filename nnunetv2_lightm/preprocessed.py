@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from .nnunet_faults import plan_again
 
 
-def check_cases(
+def check_preprocessed_cases(
     datasets: Sequence[nnUNetBaseDataset],
     channel_names: Mapping[str, str],
     plans: PlansManager,

@@ -1,13 +1,14 @@
-"""Everything before an upload: `make release`. Uploads nothing, tags nothing; prints the commands that do.
+"""Everything before a release: `make release`. Uploads nothing, tags nothing; prints the commands that do.
 
     python -m release.release [--unfinished]
 
 1. The version of pyproject.toml heads the changelog, with a date, and is that of runtime/pyproject.toml and of
-   CITATION.cff; nothing is uncommitted; no tag has that version.
+   CITATION.cff; nothing is uncommitted; no tag has that version; the links of both readmes work on the package index.
 2. The source distribution and all wheels are built and checked (release/wheels.py).
 3. The libraries in them compute what they should, on every platform that can be run here (release/prove.py).
 
---unfinished skips the first step, to try the others.
+--unfinished skips the first step, to try the others. What is built here is not uploaded: .github/workflows/wheels.yml
+builds again from the tag, tries the files on Linux, macOS and Windows, and uploads those.
 """
 
 from __future__ import annotations
@@ -20,22 +21,35 @@ from pathlib import Path
 
 from native_build import ROOT
 
-from . import prove, wheels
+from . import pages, prove, wheels
+
+NEXT = """
+To publish {version}:
+  git tag v{version} && git push origin v{version}
+
+The workflow "wheels" (.github/workflows/wheels.yml) then builds the distributions from the tag, installs and tries them
+on Linux, macOS and Windows and, if all of that passes, uploads the same files in its job "publish". Before the first
+release, give each project on the package index a trusted publisher: this repository, workflow wheels.yml, environment
+pypi for nnunetv2-lightm and pypi-lightm-runtime for lightm-runtime."""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unfinished", action="store_true", help="skip the checks of version and changelog")
     unfinished = parser.parse_args(argv).unfinished
-    faults = [] if unfinished else [*faults_of_version(ROOT), *faults_of_repository(ROOT)]
+    faults = [] if unfinished else all_faults(ROOT)
     if faults:
         print("\n".join(f"release: {fault}" for fault in faults), file=sys.stderr)
         return 1
-    if wheels.main([]) or prove.main([]):
+    if wheels.main([]) or (not unfinished and pages.main()) or prove.main([]):
         return 1
-    version = version_of(ROOT)
-    print(f"\nTo publish {version}:\n  git tag v{version} && git push origin v{version}\n  twine upload dist/*")
+    print(NEXT.format(version=version_of(ROOT)))
     return 0
+
+
+def all_faults(root: Path) -> list[str]:
+    """What forbids a release, before anything is built."""
+    return [*faults_of_version(root), *faults_of_repository(root), *pages.faults(pages.to_be_built(root))]
 
 
 def version_of(root: Path) -> str:

@@ -59,7 +59,17 @@ def main(argv: list[str] | None = None) -> int:
 def source_distribution(product: Product) -> Path:
     run("-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, product.folder)
     (source,) = DIST.glob(f"{product.file_stem}*.tar.gz")
+    check_source(source)
     return source
+
+
+def check_source(source: Path, root: Path = ROOT) -> None:
+    """Raises: WheelError: if a file in it names this checkout, which is nowhere else."""
+    with tarfile.open(source) as archive:
+        files = [member for member in archive if member.isfile()]
+        named = [file.name for file in files if f"{root}{os.sep}".encode() in archive.extractfile(file).read()]
+    if named:
+        raise WheelError(f"{source.name} has paths of this machine, below {root}, in {', '.join(named)}")
 
 
 def build_wheel(source: Path, tag: str, library: Path | None) -> Path:
@@ -85,6 +95,8 @@ def check_wheel(wheel: Path, product: Product, target: Platform | None) -> None:
         (metadata,) = (name for name in names if name.endswith(".dist-info/WHEEL"))
         if f"Tag: {tag}" not in archive.read(metadata).decode().splitlines():
             raise WheelError(f"{wheel.name} names another tag than {tag} inside, in {metadata}")
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
+        raise WheelError(f"{wheel.name} has no licence: license-files in pyproject.toml names it")
     libraries = [name for name in names if Path(name).suffix in LIBRARY_ENDINGS]
     expected = [f"{product.package}/{product.library_name(target.system)}"] if target else []
     if libraries != expected:

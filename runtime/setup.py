@@ -9,6 +9,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.errors import PlatformError
@@ -16,8 +17,9 @@ from setuptools.errors import PlatformError
 HERE = Path(__file__).resolve().parent
 # In the repository, or in a source distribution, which has copies.
 KERNELS = next(path for path in (HERE.parent / "nnunetv2_lightm" / "ops" / "csrc", HERE / "kernels") if path.is_dir())
-BUILD = next(path for path in (HERE.parent / "native_build.py", HERE / "native_build.py") if path.is_file())
-native_build = runpy.run_path(str(BUILD))
+COMMON = HERE.parent if (HERE.parent / "native_build.py").is_file() else HERE
+SHARED = [COMMON / name for name in ("native_build.py", "project_page.py")]
+native_build, project_page = (runpy.run_path(str(path)) for path in SHARED)
 FILE = native_build["library_name"](sys.platform, HERE / "lightm_runtime" / "engine_file.py")
 # Set by release/wheels.py: an engine that was built before, and the platform that it is for.
 GIVEN_LIBRARY = os.environ.get("NNUNETV2_LIGHTM_BUILD_LIBRARY")
@@ -31,6 +33,12 @@ class build_engine(build_ext):
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_name(FILE))
+
+    def run(self):
+        # An old one would pass for the new one where that does not compile.
+        for ext in self.extensions:
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        super().run()
 
     def build_extension(self, ext):
         if self.compiler.compiler_type == "msvc":
@@ -51,7 +59,7 @@ class build_engine(build_ext):
         return compiled
 
 
-class build_given_engine(build_engine):
+class build_given_engine(build_ext):
     """Takes an engine that was built before, for any platform, instead of building one."""
 
     def get_ext_filename(self, fullname):
@@ -68,6 +76,14 @@ class bdist_wheel_for_any_python(bdist_wheel):
         return "py3", "none", GIVEN_PLATFORM or super().get_tag()[2]
 
 
+class build_anew(build):
+    """Packs nothing that an earlier build left."""
+
+    def run(self):
+        native_build["remove_earlier"](self.build_base, self.build_lib)
+        super().run()
+
+
 class sdist_with_kernels(sdist):
     """A source distribution stands alone: it has a copy of the kernels."""
 
@@ -76,14 +92,25 @@ class sdist_with_kernels(sdist):
         super().make_release_tree(
             base_dir, [name for name in files if not Path(name).is_absolute() and ".." not in name]
         )
-        shutil.copyfile(BUILD, Path(base_dir, BUILD.name))
+        for path in SHARED:
+            shutil.copyfile(path, Path(base_dir, path.name))
         shutil.copytree(KERNELS, Path(base_dir, "kernels"), dirs_exist_ok=True)
         shutil.copytree(HERE / "src", Path(base_dir, "src"), dirs_exist_ok=True)
+        self.list_sources(Path(base_dir))
+
+    def list_sources(self, folder):
+        """As they lie in the distribution: setuptools lists them by their paths on this machine."""
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        (listed,) = folder.glob("*.egg-info/SOURCES.txt")
+        listed.unlink()  # it may be a hard link to that of the checkout
+        listed.write_text("\n".join(files) + "\n", encoding="utf-8")
 
 
 sources = [path for folder in (HERE / "src", KERNELS) for path in folder.glob("*.cpp") if path.name != LEFT_OUT]
 headers = [*(HERE / "src").glob("*.h*"), *KERNELS.glob("*.hpp")]
 setup(
+    long_description=project_page["long_description"](HERE, "runtime"),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "lightm_runtime._engine",
@@ -95,6 +122,7 @@ setup(
     ],
     cmdclass={
         "bdist_wheel": bdist_wheel_for_any_python,
+        "build": build_anew,
         "build_ext": build_given_engine if GIVEN_LIBRARY else build_engine,
         "sdist": sdist_with_kernels,
     },

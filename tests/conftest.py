@@ -16,13 +16,40 @@ from xdist.scheduler import LoadFileScheduling
 hypothesis.settings.register_profile("any_machine", deadline=None)
 hypothesis.settings.load_profile("any_machine")
 
+REQUIRE_COMPILED = "NNUNETV2_LIGHTM_REQUIRE_COMPILED"
 
-def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and under nohup a hangup; the tests of both need them."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a shell starts in the background ignores Ctrl-C, and under nohup a hangup; the tests of both need them.
+
+    In CI nothing is tested without the compiled libraries, whose tests would be skipped.
+    """
+    if os.environ.get(REQUIRE_COMPILED) == "1" and not hasattr(config, "workerinput"):
+        missing = missing_libraries()
+        if missing:
+            pytest.exit("\n".join([f"{REQUIRE_COMPILED} is 1, but", *missing]), returncode=1)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.name != "nt" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def missing_libraries() -> list[str]:
+    """What is said of a compiled library that does not load."""
+    from nnunetv2_lightm.ops.backends.native_library import library_or_reason
+
+    found = library_or_reason()
+    missing = [f"the compiled library {found}"] if isinstance(found, str) else []
+    try:
+        from lightm_runtime import EngineError
+        from lightm_runtime.interface import library
+    except ImportError as error:
+        return [*missing, f"lightm-runtime is not installed ({error}): pip install ./runtime"]
+    try:
+        library()
+    except EngineError as error:
+        missing.append(f"lightm-runtime: {error}")
+    return missing
 
 
 # Folders whose files share what takes long to make: with `--dist loadfile` one process runs all of a folder.

@@ -128,6 +128,37 @@ def write_model_folder(
     return folder
 
 
+def make_float16_too_coarse(folder: Path, fold: int | str) -> None:
+    """Make the head's weights nearly equal, which float16 makes equal; weights of other folds are what float16 holds."""
+    for path in folder.glob("fold_*/checkpoint_final.pth"):
+        content = torch.load(path)
+        weights = content["network_weights"]
+        if path.parent.name == f"fold_{fold}":
+            head = "decoder.seg_layers.0.pointwise"
+            weights[f"{head}.weight"] = weights[f"{head}.weight"][:1] + 1e-4 * weights[f"{head}.weight"]
+            weights[f"{head}.bias"] *= 1e-4
+        else:
+            content["network_weights"] = {name: tensor.half().float() for name, tensor in weights.items()}
+        torch.save(content, path)
+
+
+def stock_network(dims: int) -> dict:
+    """nnU-Net's PlainConvUNet, small."""
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            **{"n_stages": 3, "features_per_stage": [8, 16, 16], "kernel_sizes": [[3] * dims] * 3},
+            **{"strides": [[1] * dims, [2] * dims, [2] * dims], "n_conv_per_stage": [1] * 3},
+            **{"n_conv_per_stage_decoder": [1] * 2, "conv_bias": True, "dropout_op": None, "dropout_op_kwargs": None},
+            "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
+            **{"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "torch.nn.LeakyReLU"},
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
 def _weights(plans_json: dict, configuration: str, dataset_json: dict, trainer: str, seed: int) -> dict:
     manager = PlansManager(json.loads(json.dumps(plans_json)))
     settings = manager.get_configuration(configuration)

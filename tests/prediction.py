@@ -49,13 +49,15 @@ def write_images(
     return files
 
 
-def predicted_by_nnunet(model: Path, folds: Sequence[str], files: Sequence[Path], out: Path) -> Path:
+def predicted_by_nnunet(
+    model: Path, folds: Sequence[str], files: Sequence[Path], out: Path, *, mirroring: bool = True
+) -> Path:
     """The file that nnU-Net writes.
 
     It adds up tiles in float16, which decides where logits lie as close together as those of drawn weights do; here it
     adds in float32. A trained model is compared with nnU-Net as it is, in test_trained_model.py.
     """
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=mirroring)
     predictor.initialize_from_trained_model_folder(str(model), folds)
     reader = predictor.plans_manager.image_reader_writer_class()
     image, properties = reader.read_images([str(file) for file in files])

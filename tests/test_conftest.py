@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from .conftest import FUZZ, SHARING, pytest_terminal_summary, work_unit
+import pytest
+
+from nnunetv2_lightm.ops.backends import native_library
+
+from . import conftest
+from .conftest import FUZZ, REQUIRE_COMPILED, SHARING, pytest_terminal_summary, work_unit
 
 
 class Terminal:
@@ -50,3 +55,31 @@ def test_what_one_process_runs_as_a_whole(repository):
         (first, *others) = sorted((repository / folder).glob("test_*.py"))
         units = {work_unit(f"{folder}/{file.name}::test") for file in (first, *others)}
         assert others and units == {folder}
+
+
+@pytest.mark.parametrize("required", ["1", "0"])
+def test_where_compiled_libraries_are_required_nothing_runs_without_them(monkeypatch, required):
+    monkeypatch.setenv(REQUIRE_COMPILED, required)
+    monkeypatch.setattr(conftest, "missing_libraries", lambda: ["the library does not load"])
+    ended = None
+    try:
+        conftest.pytest_configure(SimpleNamespace())
+    except pytest.exit.Exception as error:
+        ended = (error.msg, error.returncode)
+    said = f"{REQUIRE_COMPILED} is 1, but\nthe library does not load"
+    assert ended == ((said, 1) if required == "1" else None)
+    conftest.pytest_configure(SimpleNamespace(workerinput={}))  # the process that started this one has looked
+
+
+def test_both_compiled_libraries_are_looked_at(monkeypatch):
+    runtime = pytest.importorskip("lightm_runtime.interface", reason="lightm-runtime is not installed")
+
+    def does_not_load():
+        raise runtime.EngineError("the engine does not load")
+
+    monkeypatch.setattr(native_library, "library_or_reason", lambda: "was not compiled")
+    monkeypatch.setattr(runtime, "library", does_not_load)
+    assert conftest.missing_libraries() == [
+        "the compiled library was not compiled",
+        "lightm-runtime: the engine does not load",
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
@@ -32,8 +32,7 @@ def test_editable_install_of_a_clone(installed, tmp_path):
     clone = tmp_path / "my clone"
     installed({"url": clone.as_uri(), "dir_info": {"editable": True}})
     assert installation.describe() == f"1.2.3, editable install of {clone}"
-    quoted = f'"{clone}"' if os.name == "nt" else f"'{clone}'"
-    assert installation.reinstall_command() == f"python -m pip install --no-deps --editable {quoted}"
+    assert installation.reinstall_command() == f"python -m pip install --no-deps --editable '{clone}'"
 
 
 def test_wheel_from_a_file(installed, tmp_path):
@@ -51,9 +50,20 @@ def test_wheel_from_an_index(installed):
     assert "--find-links" in installation.reinstall_command().partition("#")[2]
 
 
-def test_version_control(installed):
-    installed({"url": "https://example.org/lightm.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}})
-    assert installation.reinstall_command().endswith(" git+https://example.org/lightm.git")
+@pytest.mark.parametrize(
+    ("noted", "rest"),
+    [
+        ({}, "@abc"),
+        ({"requested_revision": "v0.1.0"}, "@v0.1.0"),
+    ],
+)
+@pytest.mark.parametrize(("where", "end"), [({}, ""), ({"subdirectory": "a/b"}, "#subdirectory=a/b")])
+def test_version_control(installed, noted, rest, where, end):
+    """The same revision, also where none was asked for: the newest is another one by now."""
+    vcs = {"vcs": "git", "commit_id": "abc"} | noted
+    installed({"url": "https://example.org/lightm.git", "vcs_info": vcs} | where)
+    (*_, source) = shlex.split(installation.reinstall_command())
+    assert source == f"git+https://example.org/lightm.git{rest}{end}"
 
 
 def test_checkout_that_was_not_installed(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,27 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "nnunetv2_lightm"
 FOLDERS = {ROOT / PACKAGE: PACKAGE, ROOT / "dataset_conversion": f"{PACKAGE}.dataset_conversion"}
 MAX_LINES = 350
+# The engine: a distribution of its own, for machines without PyTorch and nnU-Net.
+RUNTIME = ROOT / "runtime" / "lightm_runtime"
+RUNTIME_LIBRARIES = {"numpy", "SimpleITK", "imageio", "PIL", "tifffile"}
 
 # The rooms of the package that a room may import in addition to itself. "" is the package's own lazy __init__.
 ALLOWED_PARTS = {
     "": {"ops", "networks"},
-    "extras": set(),
+    "extras": {"installation"},
     "escaping": set(),
-    "json_input": set(),
-    "installation": set(),
+    "limits": set(),
+    "dataset_json": set(),
+    "json_input": {"dataset_json", "escaping"},
+    "installation": {"escaping"},
     "files": {"signals"},
     "signals": set(),
     "option_types": set(),
     "nnunet": set(),
-    "nnunet_faults": {"nnunet", "escaping"},
+    "nnunet_faults": {"dataset_json", "escaping", "nnunet"},
+    "checkpoints": set(),
     "preprocessed": {"nnunet_faults"},
-    "images": {"escaping", "files"},
+    "images": {"dataset_json", "escaping", "files", "limits"},
     "ops": {"extras", "installation"},
     "layers": {"ops"},
     "networks": {"ops", "layers", "extras"},
@@ -35,18 +42,33 @@ ALLOWED_PARTS = {
         "layers",
         "networks",
         "optim",
+        "checkpoints",
+        "dataset_json",
         "files",
         "nnunet_faults",
         "preprocessed",
         "images",
         "escaping",
     },
-    "planning": {"files", "nnunet", "nnunet_faults", "preprocessed"},
-    "measure": set(),
-    "evaluation": {"extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
-    "runs": {"files", "signals", "escaping", "nnunet_faults"},
-    "released": {"trainers", "files"},
-    "deploy": {"ops", "layers", "networks", "released", "extras", "files", "images", "escaping", "nnunet_faults"},
+    "planning": {"dataset_json", "files", "nnunet", "nnunet_faults", "preprocessed"},
+    "measure": {"limits"},
+    "evaluation": {"dataset_json", "extras", "files", "images", "escaping", "json_input", "nnunet_faults"},
+    "runs": {"checkpoints", "escaping", "files", "nnunet", "signals"},
+    "released": {"checkpoints", "trainers", "files"},
+    "deploy": {
+        "ops",
+        "layers",
+        "networks",
+        "trainers",
+        "checkpoints",
+        "dataset_json",
+        "extras",
+        "files",
+        "images",
+        "escaping",
+        "json_input",
+        "nnunet_faults",
+    },
     "complexity": {
         "ops",
         "layers",
@@ -65,6 +87,7 @@ ALLOWED_PARTS = {
         "evaluation",
         "runs",
         "complexity",
+        "checkpoints",
         "extras",
         "files",
         "nnunet",
@@ -74,7 +97,7 @@ ALLOWED_PARTS = {
         "json_input",
         "option_types",
     },
-    "dataset_conversion": {"signals", "files", "images", "escaping", "option_types"},
+    "dataset_conversion": {"signals", "files", "images", "escaping", "limits", "nnunet", "option_types"},
     "autoload": {"trainers"},
     "commands": {
         "ops",
@@ -89,15 +112,18 @@ ALLOWED_PARTS = {
         "dataset_conversion",
         "deploy",
         "images",
+        "checkpoints",
         "files",
         "signals",
+        "limits",
         "nnunet",
         "nnunet_faults",
         "escaping",
+        "extras",
         "installation",
         "option_types",
     },
-    "cli": {"commands", "installation", "images", "escaping", ""},
+    "cli": {"commands", "installation", "escaping", ""},
 }
 # Libraries that only some rooms may import.
 ALLOWED_USERS = {
@@ -119,13 +145,13 @@ ALLOWED_USERS = {
         "networks",
         "optim",
         "trainers",
+        "checkpoints.safe_loading",
         "complexity",
         "benchmark",
         "released",
         "deploy",
         "evaluation.surface_scores",
         "commands.doctor.fresh_process",
-        "measure.cuda_autocast",
     },
     "monai": {"networks.monai_networks", "evaluation.surface_scores"},
     "triton": {"ops.backends"},
@@ -231,7 +257,18 @@ def test_start_of_python_needs_the_standard_library_alone():
     }
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, ROOT / "tests"], ids=lambda folder: folder.name)
+def test_the_engine_needs_what_it_installs_alone():
+    files = sorted(RUNTIME.rglob("*.py"))
+    assert files
+    wrong = []
+    for path in files:
+        names = imported(path.read_text(encoding="utf-8"), f"{RUNTIME.name}.{path.stem}", path.name == "__init__.py")
+        libraries = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - RUNTIME_LIBRARIES
+        wrong += [f"{path.name} imports {library}" for library in libraries - {RUNTIME.name}]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, RUNTIME, ROOT / "tests"], ids=lambda folder: folder.name)
 def test_files_are_short(folder):
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in folder.rglob("*.py")}
     assert {path.relative_to(ROOT): length for path, length in lengths.items() if length > MAX_LINES} == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunetv2_lightm.nnunet import NotFound, dataset_id, datasets_named, find_dataset, folder
+from nnunetv2_lightm.nnunet import NotFound, dataset_id, datasets_named, find_dataset, folder_from_environment
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_folder_that_is_not_set(monkeypatch, value):
     if value is not None:
         monkeypatch.setenv("nnUNet_raw", value)
     with pytest.raises(NotFound, match="nnUNet_raw is not set: export nnUNet_raw="):
-        folder("nnUNet_raw")
+        folder_from_environment("nnUNet_raw")

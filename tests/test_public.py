@@ -21,21 +21,26 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {
     "doctor": "--dataset --plans --json --print-trainer-path",
     "backends": "",
-    "complexity": "--paper -tr -d -c -p -device --count-only --format -o",
-    "convert lits": "--dry-run --id --name --link --copy --overwrite --resize --seed --split --strict --workers",
+    "complexity": "--paper -tr -d -c -p -device --count-only --format -o --overwrite",
+    "convert lits": "--dry-run --id --name --link --copy --overwrite --resize --seed --spacings --split --strict --workers",
     "convert montgomery-shenzhen": (
         "--dry-run --id --name --link --copy --only --overwrite --resize --seed --split --strict --workers"
     ),
-    "plan": "--batch-size --gpu-memory-gb --plans-name",
+    "plan": "-p --batch-size --gpu-memory-gb --plans-name --overwrite",
     "demo": "--folder --device --trainer --num-cases --shape",
-    "evaluate": "--against --surface --nsd-tolerance-mm --dataset-json --csv --json --chill --workers",
+    "evaluate": "--against --surface --nsd-tolerance-mm --dataset-json --csv --json --chill --overwrite --workers",
     "benchmark": (
         "-d -c -tr -p -o --budget --wall-clock --calibration-of --folds --seeds -device --launcher --slurm --surface "
         "--no-timings --nsd-tolerance-mm --title"
     ),
-    "benchmark-report": "-o --output --title",
+    "benchmark-report": "-o --output --title --no-pictures",
     "import-released": "--overwrite",
-    "export": "-f -chk --float32 --zip --check-images --overwrite",
+    "export": "-f -chk --float32 --onnx --web --zip --check-images --overwrite",
+}
+ENGINE_OPTIONS = {
+    "": "--version",
+    "segment": "-o --output --threads --no-mirroring --volumes --overwrite",
+    "info": "",
 }
 NAMES = (
     "nnunetv2_lightm.LightMUNet",
@@ -84,11 +89,20 @@ TRAINER_NAMES = {
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_options(command, capsys):
+    assert set(OPTIONS[command].split()) <= options_in_help(cli.main, command, capsys)
+
+
+@pytest.mark.parametrize("command", ENGINE_OPTIONS)
+def test_options_of_the_engine(command, capsys):
+    engine = pytest.importorskip("lightm_runtime.cli", reason="lightm-runtime is not installed: pip install ./runtime")
+    assert set(ENGINE_OPTIONS[command].split()) <= options_in_help(engine.main, command, capsys)
+
+
+def options_in_help(main, command, capsys) -> set[str]:
     with pytest.raises(SystemExit) as end:
-        raise SystemExit(cli.main([*command.split(), "--help"]))
+        raise SystemExit(main([*command.split(), "--help"]))
     assert end.value.code == 0
-    options = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
-    assert set(OPTIONS[command].split()) <= options
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))
 
 
 def test_commands():

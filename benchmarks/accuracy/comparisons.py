@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_lightm.nnunet import dataset_id
 from nnunetv2_lightm.runs.pipeline import Step
 
 # Comparisons 1 to 5, from the time when AdamW was the default recipe.
@@ -59,7 +60,7 @@ class DataSet:
 
     @property
     def number(self) -> int:
-        return int(self.name[7:10])
+        return dataset_id(self.name)
 
     def steps(self, folder: Path, data: Path) -> list[Step]:
         """From the images to the preprocessed data set."""

@@ -1,5 +1,5 @@
-"""What an iteration costs of trainers that came to the study later: measured in turns with stock nnU-Net, and taken as
-a multiple of what stock nnU-Net's cost when the study began. "Equal seconds" so stay those of one machine."""
+"""Costs of an iteration for trainers that joined the study later: measured in turns with stock nnU-Net, and scaled by
+what stock nnU-Net's cost when the study began. So "equal seconds" stay those of one machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2_lightm.benchmark.costs import MeasuredCosts, load_costs, missing_turns
@@ -23,14 +23,14 @@ STOCK = RIVALS[0]
 def measure_beside_stock(
     comparison: Comparison, trainers: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> None:
-    """Measure the trainers, stock nnU-Net in turns with them, into the study's folder; nothing else may run meanwhile.
+    """Measure the trainers in turns with stock nnU-Net, into the study's folder; nothing else may run meanwhile.
 
-    Trainers that come later are measured with turns of stock nnU-Net of their own: another day has another speed.
+    Trainers that come later get turns of stock nnU-Net of their own: another day has another speed.
 
     Raises: CommandFailed: if that fails; the same call goes on with the turns that are missing.
     """
-    measured_now = hashlib.sha256(" ".join(sorted(trainers)).encode()).hexdigest()[:8]
-    file = _folder(folder) / f"{comparison.data.name}_{measured_now}.json"
+    key = hashlib.sha256(" ".join(sorted(trainers)).encode()).hexdigest()[:8]
+    file = _folder(folder) / f"{comparison.data.name}_{key}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     data = comparison.data
     where = ("-d", data.name, "-c", data.configuration, "-p", data.plans, "-f", "0", "-device", "cpu")
@@ -46,16 +46,16 @@ def with_costs_beside_stock(results: BenchmarkResults, comparison: Comparison, f
         return results
     begun, scaled = results.calibration[STOCK], {}
     for costs in _measured(comparison, folder):
-        now = asdict(costs.trainers[STOCK].median)
+        now = costs.trainers[STOCK].median.model_dump()
         for name in comparison.methods:
             if name in costs.trainers:
-                parts = asdict(costs.trainers[name].median)
+                parts = costs.trainers[name].median.model_dump()
                 scaled[name] = {part: seconds * begun[part] / now[part] for part, seconds in parts.items()}
     return replace(results, calibration=scaled | dict(results.calibration))
 
 
 def _measured(comparison: Comparison, folder: Path) -> Iterator[MeasuredCosts]:
-    """What was measured next to stock nnU-Net on the data set, with all turns, each time."""
+    """Each measurement next to stock nnU-Net on the data set that has all turns."""
     for file in sorted(_folder(folder).glob(f"{comparison.data.name}*.json")):
         costs = load_costs(file)
         if not missing_turns(costs, costs.trainers, ROUNDS):

@@ -95,9 +95,9 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
             write_costs_of(costs, folder / known)
         command = comparison.command(left, seed, f"comparisons/{name}/seed{seed}", known, timings=timings)
         print(shlex.join(command), flush=True)
-        ended = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
-        code = code or ended
-        if ended not in (0, RUN_FAILED):
+        returned = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+        code = code or returned
+        if returned not in (0, RUN_FAILED):
             break
     return code
 
@@ -105,8 +105,10 @@ def run(folder: Path, name: str, *, seeds: Sequence[int] | None, anew: bool, tim
 def costs_of(
     comparison: Comparison, methods: Sequence[str], folder: Path, environment: Mapping[str, str], *, anew: bool
 ) -> BenchmarkResults | None:
-    """What the study knows of the trainers' costs; those of `methods` that it lacks are measured next to stock's.
-    None: it knows nothing yet, and the comparison measures all."""
+    """The costs that the study knows; those of `methods` that it lacks are measured next to stock's.
+
+    Returns: None if it knows none yet, and the comparison measures all.
+    """
     costs = results_so_far(comparison.costs_of, folder, anew)
     if costs is None or not costs.calibration:
         return costs
@@ -134,12 +136,16 @@ def results_so_far(name: str, folder: Path | None, anew: bool = False) -> Benchm
     comparison = COMPARISONS[name]
     parts = load_parts(_files(name, folder, anew))
     if not anew:
-        parts = [*_of_others(comparison), *parts]
+        parts = [*_shared_runs(comparison), *parts]
     if not parts:
         return None
     again = ("python", "-m", "benchmarks.accuracy.study", "FOLDER", "--only", name, "--anew")
-    said = {"title": comparison.title, "commands": (again,), "not_pictured": comparison.data.not_pictured}
-    combined = replace(combine(parts, comparison.methods), **said)
+    combined = replace(
+        combine(parts, comparison.methods),
+        title=comparison.title,
+        commands=(again,),
+        not_pictured=comparison.data.not_pictured,
+    )
     return with_costs_beside_stock(combined, comparison, folder) if folder else combined
 
 
@@ -151,7 +157,7 @@ def _files(name: str, folder: Path | None, anew: bool = False) -> list[Path]:
     return files
 
 
-def _of_others(comparison: Comparison) -> list[BenchmarkResults]:
+def _shared_runs(comparison: Comparison) -> list[BenchmarkResults]:
     """Published runs of other comparisons that are runs of this one too: those with the same budget, and stock
     nnU-Net's, whose iterations are the budget of the others, so that `benchmark` would reuse its training."""
     option, budget = comparison.budget

@@ -1,4 +1,4 @@
-"""The study's results: those published in results/study combined with newer ones in a folder.
+"""The study's results: those published in benchmarks/accuracy/results, combined with newer ones in a folder.
 
 A study takes longer than some machines are available. Published runs count as done wherever the study continues: they
 are not run again, and the costs of iterations are taken from them, so that "equal seconds" stay those of one machine.
@@ -17,7 +17,8 @@ from nnunetv2_lightm.benchmark.results import BenchmarkResults, Run, load_result
 from nnunetv2_lightm.benchmark.settings import CALIBRATION_FILE, RESULTS_FILE
 
 SAME = ("dataset", "configuration", "plans", "patch_size", "batch_size", "equal", "budget", "scored_on")
-NNUNET_ITERATIONS = (250, 50)  # of an epoch without a budget, which every run of the study has
+# Of an epoch without a budget, which every run of the study has.
+NNUNET_ITERATIONS = {"iterations_per_epoch": 250, "validation_iterations_per_epoch": 50}
 
 
 class DifferentComparisons(ValueError):
@@ -59,9 +60,11 @@ def write_costs_of(results: BenchmarkResults, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_results(replace(results, runs=()), folder / RESULTS_FILE)
     trainers = {
-        name: TrainerCosts(*NNUNET_ITERATIONS, [Turn(**cost)] * ROUNDS) for name, cost in results.calibration.items()
+        name: TrainerCosts(**NNUNET_ITERATIONS, turns=[Turn(**cost)] * ROUNDS)
+        for name, cost in results.calibration.items()
     }
-    write_costs(MeasuredCosts("cpu", results.machine, trainers), folder / CALIBRATION_FILE)
+    costs = MeasuredCosts(device="cpu", machine=results.machine, trainers=trainers)
+    write_costs(costs, folder / CALIBRATION_FILE)
 
 
 def publish_results(results: BenchmarkResults, file: Path, *, predictions: bool) -> None:

@@ -25,9 +25,9 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lightm.dataset_conversion.phantoms import write_lits_phantoms
+from nnunetv2_lightm.nnunet import FOLDERS
 
 TRAINERS = {"ours": "nnUNetTrainerLightMUNet", "stock": "nnUNetTrainer"}
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 CASES = 10  # from which nnU-Net plans
 
 

@@ -1,10 +1,10 @@
-"""Time of a training step on a GPU, for our network and nnU-Net's: predicted kernel by kernel, nothing is measured.
+"""Least time of a training step on a GPU, for our network and nnU-Net's: predicted, kernel by kernel, not measured.
 
     python -m benchmarks.speed.gpu_model
     python -m benchmarks.speed.gpu_model --patch 96 160 160 --batch 2 --card RTX4090 --out elsewhere
 
 Writes gpu_model.json. harness/step_cost.py says what is counted and how it becomes milliseconds; `gpu.py` measures on a
-GPU, and prints its kernels next to these.
+GPU, with these predictions next to its figures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from .gpu_memory import workload_of
 from .harness.models import NNUNET, OURS
 from .harness.results import RESULTS, Result, argument_parser, parse
-from .harness.step_cost import CARDS, LAUNCH_US, Card, Cost, cost_of_step
+from .harness.step_cost import CARDS, Card, Cost, cost_of_step, host_ms, total_ms
 
 NAMES = {OURS: "LightMUNet", NNUNET: "PlainConvUNet"}
 # Kernels listed by name; the others are summed.
@@ -48,9 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def totals(costs: dict[str, dict[str, Cost]], card: Card) -> dict:
     """Milliseconds of both networks on a card, and their ratio."""
-    ms = {which: sum(cost.ms(card) for cost in kernels.values()) for which, kernels in costs.items()}
-    launches = {which: sum(cost.launches for cost in kernels.values()) for which, kernels in costs.items()}
-    host = {which: 1e-3 * LAUNCH_US * count for which, count in launches.items()}
+    ms = {which: total_ms(kernels, card) for which, kernels in costs.items()}
+    host = {which: host_ms(kernels) for which, kernels in costs.items()}
     record = {"card": card.name}
     for which, name in NAMES.items():
         record |= {f"{name}, ms": ms[which], f"{name}, host ms": host[which]}

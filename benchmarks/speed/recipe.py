@@ -14,11 +14,12 @@ from functools import partial
 
 import torch
 
-from nnunetv2_lightm.measure.timing import Effort, alternate, fastest
+from nnunetv2_lightm.measure.timing import alternate
 from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON
 
 from .harness.models import LAYOUTS, light_m_unet, nnunet_name, nnunet_unet, ours_name, sample, training_step
 from .harness.results import SHARE, Result, Row, argument_parser, parse
+from .harness.timing import Effort, fastest
 
 # Patch and batch; the last two are the study's, too small for the stages that nnU-Net's network has here.
 SIZES = {"3d_64": ((64, 64, 64), 1), "2d_512": ((512, 512), 1), "3d_40": ((40, 56, 40), 2), "2d_128": ((128, 128), 4)}

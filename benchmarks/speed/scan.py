@@ -83,7 +83,7 @@ def against_exps(scan: Run, exps: ExpRate, count: int, result: Result) -> tuple[
     seconds = []
     times = alternate({"ours": scan, "exps": lambda: seconds.append(exps.seconds())}, result.effort)
     # The first sample is slow.
-    return times["ours"], Spread.of(seconds[1:]).scaled(count / result.threads)
+    return times["ours"], Spread.of([count / result.threads * one for one in seconds[1:]])
 
 
 def against_itself(result: Result, inputs: dict[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_lightm.measure.timing import Effort, Spread, alternate
+from nnunetv2_lightm.measure.timing import Spread, alternate
 
 from .harness.models import (
     CONTIGUOUS,
@@ -37,6 +37,7 @@ from .harness.pairs import check, make_pair, patch_of
 from .harness.peaks import measure_peaks
 from .harness.results import Result, argument_parser, parse
 from .harness.stages import Stage, StageClock, recording, stages_of, torch_operators
+from .harness.timing import Effort
 
 SIZES = ("3d_64", "2d_512")
 RUNS, QUICK_RUNS = 9, 2

@@ -21,12 +21,13 @@ from functools import partial
 import torch
 
 from nnunetv2_lightm.measure.peak_rss import not_measurable_reason, transient_mib
-from nnunetv2_lightm.measure.timing import Effort, Spread
+from nnunetv2_lightm.measure.timing import Spread
 
 from .harness.machine import ROOT
 from .harness.models import CONTIGUOUS, LAYOUTS, NNUNET, OURS, build, light_m_unet, nnunet_name, ours_name, sample
 from .harness.pairs import WORKS, check, describe, patch_of
 from .harness.results import SHARE, Result, Row, argument_parser, parse
+from .harness.timing import Effort
 
 CASES = (
     ("forward", "3d_64"),

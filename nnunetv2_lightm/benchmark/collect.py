@@ -73,7 +73,7 @@ def collect(
         scored_on="test" if settings.has_test_split else "validation",
         commands=tuple(map(tuple, commands)),
         machine=machine() if measured is None else measured.machine,
-        calibration={name: vars(costs[name].median) for name in trainers if name in costs},
+        calibration={name: costs[name].median.model_dump() for name in trainers if name in costs},
         complexity={trainer: _read_complexity(file) for trainer, file in files.items() if file.exists()},
         runs=tuple(_collect_run(settings, run, run.key in complete, failures.get(run.key)) for run in runs),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from ..complexity.plans import PlannedConfiguration
 from ..runs.pipeline import folder_lock
@@ -38,15 +37,15 @@ class Comparison:
         """
         from .report.document import write_report  # loads matplotlib: not before there is something to draw
 
-        taken = costs_to_reuse(self.settings, self.planned)
+        reused = costs_to_reuse(self.settings, self.planned)
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.settings.folder):
             file = self.settings.results_file
             earlier = load_results(file) if file.exists() else None
             if earlier is None:
                 self.write()  # from now on the folder is this comparison's
-            if taken:
-                self._take(taken)
+            if reused:
+                self._reuse(reused)
             # What earlier calls wrote stays as it is until this one is prepared.
             if self.launch(preparation_tasks(self.settings), lambda *_: None, lambda: None):
                 print("\nbenchmark: nothing was trained because of the failure above; fix it, or leave out the trainer")
@@ -67,12 +66,12 @@ class Comparison:
             write_report([self.write()], self.settings.folder, self.settings.title)
         return not self.failures
 
-    def _take(self, costs: MeasuredCosts) -> None:
+    def _reuse(self, costs: MeasuredCosts) -> None:
         """Copy the costs of trainers that the calibration lacks; those that it has may have decided budgets already."""
         file = self.settings.calibration_file
         if file.exists():
             own = load_costs(file)
-            costs = replace(own, trainers=costs.trainers | own.trainers)
+            costs = own.with_trainers({**costs.trainers, **own.trainers})
         write_costs(costs, file)
 
     def _outlook(self, costs: MeasuredCosts | None) -> str:

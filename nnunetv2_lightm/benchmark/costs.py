@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +23,7 @@ class BudgetTooSmall(ValueError):
     """The budget is too short for a single iteration."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(Content):
     """What one turn of a trainer cost, in seconds.
 
     Attributes:
@@ -34,9 +32,9 @@ class Turn:
         epoch_seconds: The overhead of an epoch: scores, checkpoint, progress.png.
     """
 
-    train_seconds: float
-    validation_seconds: float
-    epoch_seconds: float
+    train_seconds: Length
+    validation_seconds: Length
+    epoch_seconds: Amount
 
     def training_seconds(self, epochs: int, iterations: int, validation_iterations: int) -> float:
         """Duration of a training: every epoch with its validation and its overhead."""
@@ -44,8 +42,7 @@ class Turn:
         return epochs * (iterations * self.train_seconds + validation + self.epoch_seconds)
 
 
-@dataclass
-class TrainerCosts:
+class TrainerCosts(Content):
     """A trainer's turns.
 
     Attributes:
@@ -54,18 +51,18 @@ class TrainerCosts:
         turns: The measurements, in order.
     """
 
-    iterations_per_epoch: int
-    validation_iterations_per_epoch: int
-    turns: list[Turn] = field(default_factory=list)
+    iterations_per_epoch: Positive
+    validation_iterations_per_epoch: Count
+    turns: Annotated[list[Turn], Field(min_length=1, max_length=10**4)]
 
     @property
     def median(self) -> Turn:
         """The median over the turns, taken for each number separately."""
-        return Turn(*(statistics.median(numbers) for numbers in zip(*(asdict(turn).values() for turn in self.turns))))
+        names = Turn.model_fields
+        return Turn(**{name: statistics.median(getattr(turn, name) for turn in self.turns) for name in names})
 
 
-@dataclass
-class MeasuredCosts:
+class MeasuredCosts(Content):
     """The content of calibration.json.
 
     Attributes:
@@ -74,49 +71,30 @@ class MeasuredCosts:
         trainers: Trainer name to its costs.
     """
 
-    device: str
-    machine: Mapping[str, str]
-    trainers: dict[str, TrainerCosts] = field(default_factory=dict)
-
-
-class _TurnContent(Content):
-    train_seconds: Length
-    validation_seconds: Length
-    epoch_seconds: Amount
-
-
-class _TrainerContent(Content):
-    iterations_per_epoch: Positive
-    validation_iterations_per_epoch: Count
-    turns: Annotated[list[_TurnContent], Field(min_length=1, max_length=10**4)]
-
-
-class _CostsContent(Content):
     device: Literal["cpu", "cuda", "mps"]
     machine: dict[Text, Text]
-    trainers: dict[ClassName, _TrainerContent]
+    trainers: dict[ClassName, TrainerCosts]
+
+    def num_turns(self, trainer: str) -> int:
+        """Number of turns of a trainer so far."""
+        return len(self.trainers[trainer].turns) if trainer in self.trainers else 0
+
+    def with_trainers(self, trainers: Mapping[str, TrainerCosts]) -> MeasuredCosts:
+        """The same with the costs of these trainers, in place of those that it has of them."""
+        return self.model_copy(update={"trainers": {**self.trainers, **trainers}})
 
 
 def load_costs(path: Path) -> MeasuredCosts:
     """Raises: ResultsError: naming the file and the key, if it cannot be read or holds something else."""
     try:
-        content = check(read_json(path), _CostsContent, path)
+        return check(read_json(path), MeasuredCosts, path)
     except JsonInputError as error:
         raise ResultsError(f"{path}: no calibration ({error}); remove it to measure again") from error
-    trainers = {
-        name: TrainerCosts(
-            trainer.iterations_per_epoch,
-            trainer.validation_iterations_per_epoch,
-            [Turn(**dict(turn)) for turn in trainer.turns],
-        )
-        for name, trainer in content.trainers.items()
-    }
-    return MeasuredCosts(content.device, content.machine, trainers)
 
 
 def write_costs(costs: MeasuredCosts, path: Path) -> None:
     """Write the file in one step."""
-    write_text(path, to_json(asdict(costs)))
+    write_text(path, to_json(costs.model_dump()))
 
 
 def validation_iterations(iterations: int) -> int:
@@ -160,8 +138,4 @@ def _iterations_that_fit(cost: Turn, seconds: float) -> int:
 
 def missing_turns(costs: MeasuredCosts, trainers: Sequence[str], rounds: int) -> list[str]:
     """The trainers that still have turns to run, in order: one turn each per round."""
-
-    def done(name: str) -> int:
-        return len(costs.trainers[name].turns) if name in costs.trainers else 0
-
-    return [name for number in range(rounds) for name in trainers if done(name) <= number]
+    return [name for number in range(rounds) for name in trainers if costs.num_turns(name) <= number]

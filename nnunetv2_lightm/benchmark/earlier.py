@@ -1,27 +1,28 @@
-"""What earlier calls have left: results, costs and trainings are taken over only if they are of the same plans."""
+"""Results, costs and trainings of earlier calls, which are reused only if their plans are the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..checkpoints.integrity import CHECKPOINTS
 from ..complexity.plans import PlannedConfiguration
+from ..escaping import short_repr
 from ..files import partial_path
 from ..json_input import JsonInputError, read_json
-from ..nnunet_faults import CHECKPOINTS, INTENSITIES, resolved_configuration
+from ..nnunet_faults import INTENSITIES, resolved_configuration
 from ..runs.pipeline import LOCK_FILE
 from .costs import MeasuredCosts, load_costs
 from .results import ResultsError, load_results
 from .settings import CALIBRATION_FILE, RESULTS_FILE, Settings, SettingsError
 from .tasks import PlannedRun
 
-# What decides about a training outside its configuration (nnunetv2: preprocessing/preprocessors).
+# Keys outside a configuration that decide about its trainings (nnunetv2: preprocessing/preprocessors).
 SHARED_KEYS = ("transpose_forward", *INTENSITIES)
-SHOWN_CHARACTERS = 60
 
 
 def planned_sizes(planned: PlannedConfiguration) -> dict[str, Any]:
-    """What results.json holds of the plans: patch_size, batch_size and spacing_mm, as its attributes."""
+    """The part of the plans that results.json holds: its patch_size, batch_size and spacing_mm."""
     configuration = planned.configuration
     return {
         "patch_size": tuple(map(int, configuration.patch_size)),
@@ -121,7 +122,7 @@ def _changes(saved: Any, planned: PlannedConfiguration) -> list[str]:
         return [f"they had no configuration {planned.name!r}"]
     old, new = (_deciding(plans, planned.name) for plans in (saved, planned.plans.plans))
     return [
-        f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}"
+        f"{key} was {short_repr(old.get(key))} and is {short_repr(new.get(key))}"
         for key in dict.fromkeys((*new, *old))
         if old.get(key) != new.get(key)
     ]
@@ -132,8 +133,3 @@ def _deciding(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
         **resolved_configuration(dict(plans), configuration),
         **{key: plans[key] for key in SHARED_KEYS if key in plans},
     }
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -49,17 +49,22 @@ def measure_costs(
 
     Raises: ResultsError: if the existing file was measured on another device.
     """
-    costs = load_costs(output) if output.exists() else MeasuredCosts(device, machine())
+    costs = load_costs(output) if output.exists() else MeasuredCosts(device=device, machine=machine(), trainers={})
     if costs.device != device:
         raise ResultsError(f"{output} was measured on {costs.device}, not on {device}; remove it to measure again")
     # What the trainers write must not end up among the user's results.
     with scratch_folder(output.with_suffix(".nnUNet_results")) as results, _nnunet_results(results):
         for name in missing_turns(costs, trainers, rounds):
-            print(f"{name}: turn {len(costs.trainers[name].turns) + 1 if name in costs.trainers else 1} of {rounds}")
+            print(f"{name}: turn {costs.num_turns(name) + 1} of {rounds}")
             trainer = get_trainer_from_args(dataset, configuration, fold, name, plans, device=torch.device(device))
-            iterations = (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
             turn = take_turn(trainer, turn_seconds)
-            costs.trainers.setdefault(name, TrainerCosts(*iterations)).turns.append(turn)
+            before = costs.trainers[name].turns if name in costs.trainers else []
+            measured = TrainerCosts(
+                iterations_per_epoch=trainer.num_iterations_per_epoch,
+                validation_iterations_per_epoch=trainer.num_val_iterations_per_epoch,
+                turns=[*before, turn],
+            )
+            costs = costs.with_trainers({name: measured})
             write_costs(costs, output)
 
 
@@ -86,7 +91,7 @@ def take_turn(trainer, seconds: float) -> Turn:
     trainer.on_epoch_end()
     epoch_seconds += time.perf_counter() - before
     trainer.on_train_end()
-    return Turn(train_seconds, validation_seconds, epoch_seconds)
+    return Turn(train_seconds=train_seconds, validation_seconds=validation_seconds, epoch_seconds=epoch_seconds)
 
 
 def _repeat(step: Callable[[], dict], seconds: float) -> tuple[float, list[dict]]:
@@ -118,7 +123,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-c", required=True)
     parser.add_argument("-p", required=True)
     parser.add_argument("-f", type=whole_number(at_least=0), required=True)
-    parser.add_argument("-device", required=True)
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), required=True)
     parser.add_argument("-o", type=Path, required=True)
     arguments = parser.parse_args(argv)
     # As `nnUNetv2_train` sets them (nnU-Net: run/run_training.py).

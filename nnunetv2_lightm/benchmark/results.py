@@ -172,8 +172,8 @@ def _relative_folders(run: Run, start: Path) -> dict[str, str | None]:
 
 
 def _epoch_content(epoch: EpochRecord) -> dict[str, object]:
-    """As :class:`EpochContent` has it: null for NaN, and for what no curve can show, such as the loss of a training
-    that diverges, or the seconds of an epoch in which the clock was set back."""
+    """The values of :class:`EpochContent`: null for NaN and for numbers beyond its bounds, such as the loss of a
+    training that diverges, or the seconds of an epoch in which the clock was set back."""
     return {
         "epoch": epoch.epoch,
         "train_loss": _or_null(epoch.train_loss, _NUMBER),
@@ -212,4 +212,4 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    return None if isinstance(value, float) and value - value != 0 else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ..json_input import (
     MAX_LONG_TEXT,
@@ -24,7 +24,6 @@ from ..json_input import (
     Text,
     is_scalar,
 )
-from .sharing import words_of
 
 ITERATIONS, SECONDS = "iterations", "seconds"
 BUDGET = re.compile(r"(?P<epochs>[1-9]\d{0,8})epochs?(?:_(?P<iterations>[1-9]\d{0,8})iters?)?")
@@ -105,24 +104,16 @@ class ResultsContent(Content):
     runs: Annotated[list[Any], Field(max_length=10**5)]
     not_pictured: Text | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_an_earlier_version(cls, content: object) -> object:
-        """Which stored a single command, as a line."""
-        if isinstance(content, dict) and "commands" not in content and isinstance(content.get("command"), str):
-            return {**content, "commands": [list(words_of(content["command"]))]}
-        return content
-
     @field_validator("spacing_mm")
     @classmethod
-    def _as_many_as_axes(cls, spacing_mm: list[float], info: ValidationInfo) -> list[float]:
+    def _check_spacing(cls, spacing_mm: list[float], info: ValidationInfo) -> list[float]:
         if len(spacing_mm) != len(info.data.get("patch_size", spacing_mm)):
             raise ValueError("expected one number for each axis of patch_size")
         return spacing_mm
 
     @field_validator("budget")
     @classmethod
-    def _of_its_kind(cls, budget: object, info: ValidationInfo) -> object:
+    def _check_budget(cls, budget: object, info: ValidationInfo) -> object:
         if info.data.get("equal") == ITERATIONS:
             if not isinstance(budget, str) or BUDGET.fullmatch(budget) is None:
                 raise ValueError("expected a budget of iterations such as 20epochs_100iters")
@@ -132,7 +123,7 @@ class ResultsContent(Content):
 
     @field_validator("machine")
     @classmethod
-    def _texts_and_numbers(cls, machine: dict) -> dict:
+    def _check_machine(cls, machine: dict) -> dict:
         check_scalars(machine, MACHINE_DEPTH)
         return machine
 

@@ -14,7 +14,7 @@ from ..complexity.errors import PlansError
 from ..complexity.plans import PlannedConfiguration, find_trainer, read_configuration
 from ..files import some_of
 from ..json_input import JsonInputError, read_json
-from ..nnunet import NotFound, folder
+from ..nnunet import FOLDERS, NotFound, folder_from_environment
 from ..nnunet_faults import faults_of_splits, missing_files, plan_again, preprocessed_cases
 from ..trainers import TRAINERS, nearest_trainer, split_budget
 from .held_out import fault_of_test_split, has_test_split
@@ -105,7 +105,7 @@ def nnunet_folder(variable: str) -> Path:
     Raises: SettingsError: if the variable is not set.
     """
     try:
-        return folder(variable)
+        return folder_from_environment(variable)
     except NotFound as error:
         raise SettingsError(str(error)) from error
 
@@ -169,7 +169,7 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
         folds: Folds of the split.
     Raises: SettingsError: naming the file that is missing, and how to get it.
     """
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for variable in FOLDERS:
         nnunet_folder(variable)
     try:
         planned = read_configuration(dataset, configuration, plans)
@@ -189,12 +189,12 @@ def check_data(dataset: str, configuration: str, plans: str, folds: Sequence[int
 
 
 def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
-    folder = planned.plans_file.parent
-    data = folder / planned.configuration.data_identifier
+    preprocessed = planned.plans_file.parent
+    data = preprocessed / planned.configuration.data_identifier
     remedy = plan_again(planned.dataset, planned.name)
     if not data.is_dir() or not (cases := preprocessed_cases(data)):
         raise SettingsError(f"{data} holds no preprocessed cases. Make them: {remedy}")
-    splits_file = folder / "splits_final.json"
+    splits_file = preprocessed / "splits_final.json"
     num_folds = NNUNET_FOLDS
     if splits_file.exists():
         splits = _read_splits(splits_file)
@@ -203,7 +203,7 @@ def _check_fold(planned: PlannedConfiguration, fold: int) -> None:
             cases = sorted({*splits[fold]["train"], *splits[fold]["val"]})
     if not 0 <= fold < num_folds:
         raise SettingsError(f"no fold {fold}: {splits_file} has {num_folds}, numbered from 0")
-    ground_truth = (folder / "gt_segmentations", planned.dataset_json["file_ending"])
+    ground_truth = (preprocessed / "gt_segmentations", planned.dataset_json["file_ending"])
     if missing := missing_files(data, cases, ground_truth=ground_truth):
         raise SettingsError(f"{len(missing)} files of fold {fold} are missing: {some_of(missing)}. Make them: {remedy}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from ..escaping import escape_shell
 
 _USER = r"[^/\\\s'\":,;)]+"
 _HOMES = rf"/(?:home|Users)/{_USER}|/root|[A-Za-z]:\\Users\\{_USER}"
-# This repository's study, as it is started now and as earlier versions started it.
-_STUDY = re.compile(r"python (?:-m benchmarks(?:\.\w+)+|benchmarks/(?:\w+/)*\w+\.py)(?: |$)")
+_STUDY = re.compile(r"python -m benchmarks(?:\.\w+)+(?: |$)")  # of this repository
 
 
 def without_home(text: str) -> str:
@@ -36,19 +34,6 @@ def shared_words(words: Sequence[str]) -> tuple[str, ...]:
             short = without_home(word)
             shared.append(short if short.startswith("~") else word)
     return tuple(shared)
-
-
-def words_of(line: str) -> tuple[str, ...]:
-    r"""The words of a command that an earlier version stored as a line; a line that is none is one word.
-
-    A backslash is one of a folder on Windows: on other systems the line was quoted without them.
-    """
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
-    try:
-        return tuple(lexer)
-    except ValueError:
-        return (line,)
 
 
 def command_again(words: Sequence[str]) -> str | None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from ..runs.nnunet_steps import (
@@ -17,7 +16,7 @@ from ..runs.nnunet_steps import (
     training_continuation,
     training_outputs,
 )
-from ..runs.pipeline import Pipeline, Step
+from ..runs.pipeline import Pipeline, Step, software_versions
 from .costs import BudgetTooSmall, MeasuredCosts, largest_budget, validation_iterations
 from .results import BenchmarkResults
 from .results_content import BUDGET
@@ -42,8 +41,7 @@ class Task:
 
     def pipeline(self) -> Pipeline:
         """Built where it runs, because its commands inherit that process's environment."""
-        software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
-        return Pipeline(self.folder, self.steps, environment={}, version=software, log_file=self.log_file)
+        return Pipeline(self.folder, self.steps, environment={}, version=software_versions(), log_file=self.log_file)
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,8 @@ def _complexity(settings: Settings, trainer: str) -> Step:
     # The memory of a patch can be measured on these two.
     measurable = settings.timings and settings.device in ("cpu", "cuda")
     measured = ("-device", settings.device) if measurable else ("--count-only",)
-    command = ("nnUNetv2_lightm", "complexity", *model, *measured, "--format", "json", "-o", str(output))
+    written = ("--format", "json", "-o", str(output), "--overwrite")
+    command = ("nnUNetv2_lightm", "complexity", *model, *measured, *written)
     return Step(f"{_short(trainer)} complexity", command, outputs=(output,))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..escaping import escape_terminal
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code: 0 done, 1 if the results cannot be read."""
     arguments = _parser().parse_args(argv)
     # After the arguments: `--help` loads neither torch nor scipy.
@@ -43,7 +43,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-pictures", action="store_true", help="leave images out, e.g. because they show patients")
     parser.add_argument("--title", help="title of the report (default: that of the first comparison)")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

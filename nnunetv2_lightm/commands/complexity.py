@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import re
 import sys
 from pathlib import Path
 
 from ..escaping import escape_terminal
 
 FORMATS = ("markdown", "csv", "json")
-# How this command recognises a report that it wrote, and that nobody has written anything into since.
-JSON_KEYS = ({"thop", "tables", "claims"}, {"machine", "trainers"})
-CSV_BEGINS = ("table,model,printed_params_m,", "trainer,dataset,plans,configuration,patch,")
-TITLE = re.compile(
-    r"# The paper's tables in two conventions|.+: patch \d+(x\d+)+, input channels: \d+, output channels: \d+"
-)
-LINE = re.compile(
-    r"|\|.*\||## Table \d+: .*|## What the paper claims, and what is true|\d+ of \d+ printed numbers reproduce .*"
-    r"|The last three columns compare .*|Printed by `nnUNetv2_lightm complexity --paper`\.|  \S.*"
-    r"|- \*\*(counted|measured|here|not measured|paper|its convention|true|LightM-UNet)\*\*.*"
-)
 
 
 def main(argv: list[str]) -> int:
@@ -32,10 +18,10 @@ def main(argv: list[str]) -> int:
     _check(parser, arguments)
     # After the arguments: `--help` loads neither torch nor scipy.
     from ..complexity.errors import ComplexityError
-    from ..files import check_output, write_text
+    from ..files import check_free, write_text
 
     if arguments.o is not None:
-        check_output(arguments.o, ours=is_report)
+        check_free(arguments.o, overwrite=arguments.overwrite)
     try:
         report = _paper(arguments) if arguments.paper else _trainers(arguments)
     except ComplexityError as error:
@@ -47,19 +33,6 @@ def main(argv: list[str]) -> int:
         arguments.o.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.o, report)
     return 0
-
-
-def is_report(text: bytes) -> bool:
-    """Whether a file is a report of this command, in any format, from the first line to the last."""
-    try:
-        if text.startswith(b"{"):
-            return set(json.loads(text)) in JSON_KEYS
-        first, *others = text.decode().splitlines() or [""]
-    except (ValueError, RecursionError):
-        return False
-    if first.startswith(CSV_BEGINS):
-        return all(len(row) == first.count(",") + 1 for row in csv.reader(others))
-    return TITLE.fullmatch(first) is not None and all(map(LINE.fullmatch, others))
 
 
 # Each report is imported on use, so --help loads no torch, and neither report loads what only the other one needs.
@@ -111,4 +84,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count-only", action="store_true", help="count, do not measure")
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the report to this file instead of printing it")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of -o if it exists")
     return parser

@@ -13,7 +13,7 @@ from ..option_types import finite_number, whole_number
 DEFAULT_NSD_TOLERANCE_MM = 2.0
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code: 0 done, 1 the input cannot be evaluated."""
     arguments = _parse(argv)
     # After the arguments: `--help` loads neither torch nor scipy.
@@ -65,23 +65,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace, dataset_file: Path, file_ending: str) -> None:
-    """Before any work: refuse to overwrite anything but earlier output of this command.
+    """Before any work: refuse outputs that exist, unless --overwrite is given, or that would replace an input.
 
-    Raises: OSError: naming what would be lost.
+    Raises: OSError: naming the file in the way.
     """
-    from ..evaluation.json_files import is_scores_json
-    from ..evaluation.tables import is_scores_csv
-    from ..files import check_output, keep_apart
+    from ..files import check_free, keep_apart
 
     folders = filter(None, (arguments.predictions, arguments.references, arguments.against))
     inputs = [file for folder in folders if folder.is_dir() for file in folder.glob(f"*{file_ending}")]
-    for output, ours in ((arguments.csv, is_scores_csv), (arguments.json, is_scores_json)):
-        if output is not None:
-            check_output(output, inputs=[dataset_file, *inputs], ours=ours)
+    for output in filter(None, (arguments.csv, arguments.json)):
+        check_free(output, inputs=[dataset_file, *inputs], overwrite=arguments.overwrite)
+        _check_place(output)
     if arguments.csv and arguments.json:
         keep_apart([arguments.csv], [arguments.json])
-    for output in filter(None, (arguments.csv, arguments.json)):
-        _check_place(output)
 
 
 def _check_place(output: Path) -> None:
@@ -100,7 +96,7 @@ def _check_place(output: Path) -> None:
         raise PermissionError(f"cannot write {output}: you have no permission to write to {above}. Give another name")
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_lightm evaluate",
         description="Print DSC and mIoU of each class as a Markdown table: mean and standard deviation over the cases, "
@@ -148,6 +144,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="also write statistics, rules, scores of every case, and the comparison",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of --csv and --json if they exist")
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
     parser.add_argument(
         "--workers", type=whole_number(at_least=1), metavar="N", help="cases read at a time (default: cores, at most 4)"
@@ -158,7 +155,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if arguments.surface and arguments.nsd_tolerance_mm is None:
         arguments.nsd_tolerance_mm = DEFAULT_NSD_TOLERANCE_MM
     return arguments
-
-
-if __name__ == "__main__":
-    sys.exit(main())

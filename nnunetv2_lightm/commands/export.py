@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..escaping import escape_terminal, shell_line
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     try:
         write = _onnx if arguments.onnx else _web if arguments.web else _zip if arguments.zip else _bundle
         print(escape_terminal(write(arguments)))
-    except (ExportError, FileExistsError, NotOursError) as error:
+    except (ExportError, NotOursError) as error:
         print(f"{PROGRAM}: {escape_terminal(error)}", file=sys.stderr)
         return 1
     return 0
@@ -35,14 +35,10 @@ def main(argv: list[str]) -> int:
 def _bundle(arguments: argparse.Namespace) -> str:
     from ..deploy.bundle import is_bundle, write_bundle
     from ..deploy.model_folder import read_model_folder
-    from ..files import check_output
 
-    if arguments.overwrite:
-        inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
-        check_output(arguments.out, inputs=inputs, ours=is_bundle)
+    _check_out(arguments, is_bundle)
     model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
-    options = {"check_images": arguments.check_images, "overwrite": arguments.overwrite}
-    comparison = write_bundle(model, arguments.out, half=not arguments.float32, **options)
+    comparison = write_bundle(model, arguments.out, half=not arguments.float32, check_images=arguments.check_images)
     return (
         f"{arguments.out}: {model}, {arguments.out.stat().st_size / 1e6:.1f} MB.\n"
         f"Compared with the trained weights: {comparison}.\n"
@@ -69,14 +65,10 @@ def _onnx(arguments: argparse.Namespace) -> str:
 def _zip(arguments: argparse.Namespace) -> str:
     from ..deploy.model_folder import read_model_folder
     from ..deploy.nnunet_zip import is_model_zip, write_zip
-    from ..files import check_output
 
-    if arguments.overwrite:
-        inputs = [path for path in arguments.model.rglob("*") if path.is_file()]
-        check_output(arguments.out, inputs=inputs, ours=is_model_zip)
+    _check_out(arguments, is_model_zip)
     model = read_model_folder(arguments.model, arguments.folds, arguments.checkpoint)
-    options = {"check_images": arguments.check_images, "overwrite": arguments.overwrite}
-    comparison = write_zip(model, arguments.out, half=not arguments.float32, **options)
+    comparison = write_zip(model, arguments.out, half=not arguments.float32, check_images=arguments.check_images)
     names = ("-d", model.plans.dataset_name, "-c", model.configuration, "-p", model.plans.plans_name)
     folds = [fold.removeprefix("fold_") for fold in model.weights]
     predict = shell_line("nnUNetv2_predict", *names, "-tr", model.trainer, "-f", *folds)
@@ -94,13 +86,9 @@ def _web(arguments: argparse.Namespace) -> str:
     from ..deploy.model_folder import read_model_folder
     from ..deploy.web.engine import web_engines
     from ..deploy.web.page import is_page, write_page
-    from ..files import check_output
 
+    _check_out(arguments, is_page)
     bundled = arguments.model.is_file()
-    if os.path.lexists(arguments.out) and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.out} already exists; give another name, or --overwrite")
-    inputs = [arguments.model] if bundled else [path for path in arguments.model.rglob("*") if path.is_file()]
-    check_output(arguments.out, inputs=inputs, ours=is_page)
     # The model is read first, which takes seconds, and checked last: the engine may be missing.
     model = (
         read_bundle(arguments.model)
@@ -109,16 +97,26 @@ def _web(arguments: argparse.Namespace) -> str:
     )
     engines = web_engines(lambda text: print(escape_terminal(text), file=sys.stderr, flush=True))
     if bundled:
-        content, said = model, pipeline_of(model)["name"]
+        content, summary = model, pipeline_of(model)["name"]
     else:
         content, comparison = bundle_content(model, half=not arguments.float32, check_images=arguments.check_images)
-        said = f"{model}. Compared with the trained weights: {comparison}"
+        summary = f"{model}. Compared with the trained weights: {comparison}"
     write_page(content, engines, arguments.out)
     return (
-        f"{arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {said}.\n"
+        f"{arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {summary}.\n"
         "Open it in a browser, from disk; it needs no network:\n"
         f"  {arguments.out.resolve().as_uri()}"
     )
+
+
+def _check_out(arguments: argparse.Namespace, ours: Callable[[bytes], bool]) -> None:
+    """Refuse to replace OUT unless --overwrite is given and ``ours`` recognises its content; never replace an input."""
+    from ..files import check_free, check_output
+
+    model = arguments.model
+    inputs = [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
+    check_free(arguments.out, inputs=inputs, overwrite=arguments.overwrite)
+    check_output(arguments.out, inputs=inputs, ours=ours)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ def main(argv: list[str]) -> int:
     """Import, and print how to predict. Returns 1 if a checkpoint is not from the fork, or OUT already exists."""
     arguments = _parser().parse_args(argv)
     # After the arguments: `--help` loads no torch.
+    from ..checkpoints.safe_loading import CheckpointError
     from ..released.model_folder import import_released
-    from ..released.safe_checkpoint import CheckpointError
 
     try:
         checkpoints = import_released(arguments.checkpoint, arguments.out, overwrite=arguments.overwrite)

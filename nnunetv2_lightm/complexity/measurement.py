@@ -68,8 +68,8 @@ def measure(trainer: str, planned: PlannedConfiguration, work: str, device: str)
         last_line = (done.stderr.strip() or "no message").splitlines()[-1]
         why = "the process was killed; is there enough memory?" if done.returncode == -9 else last_line
         return Measurement(None, None, why, None)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Measurement(**{**found, "seconds": Spread(**found["seconds"])})
+    content = json.loads(done.stdout.splitlines()[-1])
+    return Measurement(**{**content, "seconds": Spread(**content["seconds"])})
 
 
 def _folders(root: Path, planned: PlannedConfiguration) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from ..escaping import to_json
-from ..evaluation.tables import format_csv, format_markdown
+from ..evaluation.tables import format_markdown, records_as_csv
 from .paper_convention import VERSION
 from .paper_study import OURS, CountedRow, CountedTable, Verdict, count_tables, judge_claims
 from .paper_tables import FIRST
@@ -62,8 +62,7 @@ def as_markdown(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
 
 def as_csv(tables: list[CountedTable], verdicts: list[Verdict]) -> str:
     """A line for each network; the claims, which are another table, are left out."""
-    records = [_record(counted.table.number, row) for counted in tables for row in counted.rows]
-    return format_csv([records[0].keys(), *(record.values() for record in records)])
+    return records_as_csv([_record(counted.table.number, row) for counted in tables for row in counted.rows])
 
 
 def as_json(tables: list[CountedTable], verdicts: list[Verdict]) -> str:

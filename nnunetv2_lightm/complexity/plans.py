@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..json_input import JsonInputError, read_json
 from ..nnunet_faults import faults_of_dataset_json
-from ..trainers import search_trainer
+from ..trainers import build_for_prediction, search_trainer
 from .errors import PlansError
 
 
@@ -104,16 +103,6 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
 
 
 def build_network(trainer: type[nnUNetTrainer], planned: PlannedConfiguration) -> nn.Module:
-    """The network as prediction builds it: without deep supervision (nnU-Net: inference/predict_from_raw_data.py)."""
-    configuration = planned.configuration
-    parts = (planned.plans, configuration)
-    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
-        # A trainer from before nnU-Net 2.8.
-        parts = (
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-        )
-    return trainer.build_network_architecture(
-        *parts, planned.sample_shape[0], planned.num_outputs, enable_deep_supervision=False
-    )
+    """The network as prediction builds it."""
+    channels = planned.sample_shape[0]
+    return build_for_prediction(trainer, planned.plans, planned.configuration, channels, planned.num_outputs)

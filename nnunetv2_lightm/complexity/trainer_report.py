@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..escaping import escape_markdown, to_json
-from ..evaluation.tables import format_csv, format_markdown
+from ..evaluation.tables import format_markdown, records_as_csv
 from ..measure.machine import processor, version
 from .counting import TrueCount, on_meta, true_count
 from .errors import PlansError
@@ -92,8 +92,7 @@ def as_markdown(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> st
 
 def as_csv(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
     """A line for each trainer."""
-    records = [_record(planned, row) for row in rows]
-    return format_csv([records[0].keys(), *(record.values() for record in records)])
+    return records_as_csv([_record(planned, row) for row in rows])
 
 
 def as_json(planned: PlannedConfiguration, rows: Sequence[TrainerRow]) -> str:
@@ -138,8 +137,8 @@ def _legend(rows: Sequence[TrainerRow]) -> str:
         for work, one in row.measured.items():
             if one.not_measured:
                 missing = "memory" if one.seconds else "time and memory"
-                of = f"{_escaped(row.trainer)}, {WORKS[work]}: {_escaped(one.not_measured)}"
-                lines.append(f"- **not measured**: {missing} of {of}")
+                reason = f"{_escaped(row.trainer)}, {WORKS[work]}: {_escaped(one.not_measured)}"
+                lines.append(f"- **not measured**: {missing} of {reason}")
     return "\n".join(lines)
 
 

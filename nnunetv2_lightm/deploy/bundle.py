@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..files import whole_file
+from .bundle_pipeline import check_description
 from .check import Comparison
 from .errors import ExportError
 from .model_folder import TrainedModel
@@ -24,26 +24,20 @@ from .stored import stored_weights
 NO_CHECKSUM = b"0" * 64  # in the place of the checksum's digits where it is computed
 
 
-def write_bundle(
-    model: TrainedModel, out: Path, *, half: bool = True, check_images: Path | None = None, overwrite: bool = False
-) -> Comparison:
-    """Write one file with all folds of a model; it appears whole or not at all.
+def write_bundle(model: TrainedModel, out: Path, *, half: bool = True, check_images: Path | None = None) -> Comparison:
+    """Write one file with all folds of a model; it appears whole or not at all, and replaces one of the same name.
 
     Args:
         model: A model of any trainer whose network is LightMUNet.
         out: The file, ``*.lightm``.
         half: Store matrices in float16.
         check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.
-        overwrite: Replace an existing file.
 
     Returns: The effect of storing the weights, for the fold where it is largest.
 
     Raises:
         ExportError: if the engine cannot run the model, or float16 changes the labels of more than one voxel in 1000.
-        FileExistsError: if ``out`` already exists.
     """
-    if not overwrite and os.path.lexists(out):
-        raise FileExistsError(f"{out} already exists; give another name, or --overwrite")
     content, worst = bundle_content(model, half=half, check_images=check_images)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
@@ -72,12 +66,13 @@ def read_bundle(path: Path) -> bytes:
     """The content of a bundle that was written before.
 
     Raises:
-        ExportError: if it is not a bundle, of another version, cut off or damaged.
+        ExportError: if it is not a bundle, of another version, cut off or damaged, or does not describe a model.
     """
     content = path.read_bytes()
     try:
         with safe_open(path, "pt") as file:  # checks every offset
             metadata = file.metadata() or {}
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 no mapping
     except SafetensorError as error:
         raise ExportError(f"{path}: is not a bundle, or is truncated or damaged: {error}") from error
     if metadata.get("format") != "lightm":
@@ -87,9 +82,10 @@ def read_bundle(path: Path) -> bytes:
             f"{path}: is of format version {metadata.get('version')}; this program reads version {VERSION}: export the "
             "model again"
         )
-    found = str(metadata.get("sha256")).encode()
-    if len(found) != len(NO_CHECKSUM) or _checksum(content.replace(found, NO_CHECKSUM, 1)) != found:
+    checksum = str(metadata.get("sha256")).encode()
+    if len(checksum) != len(NO_CHECKSUM) or _checksum(content.replace(checksum, NO_CHECKSUM, 1)) != checksum:
         raise ExportError(f"{path}: is damaged: its checksum is wrong; copy it again")
+    check_description(path, metadata, dtypes)
     return content
 
 

@@ -13,7 +13,8 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from torch import Tensor
 
-from ..images.cases import channel_names_of, check_cases, find_cases, listed
+from ..dataset_json import channel_names_of
+from ..images.cases import check_cases, find_cases, listed
 from .errors import ExportError
 from .model_folder import TrainedModel
 

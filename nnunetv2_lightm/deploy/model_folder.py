@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from ..checkpoints.safe_loading import CHECKPOINT_KEYS, CheckpointError, load_safely
 from ..nnunet_faults import faults_of_dataset_json
-from ..released.safe_checkpoint import CheckpointError, load_safely
+from ..trainers import build_for_prediction, search_trainer
 from .errors import ExportError
 
 # What prediction reads of plans.json: of all plans, and of a configuration.
@@ -33,7 +34,6 @@ CONFIGURATION_KEYS = (
     "resampling_fn_probabilities",
     "resampling_fn_probabilities_kwargs",
 )
-NEEDED = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 CASCADE = (
     "a configuration of a cascade takes the segmentation of {stage} as input, which no single file can bring along"
 )
@@ -105,14 +105,8 @@ def read_model_folder(
         )
     labels = plans.get_label_manager(dataset_json)
     channels = determine_num_input_channels(plans, settings, dataset_json)
-    trainer_class = recursive_find_trainer_class_by_name(trainer)
-    if trainer_class is None:
-        raise ExportError(
-            f"{folder}: was trained with {trainer}, which nnU-Net does not find here; install its package"
-        )
-    network = trainer_class.build_network_architecture(
-        plans, settings, channels, labels.num_segmentation_heads, enable_deep_supervision=False
-    ).eval()
+    trainer_class = _find_trainer(folder, trainer)
+    network = build_for_prediction(trainer_class, plans, settings, channels, labels.num_segmentation_heads).eval()
     weights = {fold: content["network_weights"] for fold, content in contents.items()}
     # Each of them, the first fold last: its weights stay.
     for path in reversed(paths):
@@ -158,8 +152,8 @@ def _check_keys(path: Path, content: dict[str, Any], keys: Sequence[str], where:
 
 def _checkpoints(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> list[Path]:
     if folds is None:
-        found = [path for path in folder.glob(f"fold_*/{checkpoint}") if re.fullmatch(r"fold_\d+", path.parent.name)]
-        paths = sorted(found, key=lambda path: int(path.parent.name[5:]))
+        numbered = [path for path in folder.glob(f"fold_*/{checkpoint}") if re.fullmatch(r"fold_\d+", path.parent.name)]
+        paths = sorted(numbered, key=lambda path: int(path.parent.name[5:]))
         if not paths:
             raise ExportError(f"{folder}: no fold_0, fold_1 ... in it has a {checkpoint}; name others by -f and -chk")
         return paths
@@ -174,8 +168,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         content = load_safely(path)
     except CheckpointError as error:
         raise ExportError(str(error)) from error
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), kind) for key, kind in NEEDED.items()):
-        raise ExportError(f"{path}: is not a checkpoint of nnU-Net; it needs {', '.join(NEEDED)}")
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), kind) for key, kind in CHECKPOINT_KEYS.items()
+    ):
+        raise ExportError(f"{path}: is not a checkpoint of nnU-Net; it needs {', '.join(CHECKPOINT_KEYS)}")
     return content
 
 
@@ -190,6 +186,16 @@ def _common(paths: Sequence[Path], contents: dict[str, dict[str, Any]]) -> tuple
         if other != first:
             raise ExportError(f"{paths[0]} and {path}: are of {first} and {other}; folds of one training are needed")
     return first
+
+
+def _find_trainer(folder: Path, name: str) -> type[nnUNetTrainer]:
+    try:
+        return search_trainer(name)
+    except RuntimeError as error:
+        raise ExportError(
+            f"{folder}: was trained with {name}, which nnU-Net does not find here; install its package, or add its "
+            f"folder to nnUNet_extTrainer: {error}"
+        ) from error
 
 
 def _load(network: nn.Module, path: Path, weights: dict[str, Any]) -> None:

@@ -48,18 +48,29 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 def tensors_of(network: nn.Module, weights: dict[str, Tensor], half: bool, file: Path) -> dict[str, Tensor]:
     """The weights of one fold as they are stored: under the names that ``network`` has, float32, or with ``half``
     matrices and kernels in float16. Vectors and A_log, which enters an exponential, are small and stay in float32.
+    A weight of several names, of which nnU-Net's own networks have many, stays one tensor, which a file holds once.
 
     Raises:
         ExportError: naming ``file``, if a weight is not finite, or too large for float16.
     """
+    converted: dict[Any, Tensor] = {}
     tensors = {}
     for name in network.state_dict():
-        tensor = weights[name].detach().to(torch.float32).contiguous()
-        if not torch.isfinite(tensor).all():
-            raise ExportError(f"{file}: the weight {name} is NaN or infinite: the training has diverged")
-        if half and tensor.ndim > 1 and not name.endswith("A_log"):
-            tensor = tensor.to(torch.float16)
-            if not torch.isfinite(tensor).all():
-                raise ExportError(f"{file}: the weight {name} is too large for float16; export with --float32")
-        tensors[name] = tensor
+        tensor = weights[name]
+        exactly = tensor.ndim < 2 or name.endswith("A_log")
+        memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, exactly)
+        if memory not in converted:
+            converted[memory] = _converted(tensor, half and not exactly, f"{file}: the weight {name}")
+        tensors[name] = converted[memory]
     return tensors
+
+
+def _converted(tensor: Tensor, half: bool, what: str) -> Tensor:
+    tensor = tensor.detach().to(torch.float32).contiguous()
+    if not torch.isfinite(tensor).all():
+        raise ExportError(f"{what} is NaN or infinite: the training has diverged")
+    if half:
+        tensor = tensor.to(torch.float16)
+        if not torch.isfinite(tensor).all():
+            raise ExportError(f"{what} is too large for float16; export with --float32")
+    return tensor

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -31,27 +30,21 @@ DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can have: the same model ma
 FINGERPRINT = "dataset_fingerprint.json"
 
 
-def write_zip(
-    model: TrainedModel, out: Path, *, half: bool = True, check_images: Path | None = None, overwrite: bool = False
-) -> Comparison:
-    """Write all folds of a model; the file appears whole or not at all.
+def write_zip(model: TrainedModel, out: Path, *, half: bool = True, check_images: Path | None = None) -> Comparison:
+    """Write all folds of a model; the file appears whole or not at all, and replaces one of the same name.
 
     Args:
-        model: Of any trainer.
+        model: A model of any trainer.
         out: The file, ``*.zip``.
         half: Store matrices and kernels in float16.
         check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.
-        overwrite: Replace an existing file.
 
     Returns: The effect of storing the weights, for the fold where it is largest.
 
     Raises:
         ExportError: if a name in the plans is none of nnU-Net's, a weight is not finite, or float16 changes the labels
             of more than one voxel in 1000.
-        FileExistsError: if ``out`` already exists.
     """
-    if not overwrite and os.path.lexists(out):
-        raise FileExistsError(f"{out} already exists; give another name, or --overwrite")
     installed_folder(model)  # may refuse, before the work
     stored, worst = stored_weights(model, half=half, check_images=check_images)
     out.parent.mkdir(parents=True, exist_ok=True)

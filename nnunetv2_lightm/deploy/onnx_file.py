@@ -33,23 +33,17 @@ MADE_BY = "nnUNetv2_lightm export --onnx"
 
 
 def write_onnx(
-    model: TrainedModel,
-    out: Path,
-    *,
-    check_images: Path | None = None,
-    overwrite: bool = False,
-    warn: Callable[[str], None] = print,
+    model: TrainedModel, out: Path, *, check_images: Path | None = None, overwrite: bool = False
 ) -> Comparison:
     """Write a folder: FOLD.onnx for each fold, pipeline.json and predict.py; it appears whole or not at all.
 
     The network takes (batch, channels, *patch) and returns logits (batch, classes, *patch), float32; batch is free.
 
     Args:
-        model: Of any trainer.
+        model: A model of any trainer.
         out: The folder.
         check_images: Images to compare with torch on; None: preprocessed cases of the model's data set.
         overwrite: Replace such a folder.
-        warn: Told what the user should know.
 
     Returns: What ONNX Runtime computes otherwise than torch, largest over the folds.
 
@@ -67,7 +61,7 @@ def write_onnx(
     check_replaceable(out, overwrite)
     pipeline = describe_pipeline(model)
     patches = real_patches(model, check_images)
-    with FolderTransaction([out], check=lambda: check_replaceable(out, overwrite), warn=warn) as transaction:
+    with FolderTransaction([out], check=lambda: check_replaceable(out, overwrite), warn=print) as transaction:
         (folder,) = transaction.new
         files = dict(_networks(model, next(iter(patches.values())), folder))
         comparisons = [_compare(model, fold, patches, folder) for fold in model.weights]
@@ -171,10 +165,13 @@ def _compare(model: TrainedModel, fold: str, patches: dict[str, Tensor], folder:
     Raises:
         ExportError: if they differ by more than rounding.
     """
-    found = compare(model, patches, _with_weights(model, fold), onnx_runtime(folder / f"{fold}.onnx"))
-    if found.equal_labels < EQUAL_LABELS or found.largest_difference > MOST_DIFFERENCE * found.largest_logit:
-        raise ExportError(f"{fold}: ONNX Runtime computes otherwise than torch, and nothing was written: {found}")
-    return found
+    comparison = compare(model, patches, _with_weights(model, fold), onnx_runtime(folder / f"{fold}.onnx"))
+    if (
+        comparison.equal_labels < EQUAL_LABELS
+        or comparison.largest_difference > MOST_DIFFERENCE * comparison.largest_logit
+    ):
+        raise ExportError(f"{fold}: ONNX Runtime computes otherwise than torch, and nothing was written: {comparison}")
+    return comparison
 
 
 def _with_weights(model: TrainedModel, fold: str) -> nn.Module:

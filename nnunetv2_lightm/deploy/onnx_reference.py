@@ -1,4 +1,5 @@
-"""nnU-Net's prediction around an ONNX file, in a few lines: needs onnxruntime, SimpleITK and scikit-image, no nnU-Net.
+"""nnU-Net's prediction around an ONNX file, in a few lines: needs onnxruntime, SimpleITK and scikit-image (which
+brings imageio), no nnU-Net.
 
     python predict.py OUT.nii.gz IMAGE_0000.nii.gz [IMAGE_0001.nii.gz ...]
 
@@ -11,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import onnxruntime
 import SimpleITK as sitk
@@ -22,6 +24,8 @@ def read(files, reader):
     """(channels, z, y, x), spacing (z, y, x) in mm, the image that has the geometry, and how it was turned."""
     if reader == "Tiff3DIO":
         sys.exit("the model reads TIFF with the spacing in a JSON file next to each; this script does not")
+    if reader == "NaturalImage2DIO":
+        return read_pictures(files)
     images = [sitk.ReadImage(file) for file in files]
     turned = None
     if reader in ("SimpleITKIOWithReorient", "NibabelIOWithReorient"):
@@ -34,11 +38,21 @@ def read(files, reader):
         array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
         arrays.append(array[:, None] if flat else array)
     spacing = list(images[0].GetSpacing()[::-1])
-    if reader == "NaturalImage2DIO":
-        spacing = [999.0, 1.0, 1.0]
-    elif flat:
+    if flat:
         spacing = [max(spacing) * 999, *spacing]
     return np.concatenate(arrays), spacing, images[0], turned
+
+
+def read_pictures(files):
+    """The same of PNG, BMP and JPEG; SimpleITK gives other values and channels for some of them."""
+    arrays = []
+    for file in files:
+        array = imageio.imread(file).astype(np.float32)
+        if array.ndim == 3 and array.shape[-1] not in (3, 4):
+            sys.exit(f"{file}: has {array.shape[-1]} channels; nnU-Net reads grey, or 3 or 4 colours")
+        array = np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
+        arrays.append(array[:, None])
+    return np.concatenate(arrays), [999.0, 1.0, 1.0], sitk.GetImageFromArray(arrays[0][0, 0]), None
 
 
 def normalise(image, mask, channel):

@@ -11,7 +11,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from ..images.cases import channel_names_of
+from ..dataset_json import channel_names_of
 from ..nnunet_faults import INTENSITIES
 from .errors import ExportError
 from .model_folder import TrainedModel

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
 
 from .check import EQUAL_LABELS, Comparison, compare, real_patches
 from .errors import ExportError
@@ -19,7 +19,7 @@ def stored_weights(
     """The weights of each fold as they are stored, and the effect of that, for the fold where it is largest.
 
     Args:
-        model: Of any trainer.
+        model: A model of any trainer.
         half: Store matrices and kernels in float16.
         check_images: Images to compare both precisions on; None: preprocessed cases of the model's data set.
 
@@ -41,10 +41,11 @@ def stored_weights(
 def _compare(
     model: TrainedModel, weights: dict[str, Tensor], stored: dict[str, Tensor], patches: dict[str, Tensor]
 ) -> Comparison:
-    """Compare the network with its trained weights and with the stored ones."""
+    """Compare the network with its trained weights and with the stored ones, loaded as nnU-Net loads them."""
 
-    def network_with(state: dict[str, Tensor]):
-        state = {name: state[name].float() for name in stored}
-        return lambda patch: functional_call(model.network, state, (patch,))
+    def network_with(state: dict[str, Tensor]) -> nn.Module:
+        network = deepcopy(model.network)
+        network.load_state_dict({name: state[name] for name in stored})
+        return network
 
     return compare(model, patches, network_with(weights), network_with(stored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ..escaping import to_json as dump_json
-from ..json_input import Amount, Content, Count, FileName, JsonInputError, Name, Number, Text, check, read_json
+from ..json_input import Amount, Content, FileName, JsonInputError, Name, check, read_json
 from .bootstrap import MIN_CASES, RESAMPLES
 from .paired import PAIRS, Comparison
 from .scores import METRICS, Evaluation, EvaluationError
@@ -45,28 +44,6 @@ class _EvaluationContent(Content):
     classes: Annotated[dict[Name, Any], Field(min_length=1)]
     cases: Annotated[dict[FileName, dict[Name, dict[Metric, Amount | None]]], Field(min_length=1)]
     surface: _Surface | None = None
-
-
-class _Statistics(Content, extra="forbid"):
-    mean: Number | None
-    std: Amount | None
-    ci95: list[Number] | None
-
-
-class _Part(_EvaluationContent, extra="forbid"):
-    """One evaluation, with nothing added."""
-
-    average: dict[Metric, _Statistics]
-    classes: dict[Name, dict[Metric | Literal["cases"], _Statistics | Count]]
-
-
-class _Written(_Part, extra="forbid"):
-    """All that `to_json` writes."""
-
-    rules: dict[Name, Text]
-    against: _Part | None = None
-    comparison: dict[Metric, Any] | None = None
-    comparison_rules: dict[Name, Text] | None = None
 
 
 def to_json(evaluation: Evaluation, against: Evaluation | None = None, comparisons: Sequence[Comparison] = ()) -> str:
@@ -126,16 +103,6 @@ def evaluation_from_json(content: object, place: object = "evaluation") -> Evalu
         nsd_tolerance_mm=checked.surface and checked.surface.nsd_tolerance_mm,
         spacing_known=checked.surface is None or checked.surface.unit == "mm",
     )
-
-
-def is_scores_json(content: bytes) -> bool:
-    """Whether a file is as `to_json` writes it, to the byte: keys, types and layout. No number is checked."""
-    try:
-        read = json.loads(content)
-        check(read, _Written, "content")
-        return dump_json(read).encode() == content
-    except (ValueError, RecursionError):  # no JSON, or another one
-        return False
 
 
 def read_evaluation(path: Path) -> Evaluation:

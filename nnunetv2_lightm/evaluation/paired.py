@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from .bootstrap import mean_intervals
-from .scores import Evaluation, EvaluationError, case_means, with_rightly_empty
+from .scores import Evaluation, EvaluationError, case_means, credit_rightly_empty
 
 # Differences that agree to this many decimals are ties: they differ only by rounding.
 DECIMALS = 6
@@ -49,7 +49,7 @@ class Comparison:
 def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> Comparison:
     """Compare two evaluations of the same cases, a minus b.
 
-    A case counts for a class if it counts in at least one of the two; `with_rightly_empty` says what the other scores.
+    A case counts for a class if it counts in at least one of the two; `credit_rightly_empty` scores the other.
     The difference of the averages is the mean over the classes' differences; its test takes each case's mean
     difference.
 
@@ -87,7 +87,7 @@ def compare(evaluation_a: Evaluation, evaluation_b: Evaluation, metric: str) -> 
         np.stack([evaluation_a.scores[name], evaluation_b.scores[name][np.ix_(rows, columns)]])
         for name in (metric, "DSC")
     )
-    differences = np.subtract(*with_rightly_empty(metric, scores, dsc))
+    differences = np.subtract(*credit_rightly_empty(metric, scores, dsc))
 
     of_classes, of_average = mean_intervals(differences)
     classes = {name: _paired(differences[:, i], of_classes[i]) for i, name in enumerate(evaluation_a.classes)}

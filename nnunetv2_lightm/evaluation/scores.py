@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataset_json import label_values
 from .bootstrap import mean_intervals
 
 METRICS = ("DSC", "IoU")
@@ -126,8 +127,8 @@ def foreground_classes(labels: Mapping[str, int | list[int]]) -> tuple[dict[str,
     """
     classes, ignored = {}, None
     for name, value in labels.items():
-        values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-        if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
+        values = label_values(value)
+        if values is None:
             raise EvaluationError(
                 f"labels: {name!r} is {value!r}; nnU-Net's dataset.json maps a name to a whole number or a list of them"
             )
@@ -150,7 +151,7 @@ def case_means(scores: np.ndarray) -> np.ndarray:
     return _of_counted(np.mean, scores.T, at_least=1)
 
 
-def with_rightly_empty(metric: str, scores: np.ndarray, dsc: np.ndarray) -> np.ndarray:
+def credit_rightly_empty(metric: str, scores: np.ndarray, dsc: np.ndarray) -> np.ndarray:
     """Scores of several methods on the same cases; a method that rightly found nothing counts where another one counts.
 
     DSC is NaN if and only if neither the reference nor the prediction has a voxel of the class (`score_case`). If

@@ -37,7 +37,7 @@ def pair_files(
     Returns: (case, prediction, reference) sorted by case.
     Raises: EvaluationError: if a folder is missing or empty, or a file has no partner.
     """
-    found = []
+    folders = []
     for kind, folder in (("predictions", predictions), ("references", references)):
         if not folder.is_dir():
             raise EvaluationError(f"{kind}: {folder} is not a folder")
@@ -50,8 +50,8 @@ def pair_files(
             raise EvaluationError(refusal)
         if not cases:
             raise EvaluationError(f"{kind}: no file ending in {file_ending} in {folder}")
-        found.append(cases)
-    predicted, reference = found
+        folders.append(cases)
+    predicted, reference = folders
     surplus = sorted(predicted.keys() - reference.keys())
     missing = sorted(reference.keys() - predicted.keys())
     if surplus:
@@ -80,11 +80,6 @@ def choose_reader(example: Path, file_ending: str, reader: str | None = None) ->
             return determine_reader_writer_from_dataset_json(description, str(example), verbose=False)()
     except RuntimeError as error:
         raise EvaluationError(f"{example}: none of nnU-Net's readers for {file_ending} files can read it") from error
-
-
-def read_segmentation(path: Path, reader: BaseReaderWriter, *, known_values: Sequence[int]) -> np.ndarray:
-    """The voxels of `read_with_facts` alone."""
-    return read_with_facts(path, reader, known_values=known_values).voxels
 
 
 @dataclass(frozen=True)

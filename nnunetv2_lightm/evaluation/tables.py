@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..escaping import escape_csv, escape_markdown
 from .paired import Comparison
-from .scores import FAULTLESS, METRICS, Evaluation
-
-_SCORE = re.compile(r"(\d+\.\d{6})?")
+from .scores import Evaluation
 
 
 def markdown_table(evaluation: Evaluation) -> str:
@@ -93,27 +90,16 @@ def to_csv(evaluation: Evaluation) -> str:
     return format_csv(rows)
 
 
-def is_scores_csv(content: bytes) -> bool:
-    """Whether a file is as `to_csv` writes it, to the byte: columns, cells and layout. No number is checked."""
-    try:
-        text = content.decode()
-        head, *rows = csv.reader(io.StringIO(text), strict=True)
-    except (ValueError, csv.Error):  # not UTF-8, empty, or no CSV
-        return False
-    if head[:4] != ["case", "class", *METRICS] or not FAULTLESS.keys() >= set(head[4:]):
-        return False
-    if not all(len(row) == len(head) and all(map(_SCORE.fullmatch, row[2:])) for row in rows):
-        return False
-    classes = [row[1] for row in rows if row[0] == rows[0][0]]
-    each_case = [row[1] for row in rows] == classes * (len(rows) // max(len(classes), 1))
-    return bool(rows) and each_case and format_csv([head, *rows]) == text
-
-
 def format_csv(rows: Iterable[Iterable[object]]) -> str:
     """One line per row; None becomes an empty cell. No spreadsheet takes a cell for a formula."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([*map(escape_csv, row)] for row in rows)
     return text.getvalue()
+
+
+def records_as_csv(records: Sequence[Mapping[str, object]]) -> str:
+    """One line per record, below the names of their fields, which are the same in all."""
+    return format_csv([records[0].keys(), *(record.values() for record in records)])
 
 
 def _mean_std(metric: str, mean: float, std: float, interval: np.ndarray) -> str:

@@ -15,7 +15,7 @@ Standard library only: every other part of the package may use it, the converter
 """
 
 from .atomic import partial_path, remove_partial, whole_file, write_text
-from .guard import NotOursError, check_output, keep_apart, set_aside
+from .guard import NotOursError, check_free, check_output, keep_apart, set_aside
 from .locks import FileLock, LockHeldError
 from .patience import patiently
 from .record import INCIDENTAL, RECORD_FILE, Record, check_replaceable
@@ -33,6 +33,7 @@ __all__ = [
     "LockHeldError",
     "NotOursError",
     "Record",
+    "check_free",
     "check_output",
     "check_replaceable",
     "is_being_written",

@@ -53,22 +53,47 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
         NotOursError: if the file must stay, or is the one that standard output or standard error goes to.
         IsADirectoryError: if it is a folder.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the name of a file is needed")
-    keep_apart(inputs, [path])
-    if not path.is_file():  # nothing, or a device or pipe, which is written to as it is
+    if not _is_existing_file(path, inputs):
         return
-    if _is_printed_to(path):
-        raise NotOursError(
-            f"{path} is the file that this command's messages go to, and they would be lost; it is not replaced. Give "
-            "another name"
-        )
     text = path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"too large"
     if text and not ours(text):
         raise NotOursError(
             f"{path} already exists and was not written by this command, or was changed since; it is not replaced. "
             "Give another name, or move it away"
         )
+
+
+def check_free(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
+    """Refuse to write a file that exists, or with ``overwrite`` one that must stay: an input.
+
+    Args:
+        path: The file to write.
+        inputs: Files that are read.
+        overwrite: Whether another existing file may be replaced.
+    Raises:
+        NotOursError: if the file exists or must stay, or is the one that standard output or standard error goes to.
+        IsADirectoryError: if it is a folder.
+    """
+    if _is_existing_file(path, inputs) and not overwrite:
+        raise NotOursError(f"{path} already exists; give another name, or --overwrite to replace it")
+
+
+def _is_existing_file(path: Path, inputs: Iterable[Path]) -> bool:
+    """Whether an output is a file that exists: not nothing, and no device or pipe, which is written to as it is.
+
+    Raises: NotOursError, IsADirectoryError: if it can be no output of any command.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the name of a file is needed")
+    keep_apart(inputs, [path])
+    if not path.is_file():
+        return False
+    if _is_printed_to(path):
+        raise NotOursError(
+            f"{path} is the file that this command's messages go to, and they would be lost; it is not replaced. Give "
+            "another name"
+        )
+    return True
 
 
 def _is_printed_to(path: Path) -> bool:

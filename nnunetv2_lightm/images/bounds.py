@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from ..limits import free_memory_bytes
 from .faults import ImageFault
 
 # No byte of a deflate stream makes more than this many (zlib's technical notes: 1032:1).
@@ -58,20 +59,3 @@ def memory_for(path: Path, needed_bytes: int, *, what: str) -> Iterator[None]:
     with nullcontext() if fit_together else _one_large_file:
         require_memory(path, needed_bytes, what=what)
         yield
-
-
-def free_memory_bytes() -> int | None:
-    """Memory that this process may still take, according to Linux and its control group; None: unknown."""
-    bounds = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        bounds += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            # The group's file cache is released on demand.
-            usage = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-            bounds.append(int(limit) - int((group / "memory.current").read_text()) + int(usage["inactive_file"]))
-    except (FileNotFoundError, PermissionError):
-        pass  # not Linux, or not accounted for: the other bounds apply
-    return max(0, min(bounds)) if bounds else None

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..escaping import escape_name
 from ..files.text import some_of
@@ -39,11 +38,6 @@ class CheckedCases:
     def all_facts(self) -> Iterator[ImageFacts]:
         """The facts of all files that were not refused."""
         return (facts for of_case in self.facts.values() for facts in of_case)
-
-
-def channel_names_of(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
-    """Number to name; older dataset.json files call it `modality`, which nnU-Net still accepts."""
-    return dataset_json.get("channel_names", dataset_json.get("modality", {}))
 
 
 def find_cases(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:

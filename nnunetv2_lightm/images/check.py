@@ -13,11 +13,11 @@ from PIL import Image
 from . import nifti, png, tiff
 from .bounds import memory_for, require_plausible_size
 from .faults import ImageFault
-from .geometry import Grid
+from .geometry import Grid, grid_of
 from .itk_bytes import require_whole
 from .names import refusal_of_name
 from .nifti_geometry import read_geometry, refusal_by_itk
-from .values import check_label_values, check_values, exactly
+from .values import check_label_values, check_values, fault_of_fractions
 
 # Formats that only SimpleITK reads; unlike with NIfTI, it keeps their NaN.
 ITK_ENDINGS = (".nrrd", ".mha", ".gipl")
@@ -104,21 +104,21 @@ def check_label(path: Path, *, thorough: bool = True) -> ImageFacts:
         facts = _one_channel(_nifti_facts(file))
         if not thorough and _is_sound_unread(file):
             return facts
-        return _with_values(facts, check_label_values(file).distinct)
+        return replace(facts, values=check_label_values(file))
     if ending == ".png":
         facts = _one_channel(_png_facts(path))
         with Image.open(path, formats=("PNG",)) as image:
-            return _with_values(facts, _distinct(path, np.asarray(image)))
+            return replace(facts, values=_distinct(path, np.asarray(image)))
     if ending in ITK_ENDINGS:
         facts, values = _itk_facts(path, thorough)
         facts = _one_channel(facts)
-        return facts if values is None else _with_values(facts, _distinct(path, values))
+        return facts if values is None else replace(facts, values=_distinct(path, values))
     if ending == ".bmp":
         facts, values = _bmp_facts(path)
-        return _with_values(_one_channel(facts), _distinct(path, values))
+        return replace(_one_channel(facts), values=_distinct(path, values))
     if ending in tiff.ENDINGS:
         facts, values = _tiff_facts(path, is_one_channel=True)
-        return _with_values(_one_channel(facts), _distinct(path, values))
+        return replace(_one_channel(facts), values=_distinct(path, values))
     return ImageFacts(path)
 
 
@@ -214,17 +214,13 @@ def _itk_facts(path: Path, thorough: bool) -> tuple[ImageFacts, np.ndarray | Non
                 values = sitk.GetArrayFromImage(image.Execute())
     except RuntimeError as error:
         raise ImageFault(path, f"cannot be read: {str(error).strip().splitlines()[-1]}") from error
-    dimension = image.GetDimension()
-    matrix = np.eye(dimension + 1)
-    matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()
-    matrix[:-1, -1] = image.GetOrigin()
-    if not np.isfinite(matrix).all():
+    grid = grid_of(image)
+    if not np.isfinite(grid.voxel_to_mm).all():
         raise ImageFault(path, "has a geometry that is not finite. Export it again, or set its header")
-    size = image.GetSize()
-    channels = size[3] if dimension == 4 else 1
-    grid = Grid(size, matrix) if dimension < 4 else None
-    notes = [DEFAULT_GEOMETRY] if grid is not None and grid.is_default else []
-    return ImageFacts(path, tuple(reversed(size[:3])), channels, grid, notes), values
+    shape = tuple(reversed(grid.size[:3]))
+    if len(grid.size) == 4:
+        return ImageFacts(path, shape, channels=grid.size[3]), values
+    return ImageFacts(path, shape, 1, grid, [DEFAULT_GEOMETRY] if grid.is_default else []), values
 
 
 def _bmp_facts(path: Path) -> tuple[ImageFacts, np.ndarray]:
@@ -255,12 +251,6 @@ def _require_finite(path: Path, values: np.ndarray) -> None:
 def _distinct(path: Path, values: np.ndarray) -> tuple[int, ...]:
     _require_finite(path, values)
     distinct = np.unique(values)
-    if distinct.dtype.kind == "f" and (fractional := distinct[distinct != np.rint(distinct)]).size:
-        raise ImageFault(
-            path, f"has values that are not integers, such as {exactly(fractional[0])}: was it interpolated?"
-        )
+    if (fault := fault_of_fractions(distinct)) is not None:
+        raise ImageFault(path, fault)
     return tuple(int(value) for value in distinct)
-
-
-def _with_values(facts: ImageFacts, values: tuple[int, ...]) -> ImageFacts:
-    return replace(facts, values=values)

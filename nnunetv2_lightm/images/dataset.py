@@ -13,9 +13,10 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from ..dataset_json import channel_names_of, label_values
 from ..escaping import escape_name
 from .bounds import READERS
-from .cases import CheckedCases, add_match, channel_names_of, check_cases, find_cases
+from .cases import CheckedCases, add_match, check_cases, find_cases
 from .check import ImageFacts, check_label
 from .faults import ImageFault
 from .pairs import match
@@ -58,12 +59,13 @@ def check_dataset_files(
 
     Args:
         folder: Folder of the data set, in nnUNet_raw.
-        dataset_json: Its content, with channel_names (or modality), labels and file_ending.
+        dataset_json: Its content, without a fault (:func:`nnunetv2_lightm.nnunet_faults.faults_of_dataset_json`).
         cases: Only these, and not imagesTs; None: all.
         thorough: As in `check_image` and `check_label`.
         as_nnunet: Images and labels that differ only in where they lie are a note, as nnU-Net only warns of them.
     """
-    ending, labels = dataset_json["file_ending"], _values_by_name(dataset_json["labels"])
+    ending = dataset_json["file_ending"]
+    labels = {name: label_values(value) for name, value in dataset_json["labels"].items()}
     channel_names = channel_names_of(dataset_json)
     images, label_of, faults = _files(folder, dataset_json)
     if cases is not None:
@@ -137,13 +139,6 @@ def _labels(paths: list[Path], thorough: bool) -> list[ImageFacts | ImageFault]:
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, paths))
-
-
-def _values_by_name(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {
-        name: tuple(int(item) for item in (value if isinstance(value, (list, tuple)) else (value,)))
-        for name, value in labels.items()
-    }
 
 
 def _add_test_images(

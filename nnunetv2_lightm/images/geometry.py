@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 
 # Two geometries agree up to rounding if no voxel's centre moves by more than this share of the image's shortest voxel
 # edge: 0.17 mm at 0.7 mm. It covers headers rounded to three decimals over 512 voxels, and stays clear of half a
@@ -60,6 +61,15 @@ class Grid:
         return ", ".join(f"{name} ({', '.join(f'{value:.7g}' for value in values)})" for name, values in parts)
 
 
+def grid_of(image: sitk.Image | sitk.ImageFileReader) -> Grid:
+    """Size and geometry of an image, or of the file whose header a reader has read."""
+    dimension = image.GetDimension()
+    matrix = np.eye(dimension + 1)
+    matrix[:-1, :-1] = np.reshape(image.GetDirection(), (dimension, dimension)) * image.GetSpacing()
+    matrix[:-1, -1] = image.GetOrigin()
+    return Grid(image.GetSize(), matrix)
+
+
 @dataclass(frozen=True)
 class Difference:
     """How two grids of one size differ.
@@ -91,6 +101,15 @@ def compare(first: Grid, second: Grid) -> Difference:
         equal=all(np.allclose(ours, theirs) for ours, theirs in pairs),
         shift_mm=largest_shift_mm(first.voxel_to_mm, second.voxel_to_mm, second.size),
         limit_mm=rounding_mm(second.spacing_mm),
+    )
+
+
+def advice_on_headers(first: tuple[str, Grid], second: tuple[str, Grid]) -> str:
+    """Which of two headers, each with its file's name, to copy to the other: not one that looks like a default."""
+    (right, trusted), (wrong, doubted) = (first, second) if first[1].doubt < second[1].doubt else (second, first)
+    lost = ", which seems to have lost its own (it lies along the axes, from 0 mm on)"
+    return f"If their voxels do correspond one to one, copy the header of {right} to {wrong}" + (
+        lost if doubted.doubt > trusted.doubt else ""
     )
 
 

@@ -70,7 +70,7 @@ def _check_meta(path: Path, stream: IO[bytes], thorough: bool) -> int:
 
 
 def _check_compressed_size(path: Path, stated: str, found: int) -> None:
-    """Of a MetaImage: ITK inflates so many bytes as the header states, and makes up the other voxels."""
+    """Compare a MetaImage's compressed bytes with its header: ITK inflates only as many, and makes up the rest."""
     _require(path, re.fullmatch(r"\d{1,18}", stated), f"has a damaged header: CompressedDataSize {stated or 'missing'}")
     _require(path, found >= int(stated), f"is truncated: {found} bytes of compressed voxels of {stated}")
     _require(path, found == int(stated), f"holds more than the {stated} bytes of compressed voxels of its header")

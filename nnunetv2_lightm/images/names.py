@@ -6,7 +6,6 @@ Python keeps such bytes as lone surrogates. ITK and nanobind abort the process o
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 
 from ..escaping import escape_name
@@ -34,15 +33,3 @@ def refusal_of_name(path: str | os.PathLike[str]) -> str | None:
 def refusal_of_names(paths: Iterable[str | os.PathLike[str]]) -> str | None:
     """As `refusal_of_name`, of the first path that cannot be used."""
     return next((refusal for path in paths if (refusal := refusal_of_name(path)) is not None), None)
-
-
-def refusal_of_command_line(arguments: Iterable[str]) -> str | None:
-    """One sentence on an argument, or one of nnU-Net's folders, that cannot be used; None if all can.
-
-    Afterwards printing never raises, whatever the text contains.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a test's stream may not be one of Python's own
-            stream.reconfigure(errors="backslashreplace")
-    variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    return refusal_of_names([*arguments, *(value for name in variables if (value := os.environ.get(name)))])

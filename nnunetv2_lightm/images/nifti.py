@@ -20,7 +20,6 @@ from .kinds import first_bytes_of, kind_of
 
 ENDINGS = (".nii", ".nii.gz")
 _CHUNK_BYTES = 4 << 20
-_DAMAGE = (OSError, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def chunks(nifti: Nifti) -> Iterator[np.ndarray]:
     """
     path, expected, found, behind = nifti.path, nifti.num_voxels * nifti.dtype.itemsize, 0, 0
     size = _CHUNK_BYTES // nifti.dtype.itemsize * nifti.dtype.itemsize
-    tolerated = _bytes_that_make_no_slice(nifti)
+    tolerated = _tolerated_bytes(nifti)
     try:
         with open_stream(path) as stream:
             _skip(stream, nifti.offset)
@@ -143,7 +142,7 @@ def looks_whole(nifti: Nifti) -> bool:
             stream.seek(max(0, size - 4))
             length = int.from_bytes(stream.read(4), "little")
     needed = nifti.num_bytes % 2**32 if nifti.is_compressed else nifti.num_bytes
-    return needed <= length <= needed + _bytes_that_make_no_slice(nifti)
+    return needed <= length <= needed + _tolerated_bytes(nifti)
 
 
 def reason_of(error: Exception) -> str:
@@ -263,7 +262,7 @@ def _skip(stream: IO[bytes], count: int) -> None:
         count -= len(piece)
 
 
-def _bytes_that_make_no_slice(nifti: Nifti) -> int:
+def _tolerated_bytes(nifti: Nifti) -> int:
     """How many bytes may follow the voxels: fewer than a slice, which a header with too short an axis would hide."""
     slices = [nifti.num_voxels // length for length in nifti.shape if length > 1]
     return min(slices, default=1) * nifti.dtype.itemsize - 1

@@ -61,7 +61,7 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
     forms = {name: Grid(size, matrix) for name, matrix in _forms(nifti, unit_mm).items()}
     if not forms:
         matrix = np.diag([*pixdim_mm, 1.0])  # NIfTI's method 1: no orientation, and the origin is ITK's
-        return _in_foreign_unit(NiftiGeometry(Grid(size, matrix)), unit_mm)
+        return _with_note_on_unit(NiftiGeometry(Grid(size, matrix)), unit_mm)
 
     stated = {
         "sform": forms.get("sform"),
@@ -75,7 +75,7 @@ def read_geometry(nifti: Nifti) -> NiftiGeometry:
         name, grid, is_ambiguous = "pixdim", Grid(size, grid.voxel_to_mm @ np.diag([*pixdim_mm, 1.0])), False
     if contradiction:
         contradiction = f"has a contradicting header: {contradiction}"
-    return _in_foreign_unit(NiftiGeometry(grid, contradiction, name, is_ambiguous), unit_mm)
+    return _with_note_on_unit(NiftiGeometry(grid, contradiction, name, is_ambiguous), unit_mm)
 
 
 def refusal_by_itk(nifti: Nifti) -> str | None:
@@ -149,7 +149,7 @@ def _contradiction(stated: dict[str, Grid | None], name: str, taken: Grid, *, ax
     return ("; ".join(texts) or None), is_ambiguous
 
 
-def _in_foreign_unit(geometry: NiftiGeometry, unit_mm: float) -> NiftiGeometry:
+def _with_note_on_unit(geometry: NiftiGeometry, unit_mm: float) -> NiftiGeometry:
     if unit_mm == 1:
         return geometry
     text = f"has a geometry in units of {unit_mm:g} mm, which nnU-Net's NibabelIO takes for mm"

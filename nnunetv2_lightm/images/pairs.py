@@ -8,7 +8,7 @@ import numpy as np
 
 from ..escaping import escape_name
 from .check import ImageFacts
-from .geometry import compare
+from .geometry import advice_on_headers, compare
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
     if not difference.is_rounding:
         fault = (
             f"{ours} lies up to {difference.shift_mm:.4g} mm away from {theirs}: {first.grid.describe()}; and "
-            f"{second.grid.describe()}. {_advice(first, second)}"
+            f"{second.grid.describe()}. {advice_on_headers((ours, first.grid), (theirs, second.grid))}"
         )
         if not np.allclose(first.grid.spacing_mm, second.grid.spacing_mm):
             return Match(fault)
@@ -46,15 +46,6 @@ def match(first: ImageFacts, second: ImageFacts) -> Match:
     if not difference.equal:
         return Match(note=f"{ours} and {theirs} differ in their geometry, by {difference.shift_mm:.2g} mm at most")
     return Match()
-
-
-def _advice(first: ImageFacts, second: ImageFacts) -> str:
-    """Which header to copy: not the one that looks like a default."""
-    right, wrong = (first, second) if first.grid.doubt < second.grid.doubt else (second, first)
-    return (
-        f"If their voxels do correspond one to one, copy the header of {escape_name(right.path)} to the other one"
-        + (", which seems to have lost its own" if wrong.grid.doubt > right.grid.doubt else "")
-    )
 
 
 def _shape(facts: ImageFacts) -> str:

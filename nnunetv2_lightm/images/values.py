@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .faults import ImageFault
@@ -11,13 +9,6 @@ from .nifti import Nifti, chunks
 
 # A label has a few values; more than this are not collected.
 _MAX_DISTINCT = 1000
-
-
-@dataclass(frozen=True)
-class LabelValues:
-    """The whole numbers that occur in a label file, ascending; the first thousand of them."""
-
-    distinct: tuple[int, ...]
 
 
 def check_values(nifti: Nifti) -> None:
@@ -34,27 +25,33 @@ def check_values(nifti: Nifti) -> None:
         raise ImageFault(nifti.path, f"has {bad} NaN or infinite value(s), or values beyond float32's range")
 
 
-def check_label_values(nifti: Nifti) -> LabelValues:
+def check_label_values(nifti: Nifti) -> tuple[int, ...]:
     """Read all voxels and check that each is a whole number.
 
+    Returns: The numbers that occur, ascending; of more than a thousand, only some.
     Raises:
         ImageFault: if the file is damaged, or has NaN, infinite or fractional values.
     """
     distinct: set[int] = set()
     for stored in chunks(nifti):
         values = np.unique(_scaled(nifti, stored) if nifti.scaling is not None else stored)
-        if values.dtype.kind == "f":
-            if not np.isfinite(values).all():
-                raise ImageFault(nifti.path, "has NaN or infinite values; a label has whole numbers")
-            if (fractional := values[values != np.rint(values)]).size:
-                raise ImageFault(
-                    nifti.path,
-                    f"has values that are not integers, such as {exactly(fractional[0])}: was it interpolated? "
-                    "Resample labels by nearest neighbour",
-                )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ImageFault(nifti.path, "has NaN or infinite values; a label has whole numbers")
+        if (fault := fault_of_fractions(values)) is not None:
+            raise ImageFault(nifti.path, fault)
         if len(distinct) < _MAX_DISTINCT:
             distinct.update(int(value) for value in values[:_MAX_DISTINCT])
-    return LabelValues(tuple(sorted(distinct)))
+    return tuple(sorted(distinct))
+
+
+def fault_of_fractions(values: np.ndarray) -> str | None:
+    """Why finite values are not those of a label, continuing a sentence that begins with its name; None: they are."""
+    if values.dtype.kind != "f" or not (fractional := values[values != np.rint(values)]).size:
+        return None
+    return (
+        f"has values that are not integers, such as {exactly(fractional[0])}: was it interpolated? "
+        "Resample labels by nearest neighbour"
+    )
 
 
 def exactly(value: float | np.generic) -> str:

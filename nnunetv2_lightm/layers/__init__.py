@@ -5,7 +5,7 @@ from .attention import SelfAttention
 from .decoder import DecoderBlock, upsample
 from .depthwise import depthwise_conv
 from .mamba1 import Mamba1Block
-from .plain import constant_in_graphs, is_plain, stands_for
+from .plain import is_plain, stands_for
 from .rvm import RVMLayer
 from .ssm import SelectiveSSM
 from .vss import VSSModule
@@ -18,7 +18,6 @@ __all__ = [
     "SelectiveSSM",
     "SelfAttention",
     "VSSModule",
-    "constant_in_graphs",
     "depthwise_conv",
     "is_plain",
     "stands_for",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..ops import constant_in_graphs, fused_depthwise_usable
 from ..ops import depthwise_conv as fused_depthwise_conv
-from ..ops import fused_depthwise_usable
-from .plain import constant_in_graphs, is_plain, stands_for
+from .plain import is_plain, stands_for
 
 
 class _ChannelsLast:

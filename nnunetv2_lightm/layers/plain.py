@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -103,7 +102,3 @@ def is_plain(root: nn.Module, *, called: bool = True) -> bool:
 def _is_ordinary(kind: type) -> bool:
     """True for tensors, parameters and PyTorch's stand-ins for tracing; other subclasses may behave differently."""
     return kind in (Tensor, nn.Parameter) or kind.__module__.startswith("torch._subclasses.")
-
-
-# Decorated functions are evaluated once, at trace time: torch.compile treats their answers as constants.
-constant_in_graphs = torch.compiler.assume_constant_result

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import MAX_WINDOW, fused_rvm_layer_usable, rvm_layer
-from .plain import constant_in_graphs, is_plain, stands_for
+from ..ops import MAX_WINDOW, constant_in_graphs, fused_rvm_layer_usable, rvm_layer
+from .plain import is_plain, stands_for
 from .vss import VSSModule
 
 

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import selective_scan
-from .plain import constant_in_graphs, is_plain, stands_for
+from ..ops import constant_in_graphs, selective_scan
+from .plain import is_plain, stands_for
+
+DT_MIN, DT_MAX = 1e-3, 0.1  # initial step sizes
 
 
 class SelectiveSSM(nn.Module):
@@ -19,11 +21,9 @@ class SelectiveSSM(nn.Module):
         d_inner: Channels of the sequence.
         d_state: States per channel, N.
         dt_rank: Rank of delta's projection.
-        dt_min: Smallest initial step size.
-        dt_max: Largest initial step size.
     """
 
-    def __init__(self, d_inner: int, *, d_state: int, dt_rank: int, dt_min: float = 1e-3, dt_max: float = 0.1) -> None:
+    def __init__(self, d_inner: int, *, d_state: int, dt_rank: int) -> None:
         super().__init__()
         self.dt_rank, self.d_state = dt_rank, d_state
         self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
@@ -31,12 +31,12 @@ class SelectiveSSM(nn.Module):
         # A = -exp(A_log) stays negative; it starts at -1 ... -N (S4D-real), as in Mamba.
         self.A_log = nn.Parameter(torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(d_inner, 1))
         self.D = nn.Parameter(torch.ones(d_inner))
-        self._initialise_step_sizes(dt_min, dt_max)
+        self._initialise_step_sizes()
 
-    def _initialise_step_sizes(self, dt_min: float, dt_max: float) -> None:
-        """softplus(bias) is log-uniform in [dt_min, dt_max] (Gu & Dao 2023, section 3.6)."""
+    def _initialise_step_sizes(self) -> None:
+        """softplus(bias) is log-uniform in [DT_MIN, DT_MAX] (Gu & Dao 2023, section 3.6)."""
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
-        dt = torch.empty(self.D.shape).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+        dt = torch.empty(self.D.shape).uniform_(math.log(DT_MIN), math.log(DT_MAX)).exp()
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 

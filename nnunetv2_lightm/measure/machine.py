@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from ..limits import memory_gib
+
 PACKAGES = ("nnunetv2", "nnunetv2-lightm", "torch", "numpy")
 
 
@@ -39,18 +41,6 @@ def version(package: str) -> str:
 def processor() -> str:
     """Name and number of cores."""
     return f"{_processor_name()}, {os.cpu_count()} cores"
-
-
-def memory_gib() -> float | None:
-    """Memory this process may use: the machine's, or less where a Linux control group says so; None: not known."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and limit.read_text().strip() != "max":
-        total = min(total, int(limit.read_text()))
-    return total / 2**30
 
 
 def _processor_name() -> str:

@@ -28,10 +28,6 @@ class Spread:
         q1, median, q3 = statistics.quantiles(samples, n=4, method="inclusive")
         return cls(median, q1, q3, len(samples))
 
-    def scaled(self, factor: float) -> Spread:
-        """The same in another unit."""
-        return Spread(self.median * factor, self.q1 * factor, self.q3 * factor, self.samples)
-
 
 @dataclass(frozen=True)
 class Effort:
@@ -42,17 +38,12 @@ class Effort:
         least_rounds: At least as many rounds ...
         most_rounds: ... and at most as many.
         turn_seconds: A candidate runs once per turn, a fast one as often as fits into this time.
-        quick: Small problems, only to show that the benchmark works.
     """
 
     seconds: float = 25.0
     least_rounds: int = 5
     most_rounds: int = 15
     turn_seconds: float = 0.25
-    quick: bool = False
-
-
-QUICK = Effort(seconds=0.5, least_rounds=2, most_rounds=2, turn_seconds=0.01, quick=True)
 
 
 def alternate(
@@ -89,11 +80,3 @@ def _turn(run: Callable[[], object], seconds: float, clock: Callable[[], float])
         samples.append(clock() - before)
         spent += samples[-1]
     return samples
-
-
-def fastest(candidates: Mapping[str, Callable[[], object]], runs: int = 2) -> str:
-    """Name of the candidate with the fastest single run after a warm-up."""
-    best = {}
-    for name, run in candidates.items():
-        best[name] = min(_turn(run, 0.0, time.perf_counter)[0] for _ in range(runs))
-    return min(best, key=best.__getitem__)

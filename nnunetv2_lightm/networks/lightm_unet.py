@@ -18,13 +18,12 @@ from ..layers import (
     ABLATIONS,
     DecoderBlock,
     RVMLayer,
-    constant_in_graphs,
     depthwise_conv,
     is_plain,
     stands_for,
     upsample,
 )
-from ..ops import depthwise_head, depthwise_stem, fused_depthwise_usable
+from ..ops import constant_in_graphs, depthwise_head, depthwise_stem, fused_depthwise_usable
 from ._autocast import without_autocast
 from ._image import require_image
 

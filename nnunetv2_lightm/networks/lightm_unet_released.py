@@ -30,7 +30,7 @@ from ._autocast import without_autocast
 from ._image import require_image
 
 REVISIONS = ("head", "first")
-ABLATIONS = ("conv3", "self_attention", "no_adjustment", "no_residual")
+RELEASED_ABLATIONS = ("conv3", "self_attention", "no_adjustment", "no_residual")
 RESIDUAL_BLOCKS = (1, 2, 2, 4)  # in the stages at 1, 1/2, 1/4 and 1/8 of the resolution
 NORM_GROUPS = 8
 
@@ -281,5 +281,7 @@ def _check(spatial_dims: int, features: int, revision: str, ablation: str | None
         raise ValueError(f"features is {features}; expected a multiple of {NORM_GROUPS}, the groups of GroupNorm")
     if revision not in REVISIONS:
         raise ValueError(f"revision is {revision!r}; expected one of {', '.join(map(repr, REVISIONS))}")
-    if ablation is not None and ablation not in ABLATIONS:
-        raise ValueError(f"ablation is {ablation!r}; expected None or one of {', '.join(map(repr, ABLATIONS))}")
+    if ablation is not None and ablation not in RELEASED_ABLATIONS:
+        raise ValueError(
+            f"ablation is {ablation!r}; expected None or one of {', '.join(map(repr, RELEASED_ABLATIONS))}"
+        )

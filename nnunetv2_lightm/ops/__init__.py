@@ -8,6 +8,7 @@ from .depthwise import (
     depthwise_stem,
     fused_depthwise_usable,
 )
+from .graphs import constant_in_graphs
 from .reference import selective_scan_reference
 from .rvm_layer import MAX_WINDOW, fused_rvm_layer_usable, rvm_layer, rvm_layer_op
 from .selective_scan import selective_scan
@@ -17,6 +18,7 @@ __all__ = [
     "MAX_WINDOW",
     "BackendStatus",
     "backend_table",
+    "constant_in_graphs",
     "depthwise_conv",
     "depthwise_head",
     "depthwise_op",

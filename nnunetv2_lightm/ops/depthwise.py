@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
+from ._dtypes import autocast_dtype, to_contiguous
+from ._layer_backend import require_backend
 from ._operands import Operands, checked_once, require_tensors
-from ._operator import autocast_dtype, to_contiguous
 from .backends import TRITON, cpu_native, native_depthwise, select_backend, starts_from_a_state
 from .backends.native_depthwise import HEAD, PLAIN, STEM
 from .backends.native_interface import CHANNEL_MULTIPLE
 from .backends.recomputing import depthwise as recomputing_depthwise
+from .graphs import constant_in_graphs
 from .reference import compute_dtype, depthwise_conv_reference, depthwise_head_reference, depthwise_stem_reference
 
 NAMES = {PLAIN: "depthwise_conv", STEM: "depthwise_stem", HEAD: "depthwise_head"}
 PARAMETERS = ("weight", "bias", "point_weight", "point_bias")
 
 
-# Evaluated once, at trace time: torch.compile treats the answer as a constant.
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def fused_depthwise_usable(device_type: str, channels: int) -> bool:
     """Whether these functions run on the device, by the rules of :func:`.fused_rvm_layer_usable`."""
     if device_type == "meta":
@@ -179,7 +180,7 @@ def _check(
         raise ValueError(f"{NAMES[surroundings]}: {given}; expected {len(names)}: {', '.join(names)}")
     operands = Operands(NAMES[surroundings], dict(zip(("x", *names), tensors, strict=True)), stored)
     operands.require_floats()
-    _require_backend(operands, tensors, backend, stored)
+    require_backend(operands, tensors, backend, stored)
     if x.ndim not in (4, 5):
         operands.refuse(f"`x` is {tuple(x.shape)}; expected batch, channels and 2 or 3 spatial axes")
     for name, parameter in zip(names, parameters, strict=True):
@@ -187,17 +188,6 @@ def _check(
             operands.refuse(f"`{name}` is {tuple(parameter.shape)}; expected at least two axes")
     multiple = CHANNEL_MULTIPLE if backend == cpu_native.NAME else 1
     _check_shapes(operands, surroundings, x, size, parameters, multiple)
-
-
-def _require_backend(operands: Operands, tensors: Sequence[Tensor], backend: str, stored: bool) -> None:
-    x = tensors[0]
-    if backend != cpu_native.NAME:
-        if stored:
-            select_backend(x.device.type, backend, compute_dtype(*tensors))
-        return
-    reason = cpu_native.not_supported_reason(x.device.type) if stored else None
-    if reason is not None:
-        operands.refuse(f"`x` is on {x.device}, where the compiled convolution does not run: {reason}")
 
 
 def _check_shapes(
@@ -246,7 +236,7 @@ def _check_backward(
     operands = Operands(f"{NAMES[surroundings]}_backward", dict(zip(names, tensors, strict=True)), stored)
     operands.require_floats("grad_out")
     x, *parameters = inputs
-    _require_backend(operands, inputs, backend, stored)
+    require_backend(operands, inputs, backend, stored)
     expected = native_depthwise.out_shape(surroundings, x, size, parameters)
     if tuple(grad_out.shape) != expected:
         operands.refuse(f"`grad_out` is {tuple(grad_out.shape)}; expected {expected}, the shape of the output")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 # The operator behind ONNX's Scan has no public name yet. It is called directly, because its wrapper makes torch.compile
 # trace each step, which takes as long as the rest of an export.
-from torch._higher_order_ops.scan import scan_op
+from torch._higher_order_ops.scan import scan_op as higher_order_scan
 
 CHUNK = 64
 
@@ -46,10 +46,10 @@ def selective_scan_portable(
     A = A.clamp_min(torch.finfo(A.dtype).min)
     dt, x, B, C = (_in_chunks(t, chunk) for t in (delta, delta * u, B, C))
     zeros = x.new_zeros((*x.shape[1:], A.shape[1]))
-    (ends,) = scan_op(lambda *token: [_next_state(*token)], [zeros], [dt, x, B], (A,))
+    (ends,) = higher_order_scan(lambda *token: [_next_state(*token)], [zeros], [dt, x, B], (A,))
     decays = torch.exp(dt.sum(0)[..., None] * A)
-    last, starts = scan_op(_next_start, [zeros[0].clone()], [decays, ends], ())
-    _, y = scan_op(_output, [starts], [dt, x, B, C], (A,))
+    last, starts = higher_order_scan(_next_start, [zeros[0].clone()], [decays, ends], ())
+    _, y = higher_order_scan(_output, [starts], [dt, x, B, C], (A,))
     y = y.permute(2, 1, 0, 3).flatten(1, 2)[:, :length]
     if D is not None:
         y = y + D * u

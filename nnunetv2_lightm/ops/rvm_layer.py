@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ._derivatives import composite_needed, gradients_of_gradients, refuse_forward_mode, register_vmap_by_loop
+from ._dtypes import autocast_dtype, to_contiguous
+from ._layer_backend import require_backend
 from ._operands import Operands, checked_once, require_tensors
-from ._operator import autocast_dtype, to_contiguous
 from .backends import cpu_native, load_backend, native_rvm, select_backend, starts_from_a_state
 from .backends.native_interface import CHANNEL_MULTIPLE, RVM_PARAMETERS
 from .backends.recomputing import rvm as recomputing_rvm
+from .graphs import constant_in_graphs
 from .reference import compute_dtype, rvm_layer_reference
 
 PARAMETERS = RVM_PARAMETERS
@@ -35,8 +37,7 @@ AXES = {
 MAX_WINDOW = 256
 
 
-# Evaluated once, at trace time: torch.compile treats the answer as a constant.
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def fused_rvm_layer_usable(device_type: str, channels: int, inner: int, out_channels: int) -> bool:
     """Whether :func:`rvm_layer` runs on the device: with any scan that can start from a given state.
 
@@ -189,7 +190,9 @@ def _check_layer(tensors: tuple[Tensor, ...], pool: tuple[int, ...], scan: str, 
         raise ValueError(f"rvm_layer: {given} are given; expected {len(PARAMETERS)}: {', '.join(PARAMETERS)}")
     operands = Operands("rvm_layer", dict(zip(("x", *PARAMETERS), tensors, strict=True)), stored)
     operands.require_floats()
-    _require_scan(operands, tensors, scan, stored)
+    if scan != cpu_native.NAME and not starts_from_a_state(scan):
+        operands.refuse(f"the scan backend {scan!r} cannot start from a given state, as the layer needs it")
+    require_backend(operands, tensors, scan, stored)
     sizes = _sizes(operands, tensors)
     dims = tensors[0].ndim - 2
     if 0 in tensors[0].shape[1:-1]:
@@ -214,7 +217,7 @@ def _check_layer_backward(tensors: tuple[Tensor, ...], pool: tuple[int, ...], sc
     _check_layer(layer, pool, scan, stored=False)
     named = dict(zip(("x", *PARAMETERS, *rest), tensors, strict=True))
     operands = Operands("rvm_layer_backward", named, stored)
-    _require_scan(operands, layer, scan, stored)
+    require_backend(operands, layer, scan, stored)
     batch, *spatial, _ = layer[0].shape
     pooled = [size // stride for size, stride in zip(spatial, pool, strict=True)]
     out = (batch, *pooled, named["projection_bias"].shape[0])
@@ -225,19 +228,6 @@ def _check_layer_backward(tensors: tuple[Tensor, ...], pool: tuple[int, ...], sc
     operands.require_floats("grad_out")
     operands.require_dtype("checkpoints", compute_dtype(*layer))
     operands.require_dtype("argmax", torch.uint8)
-
-
-def _require_scan(operands: Operands, tensors: Sequence[Tensor], scan: str, stored: bool) -> None:
-    x = tensors[0]
-    if scan != cpu_native.NAME:
-        if not starts_from_a_state(scan):
-            operands.refuse(f"the scan backend {scan!r} cannot start from a given state, as the layer needs it")
-        if stored:
-            select_backend(x.device.type, scan, compute_dtype(*tensors))
-        return
-    reason = native_rvm.cpu_native.not_supported_reason(x.device.type) if stored else None
-    if reason is not None:
-        operands.refuse(f"`x` is on {x.device}, where the compiled layer does not run: {reason}")
 
 
 def _sizes(operands: Operands, tensors: tuple[Tensor, ...]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ._derivatives import composite_needed
 from ._operands import require_tensors
-from ._operator import check_scan, compute_dtype, scan_op
+from ._scan_operator import check_scan, compute_dtype, scan_op
 from .backends import REFERENCE, is_short, portable_asked_for, select_backend
 from .portable import selective_scan_portable
 from .reference import selective_scan_reference

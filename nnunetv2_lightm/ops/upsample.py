@@ -11,10 +11,10 @@ from ._derivatives import composite_needed, refuse_forward_mode, register_vmap_b
 from ._operands import Operands, checked_once, require_tensors
 from .backends import cpu_native, select_backend, starts_from_a_state
 from .backends.recomputing import interpolation
+from .graphs import constant_in_graphs
 
 
-# Evaluated once, at trace time: torch.compile treats the answer as a constant.
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def gathered_upsample_usable(device_type: str) -> bool:
     """Whether to use :func:`upsample`: with the recomputing layers, but not with the compiled ones."""
     name = select_backend(device_type)

@@ -1,6 +1,6 @@
-"""Optimisers that PyTorch does not have, or not in every version that nnU-Net runs with."""
+"""Muon and AdamW as one optimiser, which PyTorch does not have."""
 
 from .muon import MuonAdamW
-from .polar import FIVE_STEPS, JORDAN, THREE_STEPS, fast_dtype, polar_factor
+from .polar import THREE_STEPS, fast_dtype, polar_factor
 
-__all__ = ["FIVE_STEPS", "JORDAN", "THREE_STEPS", "MuonAdamW", "fast_dtype", "polar_factor"]
+__all__ = ["THREE_STEPS", "MuonAdamW", "fast_dtype", "polar_factor"]

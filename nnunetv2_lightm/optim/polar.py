@@ -14,36 +14,23 @@ from torch import Tensor
 # (a, b, c) of the polynomial a x + b x^3 + c x^5, for each step.
 Coefficients = Sequence[tuple[float, float, float]]
 
-# Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the same polynomial in each step.
-JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
-
 # Amsel, Persson, Musco, Gower 2025, "The Polar Express", arXiv:2505.16932: each step uses the polynomial that is
 # optimal for the range of singular values left by the steps before, which starts as [smallest, 1]; slackened by 1.01,
 # as in the paper's algorithm 1, to absorb the rounding of bfloat16. A test recomputes them.
 SLACK = 1.01
-SMALLEST_OF_THREE_STEPS = 0.01
 
 
-def _slackened(*steps: tuple[float, float, float]) -> Coefficients:
+def slackened(*steps: tuple[float, float, float]) -> Coefficients:
+    """The polynomials of x / SLACK."""
     return tuple((a / SLACK, b / SLACK**3, c / SLACK**5) for a, b, c in steps)
 
 
-# From 0.01: within 0.27 of 1 after three steps, about as close as JORDAN gets in five.
-THREE_STEPS = _slackened(
+# For [0.01, 1]: within 0.27 of 1 after three steps, about as close as those of Jordan et al. 2024 get in five.
+THREE_STEPS = slackened(
     (8.093369, -23.620432, 17.446153),
     (3.636586, -2.721927, 0.536546),
     (2.661300, -1.977155, 0.452616),
 )
-
-# The start of the paper's own list, from 0.001, as it is used for Muon there: within 0.16 of 1 after five steps.
-FIVE_STEPS = _slackened(
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
-)
-
 
 # Columns to a row from which one Gram matrix is used. Counted, three steps on m rows and n columns take 2 m^2 n + 9 m^3
 # multiply-adds instead of 6 m^2 n + 3 m^3: less than two thirds from here on, 0.38 for kernels of 3x3x3 with n = 27 m.

@@ -15,15 +15,16 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ..nnunet import NotFound, dataset_id, find_dataset, folder
+from ..dataset_json import channel_names_of
+from ..nnunet import NotFound, dataset_id, find_dataset, folder_from_environment
 from ..nnunet_faults import faults_of_dataset_json, faults_of_fingerprint, missing_files
-from ..preprocessed import check_cases
+from ..preprocessed import check_preprocessed_cases
 from . import PLANS_NAME
 from .memory_model import CPU_COMPILED, GPU
-from .planner import PlanningError, check_replaceable, nnUNetPlannerLightMUNet
+from .planner import PlanningError, check_plans_replaceable, nnUNetPlannerLightMUNet
 
 DATASET_JSON_KEYS = ("labels", "numTraining", "file_ending")
-# What nnU-Net's data set raises for damaged files or several formats in a folder, blosc2 for damage, check_cases for
+# What nnU-Net's data set raises for damaged files or several formats in a folder, blosc2 for damage, the check for
 # cases of other plans.
 UNUSABLE = (ValueError, OSError, EOFError, RuntimeError, AssertionError, pickle.UnpicklingError)
 
@@ -85,16 +86,16 @@ def plan_dataset(
         PlanningError: if such plans exist, the data set cannot be read, or nothing fits into memory.
     """
     try:
-        raw, preprocessed = folder("nnUNet_raw"), folder("nnUNet_preprocessed")
+        raw, preprocessed = folder_from_environment("nnUNet_raw"), folder_from_environment("nnUNet_preprocessed")
         name = find_dataset(dataset, raw)
     except NotFound as error:
         raise PlanningError(str(error)) from error
     check_dataset_json(raw / name / "dataset.json")
     if not overwrite:
-        check_replaceable(preprocessed / name / f"{plans_name}.json")
+        check_plans_replaceable(preprocessed / name / f"{plans_name}.json")
     check_fingerprint(preprocessed / name / "dataset_fingerprint.json")
     extractor = DatasetFingerprintExtractor(name, default_num_processes)
-    _check_cases(extractor.dataset, raw / name)
+    _check_raw_files(extractor.dataset, raw / name)
     try:
         extractor.run(overwrite_existing=False)
     except RuntimeError as error:
@@ -131,13 +132,7 @@ def check_dataset_json(path: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PlanningError(f"{path}: cannot be read: {error}") from error
-    given = content if isinstance(content, dict) else {}
-    missing = [key for key in DATASET_JSON_KEYS if key not in given]
-    if "channel_names" not in given and "modality" not in given:
-        missing.append("channel_names")
-    if missing:
-        raise PlanningError(f"{path}: lacks {', '.join(missing)}; nnU-Net's raw format needs them")
-    if faults := faults_of_dataset_json(content):
+    if faults := faults_of_dataset_json(content, DATASET_JSON_KEYS):
         raise PlanningError(f"{path}: {'; '.join(faults[:3])}")
 
 
@@ -157,7 +152,7 @@ def check_fingerprint(path: Path) -> None:
         raise PlanningError(f"{path}: {'; '.join(faults[:3])}. Remove this file: `plan` then extracts it again")
 
 
-def _check_cases(cases: Mapping[str, Mapping], folder: Path) -> None:
+def _check_raw_files(cases: Mapping[str, Mapping], folder: Path) -> None:
     if not cases:
         raise PlanningError(f"{folder}: no training images; put them into imagesTr and their labels into labelsTr")
     missing = [file for case in cases.values() for file in (*case["images"], case["label"]) if not Path(file).is_file()]
@@ -180,9 +175,9 @@ def _is_preprocessed(plans_file: Path, name: str, cases: list[str], dataset_json
     ground_truth = plans_file.parent / "gt_segmentations", dataset_json["file_ending"]
     if not folder.is_dir() or missing_files(folder, cases, ground_truth=ground_truth):
         return False
-    channel_names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    dataset = infer_dataset_class(str(folder))(str(folder), cases)
     try:
-        check_cases([infer_dataset_class(str(folder))(str(folder), cases)], channel_names, plans, configuration)
+        check_preprocessed_cases([dataset], channel_names_of(dataset_json), plans, configuration)
     except UNUSABLE:
         return False
     return True

@@ -167,7 +167,7 @@ class nnUNetPlannerLightMUNet(ExperimentPlanner):
         return identifier
 
 
-def check_replaceable(file: Path) -> None:
+def check_plans_replaceable(file: Path) -> None:
     """
     Raises:
         PlanningError: if a plans file was edited, or not made by this planner.

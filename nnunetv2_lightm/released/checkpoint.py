@@ -20,19 +20,18 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
+from ..checkpoints.safe_loading import CHECKPOINT_KEYS, CheckpointError, check_extent, load_safely
 from ..files import some_of
 from ..trainers import is_ours, nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
-from .safe_checkpoint import CheckpointError, check_extent, load_safely
 
-TRAINER_OF_THE_FORK = "nnUNetTrainerLightMUNet"
+FORK_TRAINER = "nnUNetTrainerLightMUNet"
 # A parameter that only one revision has.
 REVISIONS = {
     "convInit.0.conv.weight": nnUNetTrainerLightMUNetReleased,
     "convInit.conv.weight": nnUNetTrainerLightMUNetReleasedFirst,
 }
-OF_THE_PAPERS_NETWORK = "stem.pointwise.weight"
+PAPER_PARAMETER = "stem.pointwise.weight"
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-NEEDED = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 NEEDED_INIT_ARGS = {"plans": dict, "configuration": str, "fold": (int, str), "dataset_json": dict}
 
 
@@ -82,14 +81,14 @@ def read_released_checkpoint(path: Path) -> ReleasedCheckpoint:
     content = load_safely(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected the dict of an nnU-Net checkpoint")
-    _require(path, "checkpoint", content, NEEDED)
+    _require(path, "checkpoint", content, CHECKPOINT_KEYS)
     init_args = content["init_args"]
     weights = _unwrap(path, content["network_weights"])
-    trainer = _trainer_of_same_revision(path, content["trainer_name"], weights)
+    trainer = _matching_trainer(path, content["trainer_name"], weights)
     _require(path, "init_args", init_args, NEEDED_INIT_ARGS)
     configuration, dataset_json = init_args["configuration"], init_args["dataset_json"]
     check_extent(path, "init_args", [init_args[name] for name in NEEDED_INIT_ARGS])
-    plans, expected = _todays_plans_and_network(path, trainer, init_args["plans"], configuration, dataset_json)
+    plans, expected = _converted_plans_and_network(path, trainer, init_args["plans"], configuration, dataset_json)
     _compare(path, weights, expected)
     return ReleasedCheckpoint(
         source=path,
@@ -129,17 +128,17 @@ def _unwrap(path: Path, weights: dict) -> dict[str, Tensor]:
     return result
 
 
-def _trainer_of_same_revision(path: Path, trainer_name: str, weights: dict[str, Tensor]) -> type[nnUNetTrainer]:
+def _matching_trainer(path: Path, trainer_name: str, weights: dict[str, Tensor]) -> type[nnUNetTrainer]:
     trainers = [trainer for name, trainer in REVISIONS.items() if name in weights]
-    of_the_fork = trainer_name.partition("_")[0] == TRAINER_OF_THE_FORK  # variants carry a suffix
+    from_fork = trainer_name.partition("_")[0] == FORK_TRAINER  # variants carry a suffix
     # The fork's trainer and ours have the same name: only the parameters tell them apart.
-    if is_ours(trainer_name) and (not of_the_fork or OF_THE_PAPERS_NETWORK in weights):
+    if is_ours(trainer_name) and (not from_fork or PAPER_PARAMETER in weights):
         raise CheckpointError(
             f"{path}: was trained with this package's {trainer_name}; there is nothing to import, predict with its own "
             "model folder"
         )
-    if not of_the_fork:
-        raise CheckpointError(f"{path}: was trained with {trainer_name}; expected the fork's {TRAINER_OF_THE_FORK}")
+    if not from_fork:
+        raise CheckpointError(f"{path}: was trained with {trainer_name}; expected the fork's {FORK_TRAINER}")
     if len(trainers) != 1:
         names = ", ".join(list(weights)[:3]) or "none"
         raise CheckpointError(
@@ -149,7 +148,7 @@ def _trainer_of_same_revision(path: Path, trainer_name: str, weights: dict[str, 
     return trainers[0]
 
 
-def _todays_plans_and_network(
+def _converted_plans_and_network(
     path: Path, trainer: type[nnUNetTrainer], plans: dict, configuration: str, dataset_json: dict
 ) -> tuple[dict, dict[str, Tensor]]:
     """The plans with the configuration as nnU-Net's own converter makes it, and the state dict, without values, of the

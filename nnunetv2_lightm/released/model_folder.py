@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from ..checkpoints.safe_loading import CheckpointError
 from ..files import (
     FolderTransaction,
     LockHeldError,
@@ -21,19 +22,15 @@ from ..files import (
     write_text,
 )
 from .checkpoint import ReleasedCheckpoint, read_released_checkpoint
-from .safe_checkpoint import CheckpointError
 
 
-def import_released(
-    sources: Sequence[Path], out: Path, *, overwrite: bool = False, warn: Callable[[str], None] = print
-) -> list[ReleasedCheckpoint]:
+def import_released(sources: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[ReleasedCheckpoint]:
     """Write a model folder that ``nnUNetv2_predict_from_modelfolder`` takes. It appears whole or not at all.
 
     Args:
         sources: Checkpoints of one training, each of another fold.
         out: The model folder: plans.json, dataset.json, fold_X/checkpoint_final.pth.
         overwrite: Replace a model folder that was imported before.
-        warn: Called with messages for the user.
 
     Returns: The imported checkpoints.
 
@@ -47,7 +44,7 @@ def import_released(
         check_replaceable(out, overwrite)
         checkpoints = [read_released_checkpoint(path) for path in sources]
         _check_together(checkpoints)
-        with FolderTransaction([out], check=lambda: check_replaceable(out, overwrite), warn=warn) as transaction:
+        with FolderTransaction([out], check=lambda: check_replaceable(out, overwrite), warn=print) as transaction:
             _write(checkpoints, transaction.new[0])
             transaction.commit()
     except LockHeldError as error:

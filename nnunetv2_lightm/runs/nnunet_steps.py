@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoints.integrity import CHECKPOINTS, is_torn_checkpoint
 from ..files import is_being_written, set_aside
-from ..nnunet_faults import CHECKPOINTS, is_torn_checkpoint
+from ..nnunet import dataset_id
 from .pipeline import Step
 from .process import CommandFailed
 
@@ -41,7 +42,7 @@ class Training:
 
     @property
     def _dataset_id(self) -> str:
-        return str(int(self.dataset[len("Dataset") :].partition("_")[0]))
+        return str(dataset_id(self.dataset))
 
     @property
     def train_command(self) -> tuple[str, ...]:
@@ -115,5 +116,7 @@ def evaluate_step(
         name: Name of the step.
         inputs: Files that the options name.
     """
-    command = ("nnUNetv2_lightm", "evaluate", str(predictions), str(references), *options, "--json", str(output))
+    # A step that is repeated finds the scores of the time before.
+    written = ("--json", str(output), "--overwrite")
+    command = ("nnUNetv2_lightm", "evaluate", str(predictions), str(references), *options, *written)
     return Step(name, command, outputs=(output,), inputs=(predictions, references, *inputs))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 from ..files import INCIDENTAL, FileLock, LockHeldError, Record, partial_path, write_text
@@ -236,6 +237,11 @@ class Pipeline:
     def _save_state(self) -> None:
         content = {"made_by": SIGNATURE, "steps": self._state, "files": self._made.files}
         write_text(self.folder / STATE_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def software_versions() -> str:
+    """Versions of nnU-Net and of this package, for `Pipeline`."""
+    return ", ".join(f"{package} {metadata.version(package)}" for package in ("nnunetv2", "nnunetv2-lightm"))
 
 
 def _clear(path: Path, record: Record) -> None:

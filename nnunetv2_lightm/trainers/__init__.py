@@ -22,6 +22,7 @@ from .budgets import split_budget, with_budget
 from .lightm_unet import nnUNetTrainerLightMUNet, nnUNetTrainerLightMUNetAdamW, nnUNetTrainerLightMUNetPaperSGD
 from .lightm_unet_released import nnUNetTrainerLightMUNetReleased, nnUNetTrainerLightMUNetReleasedFirst
 from .names import found_in_later_directory, nearest_trainer, search_trainer
+from .prediction import build_for_prediction
 from .safeguards.files import watch_predictions
 
 TRAINERS: dict[str, type[nnUNetTrainer]] = {
@@ -47,6 +48,7 @@ TRAINERS: dict[str, type[nnUNetTrainer]] = {
 
 __all__ = [
     "TRAINERS",
+    "build_for_prediction",
     "comes_from_here",
     "explain_unknown",
     "find_trainer",

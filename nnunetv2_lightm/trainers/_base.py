@@ -12,7 +12,7 @@ from ..layers import SelectiveSSM
 from ..ops import select_backend
 from .checkpoints import AtomicCheckpoints
 from .recipes import Recipe
-from .safeguards import Safeguards, safeguarded
+from .safeguards import Safeguards, check_plans, safeguarded
 
 
 class PluginTrainer(Safeguards, AtomicCheckpoints):
@@ -26,6 +26,7 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
     recipe: Recipe | None = None  # None: nnU-Net's SGD
     deep_supervision = False
     epochs_between_checkpoints = 5  # the same share as nnU-Net's 50 of 1000
+    has_grad_scaler = True  # on CUDA, as nnU-Net; False: the trainer's steps compute in float32
 
     def __init__(
         self,
@@ -35,10 +36,13 @@ class PluginTrainer(Safeguards, AtomicCheckpoints):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),
     ) -> None:
+        check_plans(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 100
         self.enable_deep_supervision = self.deep_supervision
         self.save_every = self.epochs_between_checkpoints
+        if not self.has_grad_scaler:
+            self.grad_scaler = None
         if self.recipe is not None:
             self.initial_lr, self.weight_decay = self.recipe.initial_lr, self.recipe.weight_decay
 

@@ -7,13 +7,7 @@ from .lightm_unet import nnUNetTrainerLightMUNet
 from .recipes import CONV3_MUON
 
 
-class Ablation(nnUNetTrainerLightMUNet):
-    """The package has no trainer of an ablation with the recipe before Muon."""
-
-    earlier_recipe = None
-
-
-class nnUNetTrainerLightMUNetConv3(Ablation):
+class nnUNetTrainerLightMUNetConv3(nnUNetTrainerLightMUNet):
     """VSSM -> Conv3: a 3x3(x3) convolution in the place of every VSS Module, trained by Muon like the matrices that it
     replaces."""
 
@@ -21,19 +15,19 @@ class nnUNetTrainerLightMUNetConv3(Ablation):
     recipe = CONV3_MUON
 
 
-class nnUNetTrainerLightMUNetSelfAttention(Ablation):
+class nnUNetTrainerLightMUNetSelfAttention(nnUNetTrainerLightMUNet):
     """VSSM -> Self-Attention, in the Bottleneck Block alone."""
 
     network_options = {"ablation": "self_attention"}
 
 
-class nnUNetTrainerLightMUNetNoAdjustment(Ablation):
+class nnUNetTrainerLightMUNetNoAdjustment(nnUNetTrainerLightMUNet):
     """RVM Layers without adjustment factors, s = 1."""
 
     network_options = {"ablation": "no_adjustment"}
 
 
-class nnUNetTrainerLightMUNetNoResidual(Ablation):
+class nnUNetTrainerLightMUNetNoResidual(nnUNetTrainerLightMUNet):
     """RVM Layers without residual connections."""
 
     network_options = {"ablation": "no_residual"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from ..checkpoints.integrity import CHECKPOINTS, is_torn_checkpoint
 from ..files import remove_partial, whole_file
-from ..nnunet_faults import CHECKPOINTS, is_torn_checkpoint
 
 
 class TornCheckpointError(RuntimeError):

@@ -46,11 +46,10 @@ class nnUNetTrainerLightMUNet(LightMUNetTrainer):
     """
 
     recipe = LIGHTM_UNET_MUON
-    earlier_recipe = "nnUNetTrainerLightMUNetAdamW"
 
 
 class nnUNetTrainerLightMUNetAdamW(LightMUNetTrainer):
-    """The default recipe until Muon won the study: AdamW 1e-3, weight decay 1e-2, poly schedule, 100 epochs, PyTorch's
+    """The same network with AdamW 1e-3 on all weights, weight decay 1e-2, poly schedule, 100 epochs, from PyTorch's
     initial weights.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -23,17 +22,7 @@ class nnUNetTrainerLightMUNetReleased(PluginTrainer):
     revision = "head"
     recipe = RELEASED_ADAM
     epochs_between_checkpoints = 1
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.grad_scaler = None
+    has_grad_scaler = False
 
     @classmethod
     def make_network(

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from nnunetv2_lightm.runs.nnunet_steps import (
     training_continuation,
     training_outputs,
 )
-from nnunetv2_lightm.runs.pipeline import Pipeline, Step
+from nnunetv2_lightm.runs.pipeline import Pipeline, Step, software_versions
 from nnunetv2_lightm.runs.progress import Progress
 
 from .card import Facts, model_card
@@ -216,8 +215,7 @@ def _run(
         on_end(step)
 
     few = {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
-    pipeline = Pipeline(state, steps, environment={**few, **os.environ, **folders}, version=software)
+    pipeline = Pipeline(state, steps, environment={**few, **os.environ, **folders}, version=software_versions())
     progress = Progress(steps)
     pipeline.run(progress.update, on_skip=progress.skip, on_end=end)
     return pipeline

@@ -18,6 +18,7 @@ from .pipeline import PipelineError, check_pipeline
 FORMAT = "lightm"
 VERSION = 2
 MOST_HEADER_BYTES = 100_000_000  # as the safetensors library limits it
+MOST_RANK, MOST_SIZE = 8, 2**40  # of a tensor's axes, far above those of any weight and what numpy takes
 DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 CHECKSUM_DIGITS = 64
 
@@ -131,6 +132,9 @@ def _offsets(path: Path, name: str, entry: object) -> list[int]:
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
             raise fault
+    # Without a number the other sizes could be any: the product is 0, and numpy cannot make such a shape.
+    if len(shape) > MOST_RANK or max(shape, default=0) > MOST_SIZE:
+        raise fault
     if len(offsets) != 2 or math.prod(shape) * DTYPES[entry["dtype"]].itemsize != offsets[1] - offsets[0]:
         raise fault
     return offsets

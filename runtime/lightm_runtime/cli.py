@@ -106,7 +106,7 @@ def _targets(arguments: argparse.Namespace, model: LoadedModel, cases: dict[str,
 
 
 def _ending_of_model(model: LoadedModel) -> str:
-    """Of the training images; a model of unknown origin may have anything there, such as a path."""
+    """The file ending of the training images; a model of unknown origin may have anything there, such as a path."""
     ending = model.bundle.pipeline["input"]["file_ending"]
     if ending not in WRITTEN:
         raise BundleError(
@@ -160,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="Segment images with a trained LightM-UNet. For research use only."
     )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "segment",
@@ -180,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, metavar="MODEL.lightm")
     command.set_defaults(run=_info)
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser, *_):
+        from importlib.metadata import version  # takes long to import, and segmenting needs it not
+
+        print(f"lightm-runtime {version('lightm-runtime')}")
+        parser.exit()
 
 
 def _positive(text: str) -> int:

@@ -16,6 +16,6 @@ def escape_terminal(text: object) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """Of a table: a spreadsheet would take it for a formula if it began as one."""
+    """A cell of a table: a spreadsheet would take it for a formula if it began as one."""
     escaped = escape_terminal(text)
     return f"'{escaped}" if escaped.startswith(_FORMULA) else escaped

@@ -14,11 +14,13 @@ import SimpleITK as sitk
 from .faults import ImageError
 from .formats import TIFF as TIFF_ENDINGS
 from .formats import ending_of, read_image, stem_of
+from .forms import fault_of_forms
 from .nifti import NOT_FINITE
 
 REORIENTED = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 ORIENTATION = "RAS"
 NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
+NIFTI = (".nii.gz", ".nii")
 FLAT, TIFF = "NaturalImage2DIO", "Tiff3DIO"
 UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metres and micrometres
 FLAT_SPACING_MM = (999.0, 1.0, 1.0)  # what nnU-Net calls the spacing of a natural image
@@ -75,7 +77,7 @@ def read_case(files: Sequence[Path], channels: Sequence[str], reader: str) -> Ca
     Raises:
         ImageError: if a file cannot be read, or they do not fit each other or the model.
     """
-    parts, unit_mm, note = _read_parts(files)
+    parts, unit_mm, note = _read_parts(files, reader)
     orientation = None
     first = parts[0][1]
     if reader in REORIENTED and first.GetDimension() == 3:
@@ -95,12 +97,14 @@ def read_case(files: Sequence[Path], channels: Sequence[str], reader: str) -> Ca
     return Case(tuple(files), voxels, spacing_mm, geometry, orientation, reader=reader, note=note)
 
 
-def _read_parts(files: Sequence[Path]) -> tuple[list[tuple[Path, sitk.Image]], float, str | None]:
+def _read_parts(files: Sequence[Path], reader: str) -> tuple[list[tuple[Path, sitk.Image]], float, str | None]:
     """The images of one case by their files, the unit of the first one's header in mm, and what was assumed of them."""
     parts: list[tuple[Path, sitk.Image]] = []
     unit_mm, spacing, note = 1.0, None, None
     for path in files:
         image = read_image(path)
+        if reader in NIBABEL:
+            _check_forms(path, image, turned=reader in REORIENTED)
         if not parts:
             unit_mm = _unit_mm(image)
         # TIFF does not hold the spacing of a volume, whichever reader the model was trained with.
@@ -110,6 +114,13 @@ def _read_parts(files: Sequence[Path]) -> tuple[list[tuple[Path, sitk.Image]], f
             image.SetSpacing(spacing[::-1])
         parts += [(path, part) for part in _parts(path, image)]
     return parts, unit_mm, note
+
+
+def _check_forms(path: Path, image: sitk.Image, *, turned: bool) -> None:
+    """nnU-Net's nibabel readers saw the training images as nibabel takes a header, not as SimpleITK does."""
+    is_nifti = ending_of(path).lower() in NIFTI
+    if is_nifti and image.GetDimension() > 2 and (fault := fault_of_forms(path, image, turned=turned)) is not None:
+        raise ImageError(f"{path}: {fault}")
 
 
 def _parts(path: Path, image: sitk.Image) -> list[sitk.Image]:
@@ -123,7 +134,7 @@ def _parts(path: Path, image: sitk.Image) -> list[sitk.Image]:
 
 
 def _unit_mm(image: sitk.Image) -> float:
-    """Of the numbers in a NIfTI header, which nnU-Net's nibabel readers take for mm and SimpleITK makes mm of."""
+    """The unit of a NIfTI header's numbers, which nnU-Net's nibabel readers take for mm and SimpleITK makes mm of."""
     key = "xyzt_units"
     return UNITS_MM.get(int(image.GetMetaData(key)) & 7, 1.0) if image.HasMetaDataKey(key) else 1.0
 

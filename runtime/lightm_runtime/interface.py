@@ -91,37 +91,68 @@ class Model(ctypes.Structure):
     ]
 
 
+STRUCTURES = (Network, Channel, Resampling, Pipeline, Model)
+
+
+def layout() -> dict[str, tuple[int, int]]:
+    """Offset and size in bytes of each structure and field, by the name that they have in C."""
+    places = {}
+    for structure in STRUCTURES:
+        name = f"Lightm{structure.__name__}"
+        places[name] = (0, ctypes.sizeof(structure))
+        for field, _ in structure._fields_:
+            place = getattr(structure, field)
+            places[f"{name}.{field}"] = (place.offset, place.size)
+    return places
+
+
+def layout_compiled_into(engine: ctypes.CDLL) -> dict[str, tuple[int, int]]:
+    """The same as the engine has it; empty for an engine from before it told."""
+    places: dict[str, tuple[int, int]] = {}
+    if not hasattr(engine, "lightm_layout"):
+        return places
+    engine.lightm_layout.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    engine.lightm_layout.restype = ctypes.c_char_p
+    offset, size = ctypes.c_int64(), ctypes.c_int64()
+    while (name := engine.lightm_layout(len(places), ctypes.byref(offset), ctypes.byref(size))) is not None:
+        places[name.decode()] = (offset.value, size.value)
+    return places
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The compiled library. Raises EngineError with the reason where it does not load."""
     path = Path(__file__).with_name(FILE_NAMES.get(sys.platform, FILE_NAMES["linux"]))
     try:
-        found = ctypes.CDLL(str(path))
+        engine = ctypes.CDLL(str(path))
     except OSError as error:
         raise EngineError(f"the engine does not load ({error}); install lightm-runtime again") from error
-    found.lightm_model_bytes.restype = ctypes.c_int64
-    if found.lightm_model_bytes() != ctypes.sizeof(Model):
-        raise EngineError("the engine is of another version than its Python files; install lightm-runtime again")
+    compiled, ours = layout_compiled_into(engine), layout()
+    if differing := [name for name in ours | compiled if ours.get(name) != compiled.get(name)]:
+        raise EngineError(
+            f"the engine is of another version than its Python files (they differ in {', '.join(differing[:3])}); "
+            "install lightm-runtime again"
+        )
     for name in ("lightm_tensor_count", "lightm_tensor_elements", "lightm_window_starts"):
-        getattr(found, name).restype = ctypes.c_int64
+        getattr(engine, name).restype = ctypes.c_int64
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-    found.lightm_tensor_count.argtypes = [pointer]
-    found.lightm_tensor_elements.argtypes = [pointer, integer]
-    found.lightm_is_sound.argtypes = [pointer]
-    found.lightm_resampled_size.argtypes = [pointer] * 5
-    found.lightm_resampled_size.restype = None
-    found.lightm_segment.argtypes = [*[pointer] * 5, integer, integer, Progress, pointer]
-    found.lightm_forward.argtypes = [*[pointer] * 5, integer]
+    engine.lightm_tensor_count.argtypes = [pointer]
+    engine.lightm_tensor_elements.argtypes = [pointer, integer]
+    engine.lightm_is_sound.argtypes = [pointer]
+    engine.lightm_resampled_size.argtypes = [pointer] * 5
+    engine.lightm_resampled_size.restype = None
+    engine.lightm_segment.argtypes = [*[pointer] * 5, integer, integer, Progress, pointer]
+    engine.lightm_forward.argtypes = [*[pointer] * 5, integer]
     for name in ("lightm_resample", "lightm_resample_float"):
-        getattr(found, name).argtypes = [pointer] * 7
-    found.lightm_crop.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_crop.restype = None
-    found.lightm_normalise.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_mask.argtypes = [pointer, integer, pointer, pointer]
-    found.lightm_gaussian.argtypes = [pointer, integer, number, pointer]
-    found.lightm_gaussian.restype = None
-    found.lightm_window_starts.argtypes = [integer, integer, number, pointer]
-    found.lightm_labels.argtypes = [pointer, integer, *[pointer] * 7]
-    found.lightm_half_to_float.argtypes = [pointer, pointer, integer]
-    found.lightm_half_to_float.restype = None
-    return found
+        getattr(engine, name).argtypes = [pointer] * 7
+    engine.lightm_crop.argtypes = [pointer, integer, pointer, pointer]
+    engine.lightm_crop.restype = None
+    engine.lightm_normalise.argtypes = [pointer, integer, pointer, pointer]
+    engine.lightm_mask.argtypes = [pointer, integer, pointer, pointer]
+    engine.lightm_gaussian.argtypes = [pointer, integer, number, pointer]
+    engine.lightm_gaussian.restype = None
+    engine.lightm_window_starts.argtypes = [integer, integer, number, pointer]
+    engine.lightm_labels.argtypes = [pointer, integer, *[pointer] * 7]
+    engine.lightm_half_to_float.argtypes = [pointer, pointer, integer]
+    engine.lightm_half_to_float.restype = None
+    return engine

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 # NIfTI-1, the one that SimpleITK reads: bytes of the header, and where its fields stand.
-HEADER_BYTES, SHAPE_AT, CODE_AT, BITS_AT, BEGIN_AT, MAGIC_AT = 348, 40, 70, 72, 108, 344
+HEADER_BYTES, SHAPE_AT, CODE_AT, BEGIN_AT, SCALE_AT, MAGIC_AT = 348, 40, 70, 108, 112, 344
 SINGLE_FILE = b"n+1"
 # Bits of a voxel by its type, which SimpleITK goes by; bitpix says the same again.
 BITS = {
@@ -22,6 +22,8 @@ BITS = {
     **dict.fromkeys((1024, 1280, 64, 32), 64),  # float64, and two float32 of a complex number
     **{128: 24, 2304: 32, 1792: 128},  # RGB, RGBA, complex numbers of float64
 }
+COLOURS = (128, 2304)
+LEAST_SCALE = 2.0**-52  # below, SimpleITK takes a slope for 1
 FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing that is not finite
 CHUNK_BYTES = 1 << 24
 GZIP_SIGNATURE = b"\x1f\x8b"
@@ -61,6 +63,11 @@ def _look(stream: IO[bytes]) -> str | None:
     if BITS.get(code) != bits:
         needed = f"{BITS[code]} bits, as of its type" if code in BITS else "a type that SimpleITK reads"
         return f"has a damaged header: voxels of type {code} and {bits} bits (datatype, bitpix); needed: {needed}"
+    if code in COLOURS and _is_scaled(*struct.unpack_from(f"{order}2f", header, SCALE_AT)):
+        return (
+            "holds colours with a scale (scl_slope, scl_inter), of which SimpleITK makes other values: save the scaled "
+            "values, without a scale"
+        )
     voxels = math.prod(shape[:dimensions])
     stream.seek(int(begin))
     missing, finite = voxels * bits // 8, True
@@ -73,3 +80,9 @@ def _look(stream: IO[bytes]) -> str | None:
     if missing > 0:
         return f"is truncated: {missing} bytes of its {voxels} voxels are missing"
     return None if finite else NOT_FINITE
+
+
+def _is_scaled(slope: float, intercept: float) -> bool:
+    """Whether the values of a file are others than its bytes."""
+    slope = slope if math.isfinite(slope) and abs(slope) >= LEAST_SCALE else 1.0
+    return slope != 1.0 or (math.isfinite(intercept) and intercept != 0.0)

@@ -174,7 +174,7 @@ def _between(least: float, most: float) -> Test:
 
 
 def _list_of(is_usable: Test, length: int | None = None) -> Test:
-    """Of that length; None: of any but 0."""
+    """A list of that length; None: of any but 0."""
     return lambda value: (
         isinstance(value, list)
         and (len(value) == length if length is not None else len(value) > 0)

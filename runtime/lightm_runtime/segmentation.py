@@ -90,7 +90,10 @@ def segment(
 
 
 def _count(labels: np.ndarray, names: dict[str, int | list[int]]) -> dict[str, int]:
-    counts = np.bincount(labels.ravel())
+    counts = np.zeros(np.iinfo(labels.dtype).max + 1, np.int64)
+    for plane in labels:  # bincount makes 8 bytes of each voxel
+        found = np.bincount(plane.ravel())
+        counts[: len(found)] += found
     made_of = {name: value if isinstance(value, list) else [value] for name, value in names.items()}
     return {
         name: int(sum(counts[value] for value in values if value < len(counts)))

@@ -77,8 +77,6 @@ int resample_with(const T* in, const int64_t shape[3], const double spacing[3], 
 
 }  // namespace
 
-int64_t lightm_model_bytes(void) { return sizeof(LightmModel); }
-
 int lightm_is_sound(const LightmModel* model) {
     return model->folds >= 1 && is_sound(model->network) && is_sound(model->pipeline, model->network);
 }
@@ -95,9 +93,10 @@ int lightm_segment(const LightmModel* model, const float* image, const int64_t s
                    void* labels, int64_t label_bytes, int64_t threads, LightmProgress progress, void* user) {
     return guarded([&]() -> int {
         const Size size = size_of(shape);
-        const bool sizes = std::min({size[0], size[1], size[2]}) > 0 && (label_bytes == 1 || label_bytes == 2);
+        const bool sizes = std::min({size[0], size[1], size[2]}) > 0;
         const bool spacings = spacing[0] > 0.0 && spacing[1] > 0.0 && spacing[2] > 0.0;
-        if (!sizes || !spacings || !lightm_is_sound(model)) return LIGHTM_BAD_ARGUMENT;
+        if (!sizes || !spacings || !lightm_is_sound(model) || !labels_fit(*model, label_bytes))
+            return LIGHTM_BAD_ARGUMENT;
         return segment(*model, image, size, spacing_of(spacing), labels, label_bytes, bounded(threads), progress,
                        user);
     });

@@ -25,7 +25,7 @@ enum LightmStatus {
     LIGHTM_CANCELLED = 2,
     LIGHTM_NOT_FINITE = 3,   /* a voxel of the image is NaN or infinite */
     LIGHTM_NOT_RGB = 4,      /* RGBTo01Normalization: a value below 0 or above 255 */
-    LIGHTM_BAD_ARGUMENT = 5, /* sizes, orders or axes outside of what the structures allow */
+    LIGHTM_BAD_ARGUMENT = 5, /* sizes, orders, axes or labels outside of what is allowed */
     LIGHTM_BAD_LOGITS = 6,   /* the network computed NaN or infinity */
     LIGHTM_TOO_LARGE = 7,    /* resampled, the image would have more voxels than the engine takes */
 };
@@ -73,14 +73,17 @@ typedef struct {
 /* Called before the first and after every pass of the network; not 0 cancels. */
 typedef int (*LightmProgress)(void* user, int64_t done, int64_t total);
 
+/* Each structure and field by its number from 0 ("LightmModel", "LightmModel.folds"), its offset and size in bytes; null
+ * after the last. A caller compares them with its own before it passes a structure. */
+LIGHTM_EXPORT const char* lightm_layout(int64_t index, int64_t* offset, int64_t* bytes);
 LIGHTM_EXPORT int64_t lightm_tensor_count(const LightmNetwork*);
 LIGHTM_EXPORT int64_t lightm_tensor_elements(const LightmNetwork*, int64_t index);
-LIGHTM_EXPORT int64_t lightm_model_bytes(void); /* sizeof(LightmModel) */
 /* 1 where all numbers of a model are within what the structures allow; its tensors are not looked at. */
 LIGHTM_EXPORT int lightm_is_sound(const LightmModel*);
 
-/* image: (input_channels, *shape) -> labels: shape, of label_bytes bytes each, 1 or 2. spacing in mm. threads: no more
- * are started than there are cores. */
+/* image: (input_channels, *shape) -> labels: shape, of label_bytes bytes each, 1 or 2: LIGHTM_BAD_ARGUMENT where the
+ * model has labels above 255 (a region's, or those of more than 256 classes) and label_bytes is 1. spacing in mm.
+ * threads: no more are started than there are cores. */
 LIGHTM_EXPORT int lightm_segment(const LightmModel*, const float* image, const int64_t shape[3],
                                  const double spacing[3], void* labels, int64_t label_bytes, int64_t threads,
                                  LightmProgress, void* user);

@@ -64,6 +64,13 @@ bool is_sound(const LightmChannel& c) {
 
 }  // namespace
 
+bool labels_fit(const LightmModel& model, int64_t label_bytes) {
+    const int64_t classes = model.network.classes;
+    const int64_t* regions = model.pipeline.regions;
+    const int64_t most = regions ? *std::max_element(regions, regions + classes) : classes - 1;
+    return (label_bytes == 1 && most <= 255) || (label_bytes == 2 && most <= MOST_LABEL);
+}
+
 std::array<double, 3> resampled_size(const LightmModel& model, const float* image, const Size& shape,
                                      const Spacing& spacing) {
     const LightmPipeline& p = model.pipeline;

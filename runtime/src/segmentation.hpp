@@ -11,6 +11,9 @@
 // Whether the numbers in it can be those of a pipeline.
 bool is_sound(const LightmPipeline& pipeline, const LightmNetwork& network);
 
+// Whether every label of a sound model can be written in so many bytes; there are labels of 1 and 2.
+bool labels_fit(const LightmModel& model, int64_t label_bytes);
+
 // Voxels of each axis of the image to which it is resampled after cropping; with a wrong spacing more than an integer
 // holds.
 std::array<double, 3> resampled_size(const LightmModel& model, const float* image, const Size& shape,

@@ -29,12 +29,13 @@ WEB_EXPORT int lightm_web_tensor_elements(const LightmNetwork* network, int inde
     return int(lightm_tensor_elements(network, index));
 }
 
-// Null if sizes, orders or axes are outside of what the structures allow. labels: shape, of label_bytes each.
+// Null if sizes, orders or axes are outside of what the structures allow, or the model has labels that label_bytes cannot
+// hold. labels: shape, of label_bytes each.
 WEB_EXPORT Segmentation* lightm_web_begin(const LightmModel* model, const int64_t shape[3], const double spacing[3],
                                           void* labels, int label_bytes) {
-    const bool sizes = *std::min_element(shape, shape + 3) > 0 && (label_bytes == 1 || label_bytes == 2);
+    const bool sizes = *std::min_element(shape, shape + 3) > 0;
     const bool spacings = spacing[0] > 0.0 && spacing[1] > 0.0 && spacing[2] > 0.0;
-    if (!sizes || !spacings || !lightm_is_sound(model)) return nullptr;
+    if (!sizes || !spacings || !lightm_is_sound(model) || !labels_fit(*model, label_bytes)) return nullptr;
     return new Segmentation(*model, size_of(shape), {spacing[0], spacing[1], spacing[2]}, labels, label_bytes);
 }
 

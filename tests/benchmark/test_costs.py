@@ -25,12 +25,22 @@ from nnunetv2_lightm.benchmark.measure_costs import measure_costs, take_turn
 from nnunetv2_lightm.benchmark.results import ResultsError
 
 
+def make_turn(train, validation, epoch):
+    return Turn(train_seconds=train, validation_seconds=validation, epoch_seconds=epoch)
+
+
+def make_costs(turns):
+    return TrainerCosts(iterations_per_epoch=250, validation_iterations_per_epoch=50, turns=turns)
+
+
 def test_seconds_of_a_training_count_validation_and_overhead():
     # 3 epochs of 7 x 2 s, 2 x 1 s and 5 s
-    assert training_seconds(Turn(2, 1, 5), 3, 7) == 63
+    assert training_seconds(make_turn(2, 1, 5), 3, 7) == 63
 
 
-@pytest.mark.parametrize("cost", [Turn(2, 1, 5), Turn(0.013, 0.4, 0), Turn(1, 0.001, 0.5), Turn(30, 10, 3)])
+@pytest.mark.parametrize(
+    "cost", [make_turn(2, 1, 5), make_turn(0.013, 0.4, 0), make_turn(1, 0.001, 0.5), make_turn(30, 10, 3)]
+)
 @pytest.mark.parametrize("seconds", [3600, 611.5, 99])
 def test_largest_budget_is_the_best_of_all(cost, seconds):
     fitting = [
@@ -48,9 +58,9 @@ def test_largest_budget_is_the_best_of_all(cost, seconds):
 
 
 def test_less_than_an_iteration_is_refused():
-    assert largest_budget(Turn(2, 1, 5), 8) == (1, 1)
+    assert largest_budget(make_turn(2, 1, 5), 8) == (1, 1)
     with pytest.raises(BudgetTooSmall, match=r"7\.9 s are less than one epoch of one iteration, 8\.0 s"):
-        largest_budget(Turn(2, 1, 5), 7.9)
+        largest_budget(make_turn(2, 1, 5), 7.9)
 
 
 def test_validation_iterations_are_those_of_the_budget_suffix(monkeypatch):
@@ -68,21 +78,22 @@ def test_validation_iterations_are_those_of_the_budget_suffix(monkeypatch):
 
 
 def test_median_of_the_turns():
-    turns = [Turn(1, 5, 3), Turn(9, 4, 2), Turn(2, 6, 1)]
-    assert TrainerCosts(250, 50, turns).median == Turn(2, 5, 2)
+    turns = [make_turn(1, 5, 3), make_turn(9, 4, 2), make_turn(2, 6, 1)]
+    assert make_costs(turns).median == make_turn(2, 5, 2)
 
 
 def test_turns_alternate_and_go_on_where_they_were():
-    turn = Turn(1, 1, 1)
-    calibration = MeasuredCosts("cpu", {})
+    turn = make_turn(1, 1, 1)
+    calibration = MeasuredCosts(device="cpu", machine={}, trainers={})
     assert missing_turns(calibration, ["a", "b"], 2) == ["a", "b", "a", "b"]
-    calibration.trainers = {"a": TrainerCosts(1, 1, [turn, turn]), "b": TrainerCosts(1, 1, [turn])}
+    calibration = calibration.with_trainers({"a": make_costs([turn, turn]), "b": make_costs([turn])})
     assert missing_turns(calibration, ["a", "b", "c"], 3) == ["c", "b", "c", "a", "b", "c"]
 
 
 def test_file_round_trip(tmp_path):
     file = tmp_path / "calibration.json"
-    calibration = MeasuredCosts("cpu", {"processor": "P"}, {"a": TrainerCosts(250, 50, [Turn(1, 2, 3)])})
+    trainers = {"a": make_costs([make_turn(1, 2, 3)])}
+    calibration = MeasuredCosts(device="cpu", machine={"processor": "P"}, trainers=trainers)
     write_costs(calibration, file)
     assert load_costs(file) == calibration
     for text in ("{", "[]", '{"device": "cpu", "machine": {}, "trainers": {"a": {"turns": [{}]}}}'):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,15 +90,6 @@ def test_torn_file_is_refused(tmp_path):
     (tmp_path / "results.json").write_text('{"format": 1, "ti')
     with pytest.raises(ResultsError, match=r"results\.json"):
         load_results(tmp_path / "results.json")
-
-
-def test_a_command_of_an_earlier_version_is_read(tmp_path):
-    path = tmp_path / "results.json"
-    write_results(make_results(), path)
-    content = json.loads(path.read_text())
-    content["command"] = shlex.join(content.pop("commands")[0])
-    path.write_text(json.dumps(content))
-    assert load_results(path) == make_results()
 
 
 def test_folders_on_another_drive_are_absolute(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_lightm import escaping
 from nnunetv2_lightm.benchmark import sharing
-from nnunetv2_lightm.benchmark.sharing import command_again, shared_words, words_of
+from nnunetv2_lightm.benchmark.sharing import command_again, shared_words
 
 BENCHMARK = ("nnUNetv2_lightm", "benchmark")
 
@@ -26,12 +26,6 @@ def test_folders_of_windows_stay_what_they_are(on_windows):
     assert stored[-1] == r"~\old" and stored[:-1] == words[:-1]
     again = r"nnUNetv2_lightm benchmark -o 'D:\out\my study' --title 'Bob''s' --calibration-of ~\old"
     assert command_again(stored) == command_again(words) == again
-
-
-def test_a_line_of_an_earlier_version_is_read():
-    line = r"nnUNetv2_lightm benchmark -d 4 -o D:\out\cmp --title 'two words' --slurm 'a#b'"
-    assert words_of(line) == (*BENCHMARK, "-d", "4", "-o", r"D:\out\cmp", "--title", "two words", "--slurm", "a#b")
-    assert words_of("nnUNetv2_lightm 'benchmark") == ("nnUNetv2_lightm 'benchmark",)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_lightm.checkpoints.integrity import is_torn_checkpoint
 from nnunetv2_lightm.dataset_conversion.phantoms import write_chest_xray_phantoms
-from nnunetv2_lightm.nnunet_faults import is_torn_checkpoint
 from nnunetv2_lightm.runs.pipeline import STATE_FILE
 
 if __package__:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_lightm import nnunet
 from nnunetv2_lightm.autoload import boot, shim_directory
-from nnunetv2_lightm.commands.doctor import folders
 
 
 @pytest.fixture
 def healthy_environment(monkeypatch, tmp_path):
     """Three good folders, workers that fit, the autoload alone in nnUNet_extTrainer."""
-    for variable in folders.FOLDERS:
+    for variable in nnunet.FOLDERS:
         folder = tmp_path / variable
         folder.mkdir()
         monkeypatch.setenv(variable, str(folder))

@@ -76,44 +76,13 @@ def test_what_is_missing_is_one_line(monkeypatch, error, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["# Thesis\n", '{"dataset_name": "Dataset004"}', "trainer,score\n"])
-def test_another_file_is_not_written_over(reports, tmp_path, capsys, text):
+def test_a_file_that_exists_is_replaced_on_request_alone(reports, tmp_path, capsys):
     file = tmp_path / "file"
-    file.write_text(text)
-    for link in (file, tmp_path / "link"):
-        if link != file:
-            link.symlink_to(file)
-        assert cli.main(["complexity", "--paper", "-o", str(link)]) == 1
-        assert "was not written by this command" in capsys.readouterr().err
-    assert file.read_text() == text and reports == [], "refused before the work"
-
-
-LEGEND = "- **counted**: every parameter; the GMACs (10^9 multiplications with their addition)\n"
-TABLE = "Dataset004_X, nnUNetPlans, 2d: patch 8x8, input channels: 1, output channels: 2\n\n| trainer |\n\n" + LEGEND
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"# My thesis, which quotes the legend\n\n{LEGEND}",
-        f"{TABLE}\nWhat I think of it.\n",
-        TABLE.replace("| trainer", "My title\n\n| trainer"),
-        "trainer,dataset,plans,configuration,patch,x\na,b,c,d,e,f\nmy note\n",
-        '{"machine": {}, "trainers": [], "my note": ""}',
-        '{"machine": {"processor": ',
-    ],
-)
-def test_what_somebody_has_written_into_a_report_is_not_written_over(reports, tmp_path, capsys, text):
-    file = tmp_path / "file"
-    file.write_text(text)
-    assert cli.main(["complexity", "--paper", "-o", str(file)]) == 1
-    assert "was not written by this command, or was changed since" in capsys.readouterr().err
-    assert file.read_text() == text
-
-
-@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_an_unchanged_report_is_replaced(reports, tmp_path, line_end):
-    file = tmp_path / "file"
-    file.write_bytes(TABLE.replace("\n", line_end).encode())
-    assert cli.main(["complexity", "--paper", "-o", str(file)]) == 0
+    file.write_text("# Thesis\n")
+    (tmp_path / "link").symlink_to(file)
+    for path in (file, tmp_path / "link"):
+        assert cli.main(["complexity", "--paper", "-o", str(path)]) == 1
+        assert f"{path} already exists; give another name, or --overwrite" in capsys.readouterr().err
+    assert file.read_text() == "# Thesis\n" and reports == [], "refused before the work"
+    assert cli.main(["complexity", "--paper", "-o", str(file), "--overwrite"]) == 0
     assert file.read_text() == "the report\n"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from nnunetv2_lightm.autoload import boot, shim_directory
 from nnunetv2_lightm.commands.doctor import command as doctor
 from nnunetv2_lightm.commands.doctor import discovery, folders, fresh_process, libraries, scan_backends
 from nnunetv2_lightm.commands.doctor.finding import Finding, Status, note, ok
-from nnunetv2_lightm.ops.backends import native_library
+from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, native_library
 
 pytestmark = pytest.mark.usefixtures("healthy_environment")
 
@@ -114,6 +116,8 @@ class TestDiscovery:
         finding = the_only(discovery.check_discovery(found))
         assert finding.status is Status.FAIL
         assert f"nnunetv2's own tree holds another {TRAINER} ({module})" in finding.message
+        (needed,) = [line for line in requires("nnunetv2-lightm") if Requirement(line).name == "nnunetv2"]
+        assert finding.remedy[1] == f'python -m pip install "{Requirement(needed)}"'
 
     def test_startup_file_that_is_not_read(self):
         error = {"error": "RuntimeError: Could not find requested nnunet trainer nnUNetTrainerLightMUNet in ..."}
@@ -254,6 +258,9 @@ class TestBackends:
         assert "torch_chunked (taken); not cpu_native: " in finding.message
         assert "was not compiled at installation, which needs GCC or Clang (C++17): install one" in finding.message
         assert finding.message.endswith("Everything works, but slower")
+
+    def test_the_variable_is_that_of_the_operators(self):
+        assert scan_backends.FORCING_VARIABLE == ENVIRONMENT_VARIABLE
 
     def test_reference_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("NNUNETV2_LIGHTM_BACKEND", "reference")

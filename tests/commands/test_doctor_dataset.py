@@ -91,7 +91,7 @@ def test_a_sound_data_set(made, name_or_id):
         "images and labels of 2 cases are whole, finite and on one grid",
         "2 cases, patch [8, 16, 16], batch size 2",
         "2 cases, patch [8, 16, 16], batch size 4",
-        "1 checkpoints, whole",
+        "1 checkpoints, undamaged",
     ]
 
 

@@ -128,6 +128,6 @@ def test_faults_of_splits(splits):
 
 def test_faults_of_labels_and_file_ending():
     assert faults_of_labels({"background": 0, "whole": [1, 2], "ignore": 3}) == []
-    for ending in ("nii.gz", ".", "./x", ".a\\b", ".a\0", 5, None, "." + "a" * 99):
+    for ending in ("nii.gz", ".", "..", "./x", ".a\\b", ".a\0", 5, None, "." + "a" * 99):
         assert faults_of_file_ending(ending)
     assert faults_of_file_ending(".nii.gz") == []

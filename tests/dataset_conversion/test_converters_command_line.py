@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
 from nnunetv2_lightm.dataset_conversion.Dataset801_LiTS import convert_lits, main
 
@@ -50,10 +51,10 @@ def test_main_fails_without_a_traceback(lits, folders, capsys, arguments, messag
         ["--nonsense"],
     ],
 )
-def test_usage_errors_exit_with_1(lits, folders, capsys, arguments):
+def test_usage_errors_exit_with_2(lits, folders, capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         main([str(lits.folder), *arguments])
-    assert exit_.value.code == 1
+    assert exit_.value.code == 2
     assert "usage" in capsys.readouterr().err
 
 
@@ -75,4 +76,4 @@ def test_unset_folders_are_named(lits, folders, monkeypatch, variable):
     lits.add(1)
     monkeypatch.delenv(variable)
     with pytest.raises(ConversionError, match=f"{variable} must be set.*export {variable}="):
-        convert_lits(lits.folder, workers=1)
+        convert_lits(lits.folder, ConversionOptions(workers=1))

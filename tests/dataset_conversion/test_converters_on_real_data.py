@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion.Dataset801_LiTS import convert_lits
 from nnunetv2_lightm.dataset_conversion.Dataset802_MontgomeryShenzhen import convert_montgomery_shenzhen
 
@@ -27,7 +28,7 @@ def pixels(file) -> np.ndarray:
 
 def test_kaggle_layout(need, folders):
     source = need("chest_xray_512_subset")
-    report = convert_montgomery_shenzhen(source, workers=1)
+    report = convert_montgomery_shenzhen(source, ConversionOptions(workers=1))
     assert not report.with_status("refused")
     assert all("thresholded at 128" in case.repairs[0] for case in report.with_status("repaired"))
     for case in report.cases:
@@ -42,7 +43,7 @@ def test_kaggle_layout(need, folders):
 
 def test_nlm_layout(need, folders):
     source = need("montgomery_nlm_layout")
-    report = convert_montgomery_shenzhen(source, workers=1, split=None)
+    report = convert_montgomery_shenzhen(source, ConversionOptions(workers=1, split=None))
     assert len(report.with_status("refused")) == 0
     for case in report.cases:
         halves = [pixels(source / file) > 127 for file in case.files[1:]]
@@ -59,7 +60,7 @@ def test_a_real_ct_survives(need, folders, tmp_path):
     source.mkdir()
     sitk.WriteImage(image, str(source / "volume-0.nii"))
     sitk.WriteImage(sitk.Cast(organs == 5, sitk.sitkFloat32), str(source / "segmentation-0.nii"))
-    report = convert_lits(source, split=None, workers=1)
+    report = convert_lits(source, ConversionOptions(split=None, workers=1))
     assert [case.status for case in report.cases] == ["repaired"]
     stored = sitk.ReadImage(str(report.raw_folder / "imagesTr/LiTS_000_0000.nii.gz"))
     label = sitk.ReadImage(str(report.raw_folder / "labelsTr/LiTS_000.nii.gz"))
@@ -78,7 +79,7 @@ def test_a_real_ct_resized_keeps_its_liver(need, folders, tmp_path):
     source.mkdir()
     sitk.WriteImage(image, str(source / "volume-0.nii.gz"))
     sitk.WriteImage(liver, str(source / "segmentation-0.nii.gz"))
-    report = convert_lits(source, split=None, workers=1, resize=(64, 64, 64))
+    report = convert_lits(source, ConversionOptions(split=None, workers=1, resize=(64, 64, 64)))
     label = sitk.ReadImage(str(report.raw_folder / "labelsTr/LiTS_000.nii.gz"))
     assert label.GetSize() == (64, 64, 64)
 

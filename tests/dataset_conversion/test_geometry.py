@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_lightm.dataset_conversion._errors import CaseRefused
-from nnunetv2_lightm.dataset_conversion._geometry import adopt_geometry, grid_of, resample_to_shape
-from nnunetv2_lightm.images.geometry import largest_shift_mm, rounding_mm
+from nnunetv2_lightm.dataset_conversion._geometry import adopt_geometry, resample_to_shape
+from nnunetv2_lightm.images.geometry import grid_of, largest_shift_mm, rounding_mm
 
 
 def volume(*, shape=(4, 5, 6), spacing=(0.5, 0.5, 2.0), origin=(1.0, 2.0, 3.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):

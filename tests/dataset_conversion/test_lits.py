@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
 from nnunetv2_lightm.dataset_conversion.Dataset801_LiTS import convert_lits
 
@@ -15,7 +16,7 @@ DATASET = "Dataset801_LiTS"
 
 
 def convert(lits, **options):
-    return convert_lits(lits.folder, **{"split": None, "workers": 1, **options})
+    return convert_lits(lits.folder, ConversionOptions(**{"split": None, "workers": 1, **options}))
 
 
 def case_of(report, case):
@@ -290,5 +291,5 @@ def test_links_to_folders_are_followed_once(lits, folders, tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "lits").symlink_to(lits.folder)
     (lits.folder / "loop").symlink_to(lits.folder)
-    report = convert_lits(tmp_path / "linked", split=None, workers=1)
+    report = convert_lits(tmp_path / "linked", ConversionOptions(split=None, workers=1))
     assert [case.status for case in report.cases] == ["converted"]

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from skimage import io
 
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
 from nnunetv2_lightm.dataset_conversion.Dataset802_MontgomeryShenzhen import convert_montgomery_shenzhen, main
 
 DATASET = "Dataset802_MontgomeryShenzhen"
 
 
-def convert(xrays, **options):
-    return convert_montgomery_shenzhen(xrays.folder, **{"split": None, "workers": 1, **options})
+def convert(xrays, *, only=None, **options):
+    options = ConversionOptions(**{"split": None, "workers": 1, **options})
+    return convert_montgomery_shenzhen(xrays.folder, options, only=only)
 
 
 def case_of(report, case):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
 from nnunetv2_lightm.files import Record
 
@@ -16,10 +17,10 @@ DATASET = "Dataset801_LiTS"
 
 def test_overwrite_replaces_what_a_conversion_made(lits, folders):
     lits.add(1, 2)
-    Dataset801_LiTS.convert_lits(lits.folder, split=(1, 1, 0), workers=1)
+    Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=(1, 1, 0), workers=1))
     (lits.folder / "volume-2.nii.gz").unlink()
     (lits.folder / "segmentation-2.nii.gz").unlink()
-    Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
+    Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1, overwrite=True))
     assert not (folders.preprocessed / DATASET).exists()
     assert [path.name for path in (folders.raw / DATASET / "imagesTr").iterdir()] == ["LiTS_001_0000.nii.gz"]
     assert [path for path in folders.everything() if "making" in path] == []
@@ -111,8 +112,8 @@ def test_what_a_link_points_to_is_never_removed(lits, folders, tmp_path, signed)
     (folders.raw / DATASET).symlink_to(elsewhere)
     lits.add(1, 2)
     with pytest.raises(ConversionError, match="symbolic link"):
-        Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
+        Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1, overwrite=True))
     (folders.raw / DATASET).rename(folders.preprocessed / DATASET)
-    Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
+    Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1, overwrite=True))
     assert (folders.preprocessed / f"replaced_{DATASET}").is_symlink()
     assert (elsewhere / "precious").exists()

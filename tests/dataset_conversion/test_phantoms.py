@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_lightm.dataset_conversion import phantoms
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion.Dataset801_LiTS import convert_lits
 from nnunetv2_lightm.dataset_conversion.Dataset802_MontgomeryShenzhen import convert_montgomery_shenzhen
 
@@ -73,14 +74,14 @@ def test_a_case_depends_on_seed_and_number_only(lits_folder, tmp_path):
 
 def test_lits_phantoms_convert(folders, tmp_path):
     phantoms.write_lits_phantoms(tmp_path / "source", num_cases=5, num_test_cases=1, seed=3, shape=SMALL)
-    report = convert_lits(tmp_path / "source", workers=1)
+    report = convert_lits(tmp_path / "source", ConversionOptions(workers=1))
     assert len(report.with_status("converted")) == 6
     assert not report.ignored_files
 
 
 def test_chest_phantoms_convert(folders, tmp_path):
     phantoms.write_chest_xray_phantoms(tmp_path / "source", num_cases=6, num_test_cases=1, seed=3, shape=(40, 32))
-    report = convert_montgomery_shenzhen(tmp_path / "source", workers=1)
+    report = convert_montgomery_shenzhen(tmp_path / "source", ConversionOptions(workers=1))
     assert len(report.with_status("converted")) == 7
     assert len(report.in_part("unlabelled")) == 1
     assert {case.case[:3] for case in report.cases} == {"MCU", "CHN"}

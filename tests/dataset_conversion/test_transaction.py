@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_lightm.dataset_conversion import Dataset801_LiTS, _convert
+from nnunetv2_lightm.dataset_conversion._convert import ConversionOptions
 from nnunetv2_lightm.dataset_conversion._errors import ConversionError
 from nnunetv2_lightm.files import Record
 from nnunetv2_lightm.files.transaction import WORK_PREFIX, FolderTransaction
@@ -161,7 +162,7 @@ def test_an_id_under_another_name_is_refused_and_named(lits, folders, where):
     other = getattr(folders, where) / "Dataset801_Other"
     other.mkdir(parents=True)
     with pytest.raises(ConversionError, match="id of Dataset801_LiTS is taken: .*Dataset801_Other"):
-        Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, overwrite=True)
+        Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1, overwrite=True))
     assert folders.everything() == [str(other)]
 
 
@@ -220,7 +221,7 @@ def test_a_killed_run_leaves_no_half_data_set(lits, folders, running):
     assert leftovers(folders)
     for name in [path.name for path in lits.folder.iterdir() if not path.name.endswith(("-1.nii", "-2.nii"))]:
         (lits.folder / name).unlink()
-    Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1)
+    Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1))
     assert len(list((folders.raw / DATASET / "imagesTr").iterdir())) == 2
     assert leftovers(folders) == []
 
@@ -262,7 +263,7 @@ def test_a_second_run_at_the_same_time_is_refused(lits, folders, running):
     try:
         for name in ("LiTS", "Other"):
             with pytest.raises(ConversionError, match=f"with the id of Dataset801_{name} seems to be"):
-                Dataset801_LiTS.convert_lits(lits.folder, split=None, workers=1, dataset_name=name)
+                Dataset801_LiTS.convert_lits(lits.folder, ConversionOptions(split=None, workers=1, dataset_name=name))
     finally:
         running.send_signal(signal.SIGCONT)
     running.communicate(timeout=60)

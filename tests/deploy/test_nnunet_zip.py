@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 
@@ -12,14 +13,14 @@ from nnunetv2.model_sharing.entry_points import install_from_zip_entry_point
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunetv2_lightm import cli
+from nnunetv2_lightm.checkpoints.safe_loading import load_safely
 from nnunetv2_lightm.deploy import nnunet_zip, stored
 from nnunetv2_lightm.deploy.errors import ExportError
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
-from nnunetv2_lightm.released.safe_checkpoint import load_safely
 
-from ..model_folders import write_model_folder
+from ..model_folders import make_float16_too_coarse, stock_network, write_model_folder
 from ..nnunet_in_process import Nnunet, threads_for_processes
-from ..prediction import assert_same_segmentation, write_images
+from ..prediction import assert_same_segmentation, predicted_by_nnunet, write_images
 
 FLAT = {"configuration": "2d", "spacing": (1.0, 1.0), "patch_size": (16, 16)}
 MUON = "nnUNetTrainerLightMUNet_1epochs_2iters_seed0"
@@ -109,6 +110,43 @@ def test_networks_that_the_engine_does_not_run_have_a_zip_too(trainer, tmp_path,
     assert f"Dataset901_Drawn/{trainer}__nnUNetPlans__2d/fold_0/checkpoint_final.pth" in entries
 
 
+def test_nnunets_own_network_whose_encoder_has_two_names(tmp_path, images, monkeypatch):
+    """The decoder has the encoder too, and a block its layers by two names: stored once, whatever the names."""
+    monkeypatch.setattr(stored, "EQUAL_LABELS", 0.95)  # of a patch of 256 voxels one would be too many
+    options = {**FLAT, "architecture": stock_network(2), "trainer": "nnUNetTrainer"}
+    folder = write_model_folder(tmp_path / "model", **options)
+    trained = torch.load(folder / "fold_0" / "checkpoint_final.pth")["network_weights"]
+    (image,) = images.iterdir()
+    expected = predicted_by_nnunet(folder, ["0"], [image], tmp_path)
+    sizes, parameters = {}, sum(p.numel() for p in read_model_folder(folder).network.parameters())
+    for name, more in (("half", ()), ("whole", ("--float32",))):
+        assert export(folder, tmp_path / f"{name}.zip", "--check-images", images, *more) == 0
+        entries = nnunet_zip.read_entries(tmp_path / f"{name}.zip")
+        (small,) = (content for entry, content in entries.items() if entry.endswith(".pth"))
+        tensors = torch.load(io.BytesIO(small))["network_weights"]
+        assert tensors.keys() == trained.keys()
+        memory = {tensor.data_ptr(): tensor.numel() * tensor.itemsize for tensor in tensors.values()}
+        sizes[name] = sum(memory.values())
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(tensor.float(), trained[key], rtol=1e-3, atol=1e-7)
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+    assert sizes["whole"] == 4 * parameters and sizes["half"] < 0.6 * sizes["whole"]
+    assert (tmp_path / "half.zip").stat().st_size < 0.8 * (tmp_path / "whole.zip").stat().st_size
+    (installed,) = (tmp_path / "whole").glob("*/*")
+    (tmp_path / "again").mkdir()
+    assert_same_segmentation(predicted_by_nnunet(installed, ["0"], [image], tmp_path / "again"), expected)
+
+
+def test_the_comparison_leaves_the_network_as_it_was(tmp_path, images):
+    options = {**FLAT, "architecture": stock_network(2), "trainer": "nnUNetTrainer", "folds": (0, 1)}
+    model = read_model_folder(write_model_folder(tmp_path / "model", **options))
+    stored.stored_weights(model, half=False, check_images=images)
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, model.weights["fold_0"][name])
+    assert all(isinstance(parameter, torch.nn.Parameter) for parameter in model.network.parameters())
+
+
 def test_the_same_model_makes_the_same_file(tmp_path, images):
     folder = write_model_folder(tmp_path / "model", **FLAT)
     for name in ("a.zip", "b.zip"):
@@ -116,11 +154,12 @@ def test_the_same_model_makes_the_same_file(tmp_path, images):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_float16_that_changes_labels_is_refused(tmp_path, images, monkeypatch, capsys):
+def test_float16_that_changes_labels_is_refused(tmp_path, images, capsys):
     folder = write_model_folder(tmp_path / "model", **FLAT)
-    monkeypatch.setattr(stored, "EQUAL_LABELS", 1.1)
+    make_float16_too_coarse(folder, 0)
     assert export(folder, tmp_path / "a.zip", "--check-images", images) == 1
     assert "--float32" in capsys.readouterr().err and not (tmp_path / "a.zip").exists()
+    assert export(folder, tmp_path / "a.zip", "--check-images", images, "--float32") == 0
 
 
 @pytest.mark.parametrize("plans", [{"dataset_name": "../../bin"}, {"dataset_name": "Liver"}, {"plans_name": "a/b"}])

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from PIL import Image
 
 from nnunetv2_lightm import cli
 from nnunetv2_lightm.deploy import onnx_file
@@ -17,29 +19,13 @@ from nnunetv2_lightm.deploy.errors import ExportError
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
 from nnunetv2_lightm.deploy.onnx_file import onnx_runtime, write_onnx
 
-from ..model_folders import OWN_THRESHOLD, REGIONS, write_model_folder
+from ..model_folders import OWN_THRESHOLD, REGIONS, stock_network, write_model_folder
+from ..pictures import write_every_png
 from ..prediction import assert_same_segmentation, predicted_by_nnunet, write_images
 
 onnx = pytest.importorskip("onnx", reason="needs '.[onnx]'")
 pytest.importorskip("onnxruntime", reason="needs '.[onnx]'")
 pytest.importorskip("onnxscript", reason="needs '.[onnx]'")
-
-
-def stock_network(dims: int) -> dict:
-    """nnU-Net's PlainConvUNet, small."""
-    return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            **{"n_stages": 3, "features_per_stage": [8, 16, 16], "kernel_sizes": [[3] * dims] * 3},
-            **{"strides": [[1] * dims, [2] * dims, [2] * dims], "n_conv_per_stage": [1] * 3},
-            **{"n_conv_per_stage_decoder": [1] * 2, "conv_bias": True, "dropout_op": None, "dropout_op_kwargs": None},
-            "conv_op": f"torch.nn.modules.conv.Conv{dims}d",
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dims}d",
-            **{"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "torch.nn.LeakyReLU"},
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
 
 
 def small_network(dims: int, strides: list) -> dict:
@@ -117,6 +103,40 @@ def test_script_around_onnx_predicts_as_nnunet(name, tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     expected = predicted_by_nnunet(folder, [str(fold) for fold in options.get("folds", (0,))], files, tmp_path)
     assert_same_segmentation(found, expected)
+
+
+def test_pictures_are_read_as_by_nnunet(tmp_path):
+    """SimpleITK has 255 for a bit, 16 bits for colours and three channels for grey BMP."""
+    from nnunetv2_lightm.deploy import onnx_reference  # it imports onnxruntime
+
+    paths = write_every_png(tmp_path)
+    grey = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    for name, image in {
+        "grey.bmp": Image.fromarray(grey),
+        "bits.bmp": Image.fromarray(grey > 100),
+        "palette.bmp": Image.fromarray(grey).convert("RGB").quantize(16),
+        "rgb.bmp": Image.fromarray(np.stack([grey, grey, 255 - grey], -1)),
+        "grey.jpg": Image.fromarray(grey),
+        "rgb.jpg": Image.fromarray(np.stack([grey, grey, 255 - grey], -1)),
+    }.items():
+        image.save(tmp_path / name)
+        paths.append(tmp_path / name)
+    refused = []
+    for path in map(str, paths):
+        try:
+            expected, properties = NaturalImage2DIO().read_images([path])
+        except AssertionError:
+            refused.append(path)
+            with pytest.raises(SystemExit, match="has 2 channels"):
+                onnx_reference.read([path], "NaturalImage2DIO")
+            continue
+        image, spacing, geometry, turned = onnx_reference.read([path], "NaturalImage2DIO")
+        np.testing.assert_array_equal(image, expected, err_msg=path)
+        assert (spacing, turned) == (list(properties["spacing"]), None)
+        assert (geometry.GetDimension(), geometry.GetSize()) == (2, image.shape[:1:-1])
+    assert len(refused) == 1  # grey of 8 bits with opacity
+    both, _, _, _ = onnx_reference.read(list(map(str, paths[:2])), "NaturalImage2DIO")
+    assert both.shape[:2] == (2, 1)
 
 
 def assert_standard(out, model) -> None:

@@ -28,7 +28,9 @@ class Workspace:
             (root / name).mkdir()
         # The commands must find the trainers without it, and the outer process has it from our autoload.
         inherited = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
-        workers = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_npp": "1", "nnUNet_nps": "1"}
+        # Each worker process of a prediction imports PyTorch, which takes as long as all else; a test of them asks for
+        # some.
+        workers = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_npp": "0", "nnUNet_nps": "0"}
         self.environment = {**inherited, **workers, **{name: str(root / name) for name in FOLDERS}}
 
     def run(self, *command: str | Path) -> str:

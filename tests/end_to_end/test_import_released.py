@@ -36,7 +36,7 @@ def test_predicts_with_both_stock_commands(workspace, images):
     output = workspace.run("nnUNetv2_lightm", "import-released", workspace.root / "fork.pth", model)
     assert "5,015,766 parameters" in output and f"-m {model} -f all" in output
 
-    common = ("-i", images, "-f", "all", "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1")
+    common = ("-i", images, "-f", "all", "-device", "cpu", "--disable_tta")
     by_folder, by_name = workspace.root / "by_folder", workspace.root / "by_name"
     workspace.run("nnUNetv2_predict_from_modelfolder", *common, "-m", model, "-o", by_folder)
     workspace.run(

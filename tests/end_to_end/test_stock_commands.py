@@ -13,8 +13,7 @@ import SimpleITK as sitk
 pytestmark = pytest.mark.end_to_end
 OURS = "nnUNetTrainerLightMUNet_1epochs_2iters"
 STOCK = "nnUNetTrainer_1epochs_1iters"
-# Each worker process imports PyTorch, which takes as long as all else; one prediction of each test has them.
-WITHOUT_WORKERS = ("-npp", "0", "-nps", "0")
+WITH_WORKERS = ("-npp", "1", "-nps", "1")  # as nnU-Net predicts by default; one prediction has them
 
 
 def plan(workspace, dataset, *configurations):
@@ -157,9 +156,9 @@ def test_phantoms_in_the_lits_layout(workspace):
     plan(workspace, dataset, "3d_fullres", "2d")
     members = []
     for configuration, trainer, *options in (
-        ("3d_fullres", OURS),
-        ("2d", OURS, *WITHOUT_WORKERS),
-        ("3d_fullres", STOCK, "--disable_tta", *WITHOUT_WORKERS),
+        ("3d_fullres", OURS, *WITH_WORKERS),
+        ("2d", OURS),
+        ("3d_fullres", STOCK, "--disable_tta"),
     ):
         train(workspace, dataset, configuration, trainer)
         members.append(predict(workspace, dataset, configuration, trainer, f"{configuration}_{trainer}", *options))
@@ -206,7 +205,7 @@ def test_chest_xrays_2d(workspace, data_root):
     for trainer in (OURS, STOCK):
         train(workspace, dataset, "2d", trainer)
     ours = predict(workspace, dataset, "2d", OURS, "ours")
-    plain = predict(workspace, dataset, "2d", OURS, "plain", "--disable_tta", *WITHOUT_WORKERS)
+    plain = predict(workspace, dataset, "2d", OURS, "plain", "--disable_tta")
     assert_mirroring_changes_probabilities(ours, plain)
-    stock = predict(workspace, dataset, "2d", STOCK, "stock", "--disable_tta", *WITHOUT_WORKERS)
+    stock = predict(workspace, dataset, "2d", STOCK, "stock", "--disable_tta")
     evaluate_like_nnunet(workspace, dataset, ensemble(workspace, dataset, (ours, stock)))

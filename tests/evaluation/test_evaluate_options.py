@@ -66,6 +66,7 @@ def test_surfaces_in_mm_by_the_files_spacing(folders, tmp_path, capsys, recwarn)
     assert content["classes"]["liver"]["HD95_mm"] == {"mean": pytest.approx(3), "std": 0, "ci95": [3, 3]}
     assert content["cases"]["case_3"]["tumor"] == dict.fromkeys(("DSC", "IoU", "HD95_mm", "NSD"))
 
+    output = tmp_path / "a.json"
     assert main([str(a), str(references), "--surface", "--nsd-tolerance-mm", "3", "--json", str(output)]) == 0
     missed = json.loads(output.read_text())["cases"]["case_0"]["tumor"]
     diagonal = float(np.linalg.norm(np.multiply((16, 16, 8), SPACING_XYZ)))

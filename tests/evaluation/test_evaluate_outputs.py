@@ -1,4 +1,4 @@
-"""What `evaluate --json` and `--csv` may overwrite: earlier ones, never an input or a file of another kind."""
+"""What `evaluate --json` and `--csv` may overwrite: a file that exists with `--overwrite` alone, an input never."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def data(tmp_path):
     text = json.dumps({"labels": {"background": 0, "square": 1}, "file_ending": ".png"})
     for name in ("dataset.json", "pred/dataset.json"):
         (tmp_path / name).write_text(text)
-    (tmp_path / "pred" / "summary.json").write_text('{\n    "foreground_mean": 1\n}')
     (tmp_path / "thesis.json").write_text('{"average": 1}')
-    (tmp_path / "table.csv").write_text("patient,age\n")
     (tmp_path / "link.json").symlink_to("pred/dataset.json")
     return tmp_path
 
@@ -44,110 +42,31 @@ def evaluate(data, *options):
         ("--json", "link.json", "lost with it"),
         *(("--json", f"{folder}/x.png", "lost with it") for folder in ("pred", "ref", "other")),
         *(("--csv", f"{folder}/x.png", "lost with it") for folder in ("pred", "ref", "other")),
-        ("--json", "dataset.json", "not written by this command"),
-        ("--json", "pred/summary.json", "not written by this command"),
-        ("--json", "thesis.json", "not written by this command"),
-        ("--csv", "table.csv", "not written by this command"),
         ("--csv", "pred", "is a folder"),
     ],
 )
-def test_what_must_stay_stays(data, capsys, option, output, message):
+def test_inputs_stay(data, capsys, option, output, message):
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
-    assert evaluate(data, option, data / output) == 1
+    assert evaluate(data, option, data / output, "--overwrite") == 1
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 
-def test_its_own_output_is_written_again(data):
-    outputs = ("--json", data / "pred" / "scores.json", "--csv", data / "new" / "scores.csv")
-    for _ in range(2):
-        assert evaluate(data, *outputs) == 0
-        assert json.loads((data / "pred" / "scores.json").read_text())["average"]["DSC"]["mean"] == 1
-
-
-def add_a_column(file):
-    head, *rows = file.read_text().splitlines()
-    file.write_text("\n".join([f"{head},comment", *(f"{row},to be checked" for row in rows)]) + "\n")
-
-
-def add_a_line(file):
-    file.write_text(f"{file.read_text()}Read by Dr. A,,,\n")
-
-
-def add_a_word(file):
-    file.write_text(file.read_text().replace("1.000000", "1.000000?", 1))
-
-
-def save_it_with_a_spreadsheet(file):
-    file.write_text(file.read_text().replace("1.000000", "1"))
-
-
-def be_of_another_program(file):
-    file.write_text("case,class,age,diagnosis\nx,square,63,none\n")
-
-
-def add_a_note(*keys):
-    def add(file):
-        content = json.loads(file.read_text())
-        place = content
-        for key in keys:
-            place = place[key]
-        place["note"] = "checked by hand"
-        file.write_text(json.dumps(content, indent=2) + "\n")
-
-    return add
-
-
-def lay_it_out(file):
-    file.write_text(json.dumps(json.loads(file.read_text())))
-
-
-def begin_like_it(file):
-    file.write_text('{\n  "average": {\n    "age": 63\n  }\n}\n')
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        *(
-            ("scores.csv", change)
-            for change in (
-                add_a_column,
-                add_a_line,
-                add_a_word,
-                save_it_with_a_spreadsheet,
-                be_of_another_program,
-            )
-        ),
-        *(
-            ("scores.json", add_a_note(*keys))
-            for keys in ((), ("average",), ("classes", "square"), ("classes", "square", "DSC"), ("against",))
-        ),
-        ("scores.json", add_a_note("cases", "x", "square")),
-        ("scores.json", lay_it_out),
-        ("scores.json", begin_like_it),
-    ],
-)
-def test_what_somebody_has_written_into_it_stays(data, capsys, name, change):
-    file = data / name
-    option = f"--{file.suffix[1:]}"
-    assert evaluate(data, option, file) == 0
-    change(file)
-    before = file.read_bytes()
-    assert evaluate(data, option, file) == 1
-    assert "or was changed since; it is not replaced" in capsys.readouterr().err
-    assert file.read_bytes() == before
-
-
-def test_names_and_empty_scores_of_all_kinds_are_its_own(data):
-    """Of a class that no case has, and of names that are escaped."""
-    text = json.dumps({"labels": {"background": 0, "square": 1, '=a, "b"\u001b': 2}, "file_ending": ".png"})
-    for folder in ("pred", "other", "ref"):
-        (data / folder / "x.png").rename(data / folder / "-x,\u00fc.png")
-        (data / folder / "dataset.json").write_text(text)
-    for _ in range(2):
-        assert evaluate(data, "--json", data / "scores.json", "--csv", data / "scores.csv") == 0
-        assert main([str(data / "pred"), str(data / "ref"), "--json", str(data / "alone.json")]) == 0
+def test_a_file_that_exists_is_replaced_on_request_alone(data, capsys, monkeypatch):
+    outputs = {"--json": data / "scores.json", "--csv": data / "new" / "scores.csv"}
+    arguments = [word for pair in outputs.items() for word in pair]
+    assert evaluate(data, *arguments) == 0
+    first = {file: file.read_bytes() for file in outputs.values()}
+    for file in first:
+        file.write_text("corrected by hand")
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "evaluate_folder", lambda *_, **__: pytest.fail("work was done"))
+        for option, file in outputs.items():
+            assert evaluate(data, option, file) == 1
+            assert f"{file} already exists; give another name, or --overwrite" in capsys.readouterr().err
+            assert file.read_text() == "corrected by hand"
+    assert evaluate(data, *arguments, "--overwrite") == 0
+    assert {file: file.read_bytes() for file in outputs.values()} == first
 
 
 def test_one_file_for_both_is_refused(data, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_lightm.files import NotOursError, check_output, guard, keep_apart, set_aside
+from nnunetv2_lightm.files import NotOursError, check_free, check_output, guard, keep_apart, set_aside
 
 
 @pytest.fixture
@@ -119,6 +119,21 @@ def test_other_outputs_are_refused(place):
     for output in ("source/file", "link"):
         with pytest.raises(NotOursError, match="lost with it"):
             check_output(Path(output), inputs=[Path("source/file")], ours=ours)
+
+
+def test_an_output_that_exists_is_replaced_on_request_alone(place):
+    for path in ("out", "/dev/null"):
+        check_free(Path(path), inputs=[Path("source/file")], overwrite=False)
+    Path("out").touch()
+    with pytest.raises(NotOursError, match="out already exists; give another name, or --overwrite"):
+        check_free(Path("out"), overwrite=False)
+    check_free(Path("out"), overwrite=True)
+    Path("link").symlink_to("source/file")
+    for output in ("source/file", "link"):
+        with pytest.raises(NotOursError, match="lost with it"):
+            check_free(Path(output), inputs=[Path("source/file")], overwrite=True)
+    with pytest.raises(IsADirectoryError):
+        check_free(Path("target"), overwrite=True)
 
 
 def test_what_is_in_the_way_gets_a_free_name(place):

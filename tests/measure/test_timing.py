@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nnunetv2_lightm.measure.timing import Effort, Spread, alternate, fastest
+from nnunetv2_lightm.measure.timing import Effort, Spread, alternate
 
 
 class FakeTime:
@@ -36,7 +36,7 @@ def effort(**given):
 def test_median_and_quartiles():
     assert Spread.of([5.0, 1.0, 4.0, 2.0, 3.0]) == Spread(3.0, 2.0, 4.0, 5)
     assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0, 1)
-    assert Spread.of([1.0, 3.0]).scaled(10) == Spread(20.0, 15.0, 25.0, 2)
+    assert Spread.of([1.0, 3.0]) == Spread(2.0, 1.5, 2.5, 2)
 
 
 @pytest.mark.parametrize("samples", [[], [1.0, math.nan], [math.inf]])
@@ -78,9 +78,3 @@ def test_what_cannot_run_is_left_out_and_said():
     found = alternate({"a": time.candidate("a", 1), "missing": None}, effort(), clock=time)
     assert found["missing"] is None
     assert found["a"].samples == 3
-
-
-def test_fastest_ignores_the_first_run(monkeypatch):
-    time = FakeTime()
-    monkeypatch.setattr("nnunetv2_lightm.measure.timing.time.perf_counter", time)
-    assert fastest({"a": time.candidate("a", 1, 5), "b": time.candidate("b", 50, 3)}) == "b"

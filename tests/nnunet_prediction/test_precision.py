@@ -13,9 +13,9 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as trainer_module
 from torch.nn.utils import parameters_to_vector
 
+from benchmarks.speed.harness.cuda_autocast import cuda_rules
 from nnunetv2_lightm import LightMUNet
 from nnunetv2_lightm.layers import SelectiveSSM, depthwise, rvm
-from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.networks import lightm_unet
 from nnunetv2_lightm.ops.backends import cpu_native, load_backend, native_rvm
 from nnunetv2_lightm.trainers import find_trainer

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from nnunetv2_lightm.ops import depthwise_op, rvm_layer_op, upsample_op
-from nnunetv2_lightm.ops._operator import NAMES, scan_backward_op, scan_op
+from nnunetv2_lightm.ops._scan_operator import NAMES, scan_backward_op, scan_op
 from nnunetv2_lightm.ops.depthwise import HEAD, PLAIN, STEM, depthwise_backward_op
 from nnunetv2_lightm.ops.reference import (
     compute_dtype,

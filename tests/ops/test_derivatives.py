@@ -15,7 +15,7 @@ from nnunetv2_lightm.ops import (
     rvm_layer_op,
     selective_scan,
 )
-from nnunetv2_lightm.ops._operator import scan_backward_op, scan_op
+from nnunetv2_lightm.ops._scan_operator import scan_backward_op, scan_op
 from nnunetv2_lightm.ops.backends import cpu_native
 from nnunetv2_lightm.ops.depthwise import depthwise_backward_op
 from nnunetv2_lightm.ops.rvm_layer import PARAMETERS, rvm_layer_backward_op

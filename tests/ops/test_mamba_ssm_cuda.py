@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nnunetv2_lightm.ops import selective_scan
-from nnunetv2_lightm.ops._operator import scan_op
+from nnunetv2_lightm.ops._scan_operator import scan_op
 from nnunetv2_lightm.ops.backends import mamba_ssm_cuda
 
 from . import fake_selective_scan_cuda

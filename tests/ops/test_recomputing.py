@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.speed.harness.cuda_autocast import cuda_rules
 from nnunetv2_lightm.layers import RVMLayer
-from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.ops import depthwise_op, rvm_layer, rvm_layer_op, upsample_op
 from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE

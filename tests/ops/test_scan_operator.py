@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_lightm.ops import selective_scan
-from nnunetv2_lightm.ops._operator import scan_backward_op, scan_op
+from nnunetv2_lightm.ops._scan_operator import scan_backward_op, scan_op
 from nnunetv2_lightm.ops.backends import load_backend
 
 from .cases import CHUNK, LONG, OPTIONAL, USABLE, make_inputs

@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from nnunetv2_lightm.optim import FIVE_STEPS, JORDAN, THREE_STEPS, fast_dtype, polar_factor
-from nnunetv2_lightm.optim.polar import SLACK, SMALLEST_OF_THREE_STEPS
+from nnunetv2_lightm.optim import THREE_STEPS, fast_dtype, polar_factor
+from nnunetv2_lightm.optim.polar import SLACK
 
 SHAPES = [(32, 32), (64, 32), (32, 64), (7, 3), (1, 5), (5, 1), (1, 1)]
 CPU = torch.device("cpu")
+SMALLEST = 0.01  # singular value that THREE_STEPS are made for
 
 
 def matrices_with(singular_values: torch.Tensor, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,48 +26,43 @@ def matrices_with(singular_values: torch.Tensor, rows: int, columns: int) -> tup
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.17), (torch.bfloat16, 0.19)])
-def test_five_steps_come_near_the_exact_factor(rows, columns, dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.28), (torch.bfloat16, 0.3)])
+def test_three_steps_come_near_the_exact_factor(rows, columns, dtype, tolerance):
     torch.manual_seed(0)
     given, expected = matrices_with(torch.logspace(0, -1, min(rows, columns)), rows, columns)
-    found = polar_factor(given, FIVE_STEPS, dtype)
+    found = polar_factor(given, THREE_STEPS, dtype)
     assert found.shape == given.shape and found.dtype == given.dtype
     assert torch.linalg.matrix_norm(found - expected, ord=2) < tolerance
 
 
-@pytest.mark.parametrize("coefficients", [JORDAN, THREE_STEPS, FIVE_STEPS])
 @pytest.mark.parametrize(("rows", "columns"), [(8, 72), (72, 8), (32, 864), (5, 20), (1, 9)])
 @pytest.mark.parametrize("smallest", [1e-1, 1e-6])
-def test_wide_matrices_take_a_shorter_way_to_the_same_factor(coefficients, rows, columns, smallest):
+def test_wide_matrices_take_a_shorter_way_to_the_same_factor(rows, columns, smallest):
     """Kernels: compared with the polynomials themselves in float64, also where half of the singular values are lost."""
     torch.manual_seed(0)
     given, _ = matrices_with(torch.logspace(0, math.log10(smallest), min(rows, columns)), rows, columns)
     expected = given.double() / max(1, float(torch.linalg.matrix_norm(given.double())))
     u, values, vh = torch.linalg.svd(expected, full_matrices=False)
-    for a, b, c in coefficients:
+    for a, b, c in THREE_STEPS:
         values = a * values + b * values**3 + c * values**5
-    found = polar_factor(given, coefficients, torch.float32)
+    found = polar_factor(given, THREE_STEPS, torch.float32)
     assert torch.linalg.matrix_norm(found.double() - (u * values[:, None, :]) @ vh, ord=2) < 5e-3
 
 
-@pytest.mark.parametrize(
-    ("coefficients", "smallest", "lowest", "highest"),
-    [(JORDAN, 0.01, 0.65, 1.25), (THREE_STEPS, 0.01, 0.7, 1.3), (FIVE_STEPS, 0.001, 0.84, 1.16)],
-)
-def test_singular_values_from_the_smallest_on_come_near_one(coefficients, smallest, lowest, highest):
+def test_singular_values_from_the_smallest_on_come_near_one():
     """Singular values of the matrix divided by its Frobenius norm; 0.9 of it is in the first one."""
     torch.manual_seed(0)
-    values = torch.logspace(math.log10(smallest), -1.5, 48)
+    values = torch.logspace(math.log10(SMALLEST), -1.5, 48)
     values[0] = 0.9
     values[1] = (1 - values.square().sum() + values[1] ** 2).sqrt()
     given, _ = matrices_with(values, 48, 96)
-    found = torch.linalg.svdvals(polar_factor(given, coefficients, torch.float32))
-    assert lowest < found.min() and found.max() < highest
+    found = torch.linalg.svdvals(polar_factor(given, THREE_STEPS, torch.float32))
+    assert found.min() > 0.7 and found.max() < 1.3
 
 
 def test_each_of_three_steps_is_the_best_for_what_the_one_before_leaves():
     """A linear program: the largest distance from 1 over the singular values, as small as it gets."""
-    low, high = SMALLEST_OF_THREE_STEPS, 1.0
+    low, high = SMALLEST, 1.0
     for a, b, c in THREE_STEPS:
         x = np.concatenate([np.geomspace(low, high, 2000), np.linspace(low, high, 2000)])
         powers, distance = np.stack([x, x**3, x**5], axis=1), -np.ones((len(x), 1))

@@ -62,8 +62,8 @@ def test_folders_have_to_be_set(make_dataset, monkeypatch, variable):
     [
         (None, "cannot be read"),
         ("{", "cannot be read"),
-        ("[]", "lacks labels, numTraining, file_ending, channel_names"),
-        ('{"labels": {}, "modality": {}, "file_ending": ".png"}', "lacks numTraining;"),
+        ("[]", "it is a list; expected a mapping"),
+        ('{"labels": {}, "modality": {}, "file_ending": ".png"}', "it lacks numTraining"),
         (
             '{"labels": 1, "channel_names": {"0": "CT"}, "file_ending": 2, "numTraining": 3}',
             "labels is 1; .*ending is 2",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nnunetv2_lightm.checkpoints.safe_loading import CheckpointError
 from nnunetv2_lightm.released.model_folder import import_released
-from nnunetv2_lightm.released.safe_checkpoint import CheckpointError
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path, source):

@@ -11,9 +11,9 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
+from nnunetv2_lightm.checkpoints.safe_loading import CheckpointError
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.released.model_folder import import_released
-from nnunetv2_lightm.released.safe_checkpoint import CheckpointError
 
 from .fork_checkpoint import DATASET_JSON, PATCH_SIZES, fork_checkpoint, network_of, old_plans, without_values
 

@@ -14,9 +14,9 @@ import zipfile
 import pytest
 import torch
 
+from nnunetv2_lightm.checkpoints.integrity import is_torn_checkpoint
 from nnunetv2_lightm.files import writers
-from nnunetv2_lightm.nnunet_faults import is_torn_checkpoint
-from nnunetv2_lightm.runs.nnunet_steps import is_complete_training, training_continuation
+from nnunetv2_lightm.runs.nnunet_steps import Training, is_complete_training, training_continuation
 from nnunetv2_lightm.runs.process import CommandFailed
 
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
@@ -30,6 +30,14 @@ def not_watched_for_long(monkeypatch):
 def save_checkpoint(path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("data.pkl", b"weights" * 100)
+
+
+@pytest.mark.parametrize(("dataset", "number"), [("Dataset004_A", "4"), ("Dataset1234_A_2", "1234")])
+def test_commands_name_the_data_set_by_its_id(tmp_path, dataset, number):
+    training = Training(dataset, "2d", "nnUNetPlans", "nnUNetTrainer", 0, "cpu")
+    assert training.train_command[1] == number
+    predict = training.predict_command(tmp_path / "images", tmp_path / "predictions")
+    assert predict[predict.index("-d") + 1] == number
 
 
 def contents(folder):

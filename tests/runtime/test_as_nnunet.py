@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lightm_runtime import load, segment
+from lightm_runtime import cli, load, segment
 
 from nnunetv2_lightm.deploy.bundle import write_bundle
 from nnunetv2_lightm.deploy.model_folder import read_model_folder
@@ -69,3 +69,16 @@ def test_labels_are_nnunets(name, tmp_path):
     found = tmp_path / f"engine{options.get('file_ending', '.nii.gz')}"
     segment(load(bundle), files, threads=1).write(found)
     assert_same_segmentation(found, expected)
+
+
+@pytest.mark.slow
+def test_labels_without_mirroring_are_nnunets_without_it(tmp_path):
+    folder = write_model_folder(tmp_path / "model", patch_size=(8, 16, 16))
+    files = write_images(tmp_path / "images", 1)
+    bundle, found = tmp_path / "model.lightm", tmp_path / "engine.nii.gz"
+    write_bundle(read_model_folder(folder), bundle, half=False, check_images=tmp_path / "images")
+    command = ["segment", bundle, *files, "-o", found, "--no-mirroring", "--threads", 1]
+    assert cli.main(list(map(str, command))) == 0
+    assert_same_segmentation(found, predicted_by_nnunet(folder, ["0"], files, tmp_path, mirroring=False))
+    with pytest.raises(AssertionError):
+        assert_same_segmentation(found, predicted_by_nnunet(folder, ["0"], files, tmp_path))

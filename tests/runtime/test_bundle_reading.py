@@ -114,6 +114,18 @@ def test_unknown_version(version, fix, flat_bundle, tmp_path):
     assert f"version {version[:60]}; this program reads version 2: {fix}" in message
 
 
+@pytest.mark.parametrize("shape", [[0, 10**30], [0, 2**63], [2**41, 0], [0] * 100, [1] * 9 + [0]], ids=str)
+def test_shapes_that_numpy_cannot_make(shape, flat_bundle, tmp_path):
+    """Without a number in it, a tensor of any shape fits the file."""
+
+    def change(header, pipeline):
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        header["fold_0/more"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}
+
+    message = refusal(rewritten(flat_bundle, tmp_path / "a.lightm", change))
+    assert "its entry of the tensor fold_0/more does not fit the file" in message
+
+
 @pytest.mark.parametrize("part", ["header", "pipeline"])
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "[" * 10**5], ids=["digits", "nested", "deep"])
 def test_json_that_python_does_not_read_or_print(value, part, flat_bundle, tmp_path):

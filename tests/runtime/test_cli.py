@@ -7,7 +7,10 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
+import tracemalloc
+from importlib.metadata import version
 
 import nibabel as nib
 import numpy as np
@@ -15,8 +18,17 @@ import pytest
 import SimpleITK as sitk
 from lightm_runtime import Cancelled, ImageError, cli, load, segment
 from lightm_runtime.escaping import escape_terminal
+from lightm_runtime.segmentation import _count
 
 from ..prediction import write_images
+
+# What lightm-runtime does not install: None stops an import.
+WITHOUT_PYTORCH = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "nnunetv2", "nnunetv2_lightm", "scipy", "nibabel", "safetensors")))
+from lightm_runtime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -39,6 +51,15 @@ def test_one_image_to_a_file(flat_bundle, image, tmp_path):
     np.testing.assert_array_equal(labels(tmp_path / "out" / "a.nrrd"), expected)
     assert sitk.ReadImage(str(tmp_path / "out" / "a.nrrd")).GetSpacing() == (2.0, 0.5)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nrrd"]
+
+
+def test_without_pytorch_and_nnunet(flat_bundle, image, tmp_path):
+    (picture,) = write_images(tmp_path / "picture", 1, shape=(30, 24), ending=".png")
+    for file, out in ((image, tmp_path / "a.nii.gz"), (picture, tmp_path / "a.png")):
+        command = [sys.executable, "-c", WITHOUT_PYTORCH, "segment", flat_bundle, file, "-o", out]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(labels(out), segment(load(flat_bundle), [file]).labels.squeeze())
 
 
 def test_folder_of_single_channels(flat_bundle, image, tmp_path):
@@ -99,6 +120,24 @@ def test_no_mirroring_takes_one_pass(flat_bundle, image):
     assert calls[0] == 4 * calls[1]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_counting_takes_memory_of_a_plane_alone(dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (300, 60, 50)).astype(dtype)
+    labels[:, :, 0] = np.iinfo(dtype).max
+    tracemalloc.start()
+    counts = _count(labels, {"background": 0, "a": 1, "b": [2, 3], "c": int(np.iinfo(dtype).max), "none": 70000})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts == {
+        "a": (labels == 1).sum(),
+        "b": (labels == 2).sum() + (labels == 3).sum(),
+        "c": 300 * 60,
+        "none": 0,
+    }
+    assert peak < 2 * labels.size
+
+
 def test_progress_counts_up_and_cancels(flat_bundle, image):
     seen = []
     segment(load(flat_bundle), [image], progress=lambda done, total: seen.append((done, total)))
@@ -121,6 +160,13 @@ def test_threads_change_nothing(volume_bundle, volume):
 def test_info(flat_bundle, capsys):
     assert run("info", flat_bundle) == 0
     assert json.loads(capsys.readouterr().out)["network"]["type"] == "LightMUNet"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("--version")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"lightm-runtime {version('lightm-runtime')}\n"
 
 
 def test_nothing_is_overwritten(flat_bundle, image, tmp_path, capsys):

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from lightm_runtime import EngineError, engine, load
+from lightm_runtime.interface import Progress, Spacing, Triple, library
+
+from nnunetv2_lightm.deploy.bundle import write_bundle
+from nnunetv2_lightm.deploy.model_folder import read_model_folder
+
+from ..model_folders import write_model_folder
+from ..prediction import write_images
 
 IMAGE = np.random.default_rng(0).normal(100, 40, (2, 9, 17, 16)).astype(np.float32)
 
@@ -48,6 +57,32 @@ def test_another_number_of_spacings_is_refused(spacing, model):
 def test_a_fold_that_the_model_lacks_is_refused(fold, model):
     with pytest.raises(EngineError, match=f"fold {fold} is not in the model: it has 1"):
         model.forward(IMAGE[:, :8, :16], fold)
+
+
+@pytest.fixture(scope="module")
+def model_of_high_labels(tmp_path_factory):
+    root = tmp_path_factory.mktemp("high")
+    labels = {"background": 0, "whole": [255, 300], "core": [300]}
+    options = {"configuration": "2d", "spacing": (1.0, 1.0), "patch_size": (16, 16), "mirroring_axes": ()}
+    folder = write_model_folder(root / "model", labels=labels, regions_class_order=(255, 300), **options)
+    write_images(root / "images", 1, shape=(30, 24))
+    write_bundle(read_model_folder(folder), root / "a.lightm", half=False, check_images=root / "images")
+    return load(root / "a.lightm")
+
+
+@pytest.mark.parametrize("label_bytes, status", [(0, 5), (1, 5), (2, 0), (3, 5), (8, 5)])
+def test_labels_that_do_not_fit_their_bytes_are_refused(label_bytes, status, model_of_high_labels):
+    """A label of 300 written in one byte would be another label, 44."""
+    image = IMAGE[:1, :1]
+    labels = np.zeros((*image.shape[1:], 8), np.uint8)
+    given = (image.ctypes.data, Triple(*image.shape[1:]), Spacing(1.0, 1.0, 1.0), labels.ctypes.data)
+    call = library().lightm_segment
+    found = call(ctypes.byref(model_of_high_labels._model), *given, label_bytes, 1, Progress(lambda *_: 0), None)
+    assert found == status and labels.any() == (status == 0)
+    expected = model_of_high_labels.segment(image, (1.0, 1.0, 1.0))
+    assert expected.dtype == np.uint16 and 300 in expected
+    if status == 0:
+        assert (labels.ravel().view(np.uint16)[: expected.size].reshape(expected.shape) == expected).all()
 
 
 @pytest.mark.parametrize("threads", [10**9, 2**62, 10**30, -1, None])

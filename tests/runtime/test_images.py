@@ -13,7 +13,7 @@ from lightm_runtime import ImageError
 from lightm_runtime.images import read_case
 from lightm_runtime.output import write_labels
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 RNG = np.random.default_rng(0)
@@ -149,6 +149,88 @@ def test_the_unit_of_a_nifti_header_counts_where_nnunets_reader_minds_it(reader,
     case = read_case([tmp_path / "a.nii.gz"], ["a"], reader.__name__)
     assert case.spacing_mm == pytest.approx(expected)
     assert case.voxel_ml == pytest.approx(0.7 * 0.8 * 1.3 * mm**3 / 1000)
+
+
+ALONG, TURNED = (
+    np.diag([-0.7, 0.8, 1.3, 1.0]),
+    np.array([[0, 0.8, 0, 0], [0.7, 0, 0, 0], [0, 0, 1.3, 0], [0, 0, 0, 1.0]]),
+)
+MIRRORED = np.diag([0.7, 0.8, 1.3, 1.0])
+TILTED = ALONG.copy()
+TILTED[:2, :2] = np.array([[0.9, -0.436], [0.436, 0.9]]) @ ALONG[:2, :2]
+# Matrix and code of the qform, of the sform; changes of pixdim; whether nibabel and SimpleITK see the same orientation.
+FORMS = {
+    "both": (ALONG, 1, ALONG, 1, 1, True),
+    "the same nearest axes": (ALONG, 1, TILTED, 2, 1, True),
+    "qform alone": (ALONG, 1, MIRRORED, 0, 1, True),
+    "sform alone": (ALONG, 0, MIRRORED, 4, 1, True),
+    "mirrored": (ALONG, 1, MIRRORED, 2, 1, False),
+    "mirrored, sform of the scanner": (ALONG, 1, MIRRORED, 1, 1, False),
+    "turned": (ALONG, 2, TURNED, 4, 1, False),
+    "negative pixels": (ALONG, 0, ALONG, 1, -1, None),
+    "neither": (ALONG, 0, ALONG, 0, 1, None),
+}
+
+
+def write_forms(path, qform, qform_code, sform, sform_code, sign, *_):
+    """A volume, to the byte: nibabel would make its forms agree."""
+    voxels = np.random.default_rng(1).normal(size=(6, 7, 8)).astype(np.float32)
+    header = nib.Nifti1Header()
+    header.set_data_shape(voxels.shape)
+    header.set_data_dtype(np.float32)
+    header.set_qform(qform, 1)
+    header.set_sform(sform, 1)
+    header["qform_code"], header["sform_code"] = qform_code, sform_code
+    header["pixdim"][1] *= sign
+    header["qoffset_x"] = header["srow_x"][3] = -30.0  # else SimpleITK takes mirrored forms for the same
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    path.write_bytes(header.binaryblock + bytes(4) + voxels.tobytes("F"))
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_orientation_is_that_which_nnunets_reader_saw(name, tmp_path):
+    """nnU-Net reads by nibabel, which prefers the sform, the runtime by SimpleITK: where they differ, it refuses."""
+    path, same = write_forms(tmp_path / "a.nii", *FORMS[name]), FORMS[name][-1]
+    expected = NibabelIOWithReorient().read_images([str(path)])[0]
+    if same:
+        case = read_case([path], ["a"], "NibabelIOWithReorient")
+        np.testing.assert_array_equal(case.voxels, expected)
+    else:
+        said = (
+            "two ways, qform and sform, that contradict" if same is False else "negative size|does not say how it lies"
+        )
+        with pytest.raises(ImageError, match=f"a.nii: its header .*({said})"):
+            read_case([path], ["a"], "NibabelIOWithReorient")
+    if same is not False:  # no axis is turned, and labels lie where nnU-Net puts them, or nobody knows
+        np.testing.assert_array_equal(
+            read_case([path], ["a"], "NibabelIO").voxels, NibabelIO().read_images([str(path)])[0]
+        )
+    else:
+        with pytest.raises(ImageError, match="contradict"):
+            read_case([path], ["a"], "NibabelIO")
+    for reader in (SimpleITKIO, SimpleITKIOWithReorient):
+        np.testing.assert_array_equal(
+            read_case([path], ["a"], reader.__name__).voxels, reader().read_images([str(path)])[0]
+        )
+
+
+def test_forms_of_channels_along_a_fourth_axis_are_compared(tmp_path):
+    image = nib.Nifti1Image(RNG.normal(size=(6, 7, 8, 2)).astype(np.float32), ALONG)
+    image.set_qform(ALONG, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert len(read_case([tmp_path / "a.nii.gz"], ["a", "b"], "NibabelIOWithReorient").voxels) == 2
+    image.set_qform(MIRRORED, 1)
+    nib.save(image, tmp_path / "b.nii.gz")
+    with pytest.raises(ImageError, match="contradict"):
+        read_case([tmp_path / "b.nii.gz"], ["a", "b"], "NibabelIOWithReorient")
+
+
+def test_keys_of_a_nifti_header_in_another_format_are_not_its_place(tmp_path):
+    """SimpleITK keeps them when it converts, and the file lies as it says itself."""
+    image = sitk.ReadImage(str(write_forms(tmp_path / "a.nii", *FORMS["mirrored"])))
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    assert read_case([tmp_path / "a.nrrd"], ["a"], "NibabelIOWithReorient").orientation
 
 
 def test_an_image_whose_axes_are_not_at_right_angles(tmp_path):

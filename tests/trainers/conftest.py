@@ -83,8 +83,8 @@ def make_trainer(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(path))
     monkeypatch.setattr(module, "infer_dataset_class", lambda folder: None)
 
-    def make(name, configuration="3d_fullres", *, continue_training=False):
+    def make(name, configuration="3d_fullres", *, continue_training=False, device="cpu"):
         plans = {**make_plans(), "continue_training": continue_training}
-        return find_trainer(name)(plans, configuration, 0, DATASET_JSON, torch.device("cpu"))
+        return find_trainer(name)(plans, configuration, 0, DATASET_JSON, torch.device(device))
 
     return make

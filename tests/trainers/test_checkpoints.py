@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
-from nnunetv2_lightm.nnunet_faults import CHECKPOINTS, is_whole_checkpoint
+from nnunetv2_lightm.checkpoints.integrity import CHECKPOINTS, is_whole_checkpoint
 from nnunetv2_lightm.trainers import TRAINERS
 from nnunetv2_lightm.trainers.checkpoints import TornCheckpointError
 

@@ -31,6 +31,11 @@ def test_recipe(make_trainer, name, parameters):
     assert group["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
+def test_no_gradient_scaler_on_cuda(make_trainer):
+    for name, has_one in ((HEAD, False), ("nnUNetTrainerLightMUNet", True)):
+        assert (make_trainer(name, device="cuda").grad_scaler is not None) == has_one
+
+
 BATCH = {"data": torch.arange(4096.0).sin().view(2, 1, 8, 16, 16), "target": torch.ones(2, 1, 8, 16, 16)}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_lightm.nnunet_faults import is_whole_checkpoint
+from nnunetv2_lightm.checkpoints.integrity import is_whole_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")]
 CUBES = "Dataset601_Cubes"

@@ -10,10 +10,19 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_lightm.optim import FIVE_STEPS, JORDAN, THREE_STEPS
+from nnunetv2_lightm.optim import THREE_STEPS
+from nnunetv2_lightm.optim.polar import Coefficients, slackened
 from nnunetv2_lightm.trainers.lightm_unet import LightMUNetTrainer
 from nnunetv2_lightm.trainers.recipes import LIGHTM_UNET_MUON, Recipe
 
+# Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/: the same polynomial in each step.
+JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),) * 5
+# The first three of the five steps from 0.001 in "The Polar Express" (Amsel et al. 2025, arXiv:2505.16932).
+THREE_OF_FIVE_STEPS = slackened(
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
 EMA_DECAY = 0.99
 BASE = replace(LIGHTM_UNET_MUON, options={**LIGHTM_UNET_MUON.options, "coefficients": JORDAN})
 
@@ -72,7 +81,7 @@ class nnUNetTrainerTrialNoInit(_Trial):
 class nnUNetTrainerTrialPolar3(_Trial):
     """The first three of the Polar Express's five steps."""
 
-    recipe = changed(coefficients=FIVE_STEPS[:3])
+    recipe = changed(coefficients=THREE_OF_FIVE_STEPS)
 
 
 class nnUNetTrainerTrialThreeSteps(_Trial):

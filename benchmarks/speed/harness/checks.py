@@ -16,7 +16,6 @@ from nnunetv2_lightm.ops.backends import ENVIRONMENT_VARIABLE, REFERENCE
 SCAN_TOLERANCE = 1e-4
 # A whole network and its gradients, float32 on both sides.
 NETWORK_TOLERANCE = 1e-3
-ARGUMENTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 @contextmanager

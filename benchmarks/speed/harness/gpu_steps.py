@@ -1,21 +1,63 @@
-"""The steps of the check on a GPU, the most telling first; each yields records for a table, or raises."""
+"""The steps of the check on a GPU; each yields records for a table, or raises."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 
 from nnunetv2_lightm.ops import backend_table
 
-from .gpu_correctness import compile_kernels, long_scan, sanitizer, tests
 from .gpu_setting import Record, Setting
-from .gpu_timings import compiled_training, depthwise, inference, scans, top_kernels, training
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step, and the most seconds that it may take.
+
+    Attributes:
+        module: Where its function is, which has its name. Imported in the step's process: what is missing there, such
+            as nnunetv2, costs that step alone.
+        seconds: Its limit.
+        beside: Runs beside its neighbours of which this holds too; their times are not measured.
+        later: Begins only if all of its seconds are left, unless it is asked for.
+    """
+
+    module: str
+    seconds: int
+    beside: bool = False
+    later: bool = False
+
+    def function(self, name: str) -> Callable[[Setting], Iterator[Record]]:
+        return getattr(importlib.import_module(f".{self.module}", __package__), name)
+
+
+STEPS = {
+    "versions": Step("gpu_steps", 20),
+    "compile_ahead": Step("gpu_compile", 120, beside=True),
+    "tests": Step("gpu_correctness", 120, beside=True),
+    "memcheck": Step("gpu_correctness", 110, beside=True),
+    "predicted": Step("gpu_predictions", 110, beside=True),
+    "training": Step("gpu_turns", 70),
+    "compiled_training": Step("gpu_turns", 75),
+    "inference": Step("gpu_turns", 25),
+    "long_scan": Step("gpu_correctness", 20),
+    "top_kernels": Step("gpu_timings", 25, later=True),
+    "depthwise": Step("gpu_timings", 25, later=True),
+    "scans": Step("gpu_timings", 30, later=True),
+    "other_training": Step("gpu_turns", 60, later=True),
+    "other_inference": Step("gpu_turns", 30, later=True),
+    "resenc": Step("gpu_turns", 50, later=True),
+    "compiled_inference": Step("gpu_turns", 60, later=True),
+    "initcheck": Step("gpu_correctness", 110, later=True),
+}
 
 
 def versions(setting: Setting) -> Iterator[Record]:
-    """Versions, the device, and how fast a large copy is."""
-    facts = {"torch": torch.__version__, "CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    """The device, how fast a large copy is, and which backends can run."""
+    facts: dict[str, object] = {}
     if setting.on_gpu:
         card = torch.cuda.get_device_properties(0)
         facts |= {"card": card.name, "compute capability": f"{card.major}.{card.minor}"}
@@ -27,19 +69,3 @@ def versions(setting: Setting) -> Iterator[Record]:
     for status in backend_table((setting.device,)):
         chosen = "taken" if status.selected else status.usable
         yield {"what": f"backend {status.name}", "value": f"{chosen}: {status.reason}"}
-
-
-# With the most seconds that each may take.
-STEPS: dict[str, tuple[Callable[[Setting], Iterator[Record]], int]] = {
-    "versions": (versions, 40),
-    "compile": (compile_kernels, 160),
-    "training": (training, 150),
-    "tests": (tests, 160),
-    "top_kernels": (top_kernels, 40),
-    "inference": (inference, 60),
-    "scans": (scans, 60),
-    "depthwise": (depthwise, 40),
-    "long_scan": (long_scan, 40),
-    "compiled_training": (compiled_training, 200),
-    "sanitizer": (sanitizer, 130),
-}

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from nnunetv2_lightm import LightMUNet
-from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet, resenc_unet
+from nnunetv2_lightm.complexity.nnunet_network import (
+    RESENC_BLOCKS,
+    plain_conv_unet,
+    planned_architecture,
+    resenc_unet,
+)
 from nnunetv2_lightm.layers import RVMLayer
 from nnunetv2_lightm.measure.machine import version
 from nnunetv2_lightm.ops import select_backend
 from nnunetv2_lightm.ops.backends import REFERENCE, load_backend
+from nnunetv2_lightm.optim import MuonAdamW
 
 CLASSES = 3
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
@@ -37,6 +44,25 @@ def nnunet_unet(spatial_dims: int, layout: str, which: str = NNUNET) -> nn.Modul
     torch.manual_seed(0)
     network = RIVALS[which](spatial_dims, 1, CLASSES)
     return network.to(memory_format=memory_format(spatial_dims, layout))
+
+
+def planned_network(
+    which: str, strides: Sequence[Sequence[int]], classes: int, kernels: Sequence[Sequence[int]] | None = None
+) -> nn.Module:
+    """One of ``RIVALS`` as nnU-Net's planner sets it up for these strides and kernel sizes, with deep supervision."""
+    dims, stages = len(strides[0]), len(strides)
+    most = {2: 512, 3: 320}[dims]
+    architecture = planned_architecture(dims) | {
+        "n_stages": stages,
+        "features_per_stage": [min(32 << stage, most) for stage in range(stages)],
+        "strides": [list(stride) for stride in strides],
+        "kernel_sizes": [list(size) for size in kernels] if kernels else 3,
+        "deep_supervision": True,
+    }
+    if which == RESENC:
+        blocks = {"n_blocks_per_stage": RESENC_BLOCKS[:stages], "n_conv_per_stage_decoder": 1}
+        return ResidualEncoderUNet(input_channels=1, num_classes=classes, **architecture | blocks)
+    return PlainConvUNet(input_channels=1, num_classes=classes, n_conv_per_stage=2, **architecture)
 
 
 def build(which: str, spatial_dims: int, layout: str = CONTIGUOUS) -> nn.Module:
@@ -91,6 +117,24 @@ def make_loss() -> nn.Module:
 def make_optimizer(network: nn.Module) -> torch.optim.Optimizer:
     """nnU-Net's default optimizer, at a rate so low that the weights stay those at the start of a training."""
     return torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.99, nesterov=True, weight_decay=3e-5)
+
+
+def make_own_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """That of our trainer's recipe, ``LIGHTM_UNET_MUON``, at the low rate of :func:`make_optimizer`. Not made by the
+    recipe itself: its package imports nnU-Net's trainer, which needs more packages than a borrowed GPU has."""
+    not_muon = ("stem.", "seg_layers.", ".x_proj.", ".dt_proj.")
+    matrices, decayed, free = [], [], []
+    for name, parameter in network.named_parameters():
+        if parameter.ndim < 2 or name.endswith("A_log"):
+            free.append(parameter)
+        # A depthwise kernel has one input channel.
+        elif any(part in f".{name}" for part in not_muon) or parameter.shape[1] == 1:
+            decayed.append(parameter)
+        else:
+            matrices.append(parameter)
+    groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": free, "weight_decay": 0.0}]
+    muon = {"params": matrices, "weight_decay": 1e-2, "muon": True}
+    return MuonAdamW([*groups, muon], lr=1e-5, muon_lr_factor=2.0, momentum=0.95)
 
 
 def update(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

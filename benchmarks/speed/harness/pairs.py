@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from nnunetv2_lightm.measure.timing import Effort, fastest
-
 from .checks import network_failure
 from .models import (
     LAYOUTS,
@@ -21,6 +19,7 @@ from .models import (
     training_step,
 )
 from .results import Row
+from .timing import Effort, fastest
 
 WORKS = {"forward": forward_pass, "training": training_step}
 # nnU-Net's network needs at least 2 voxels along one axis at its lowest resolution.

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from nnunetv2_lightm.measure.timing import Effort, Spread, alternate
+from nnunetv2_lightm.measure.timing import Spread, alternate
+
+from .timing import Effort
 
 MATRIX, QUICK_MATRIX = 2048, 256
 CHANNELS, KERNEL, EDGE, QUICK_EDGE = 128, 3, 32, 8

@@ -96,9 +96,9 @@ def _cells(row: Row) -> list[str]:
 
 def spread_text(spread: Spread, unit: str) -> str:
     """Median, quartiles and number of samples, in a unit that suits the median."""
-    if unit == "s" and spread.median < 1:
-        spread, unit = spread.scaled(1e3), "ms"
-    return f"{number(spread.median)} {unit} ({number(spread.q1)} - {number(spread.q3)}; n = {spread.samples})"
+    factor, unit = (1e3, "ms") if unit == "s" and spread.median < 1 else (1, unit)
+    median, q1, q3 = (number(value * factor) for value in (spread.median, spread.q1, spread.q3))
+    return f"{median} {unit} ({q1} - {q3}; n = {spread.samples})"
 
 
 def number(value: float) -> str:

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from nnunetv2_lightm.files import write_text
-from nnunetv2_lightm.measure.timing import QUICK, Effort, Spread
+from nnunetv2_lightm.measure.timing import Spread
 
 from .goals import GOALS
 from .machine import ROOT, machine, speed_variables
+from .timing import QUICK, Effort
 
 RESULTS = ROOT / "benchmarks" / "results"
 RIVAL_PACKAGES = ("dynamic-network-architectures", "mambapy")

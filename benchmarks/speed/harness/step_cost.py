@@ -3,12 +3,14 @@
 The step runs on fake tensors as in :mod:`.step_count`; each operator counts as one kernel that reads its inputs and
 writes its outputs once. A kernel takes as long as the slowest of: its bytes at the card's copy rate, its products at
 the rate of the tensor cores, its other arithmetic at that of float32, its exponentials at that of the special-function
-units. A prediction, not a measurement: kernels reach their bound at best, and caches are left out.
+units. A prediction, not a measurement, and a lower bound: kernels reach their bound at best. Caches are left out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from unittest import mock
@@ -20,9 +22,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
 from nnunetv2_lightm.ops.backends import triton_gpu
 
+from .cuda_autocast import cuda_rules
 from .step_count import Operators, as_on_a_gpu, id_of
 from .training_step import Step, Workload
 
@@ -52,9 +54,11 @@ CARDS = {
     "RTX4090": Card("RTX 4090", 907, 82, 82.6, 5.2),
     "A100": Card("A100, 40 GB", 1400, 156, 19.5, 2.4),
     "H100": Card("H100 SXM", 3015, 495, 66.9, 4.2),
+    "H200": Card("H200 SXM", 4320, 495, 66.9, 4.2),
 }
-# Time of the host per kernel launch in eager mode, in microseconds.
-LAUNCH_US = 6.0
+# Time of the host per kernel launch in eager mode, in microseconds: by PyTorch, and by Triton, from Python.
+LAUNCH_US, TRITON_LAUNCH_US = 6.0, 15.0
+TRITON = "triton: "
 # Products that PyTorch's counter of FLOP meets only in pieces; inside our operators they are whole.
 UNREGISTERED_PRODUCTS = ("linear", "matmul", "addmm_")
 # Operators that move nothing, that read nothing, and that do not read what they change; nor do those with ``out=``.
@@ -97,6 +101,26 @@ class Cost:
         }
         times = {limit: Cost(**{name: getattr(self, name)}).ms(card) for name, limit in single.items()}
         return max(times, key=times.get)
+
+
+def card_named(name: str) -> Card | None:
+    """The card that PyTorch calls by this name, such as "NVIDIA A100-SXM4-40GB"; None: of another kind."""
+    return next((card for key, card in CARDS.items() if key in name.replace(" ", "").replace("-", "")), None)
+
+
+def total_ms(costs: Mapping[str, Cost], card: Card) -> float:
+    """Predicted time of the card for all kernels."""
+    return sum(cost.ms(card) for cost in costs.values())
+
+
+def host_ms(costs: Mapping[str, Cost]) -> float:
+    """Predicted time of the host to launch them."""
+    by_triton = sum(cost.launches for name, cost in costs.items() if name.startswith(TRITON))
+    return 1e-3 * (TRITON_LAUNCH_US * by_triton + LAUNCH_US * (launches(costs) - by_triton))
+
+
+def launches(costs: Mapping[str, Cost]) -> int:
+    return sum(cost.launches for cost in costs.values())
 
 
 class Costs(Operators):
@@ -159,7 +183,7 @@ class Costs(Operators):
             cost.exponentials = elements if given.get("gate_ptr") is not None else 0
         else:
             self._scan(cost, name, grid, given)
-        self.by_kernel[f"triton: {name}"].add(cost)
+        self.by_kernel[f"{TRITON}{name}"].add(cost)
 
     @staticmethod
     def _scan(cost: Cost, name: str, grid: tuple[int, ...], given: dict) -> None:
@@ -199,10 +223,7 @@ def size_of(tensor: Tensor) -> int:
 
 def cost_of_step(workload: Workload, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
     """The cost of a training step, by kernel."""
-    costs = Costs()
-    # The fake tensors are a CPU's, where PyTorch clips and steps tensor by tensor; on a GPU it takes many at a time.
-    many_at_a_time = mock.patch("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True)
-    with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched), many_at_a_time:
+    with _counting() as costs:
         step = Step(workload)
         for group in step.optimizer.param_groups:
             group["foreach"] = True
@@ -211,3 +232,22 @@ def cost_of_step(workload: Workload, autocast: torch.dtype | None = torch.float1
         with costs:
             step.run(autocast)
     return dict(costs.by_kernel)
+
+
+def cost_of_prediction(workload: Workload, autocast: torch.dtype | None = torch.float16) -> dict[str, Cost]:
+    """The cost of a prediction, by kernel: the logits of full resolution, without gradients."""
+    with _counting() as costs:
+        step = Step(workload)
+        with costs:
+            step.predict(autocast)
+    return dict(costs.by_kernel)
+
+
+@contextmanager
+def _counting() -> Iterator[Costs]:
+    """Fake tensors on what passes for a GPU. They are a CPU's, where PyTorch clips and steps tensor by tensor; on a GPU
+    it takes many at a time."""
+    costs = Costs()
+    many_at_a_time = mock.patch("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True)
+    with FakeTensorMode(), cuda_rules(), as_on_a_gpu(triton_gpu.NAME, costs.launched), many_at_a_time:
+        yield costs

@@ -22,8 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunetv2_lightm.measure.cuda_autocast import cuda_rules
-from nnunetv2_lightm.ops._operator import scan_backward_op, scan_op
+from nnunetv2_lightm.ops._scan_operator import scan_backward_op, scan_op
 from nnunetv2_lightm.ops.backends import cpu_native, triton_gpu
 from nnunetv2_lightm.ops.backends.triton_kernels import depthwise as triton_depthwise
 from nnunetv2_lightm.ops.backends.triton_kernels import pooling as triton_pooling
@@ -35,6 +34,7 @@ from nnunetv2_lightm.ops.rvm_layer import rvm_layer_backward_op, rvm_layer_op
 from nnunetv2_lightm.ops.upsample import upsample_backward_op, upsample_op
 
 from .checks import backend
+from .cuda_autocast import cuda_rules
 from .models import update
 from .training_step import Step, Workload
 

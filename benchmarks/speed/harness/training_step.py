@@ -1,22 +1,22 @@
-"""A training step as in nnU-Net's trainer, with deep supervision, and its measured peak in the allocator."""
+"""A training step as in nnU-Net's trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from nnunetv2_lightm import LightMUNet
-from nnunetv2_lightm.complexity.nnunet_network import plain_conv_unet
+from nnunetv2_lightm.networks.initialisation import initialise_near_identity
 
-from .models import NNUNET, OURS, make_loss, make_optimizer, update
+from .models import OURS, make_loss, make_optimizer, make_own_optimizer, planned_network, update
 
 Strides = Sequence[Sequence[int]]
+OUR_RESOLUTIONS = 4
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Workload:
         strides: The stride of each resolution of the network.
         batch: Number of samples.
         classes: Channels of the logits.
-        which: OURS, or NNUNET, whose strides are 2 after the first resolution.
+        which: OURS, or one of nnU-Net's networks, a key of ``models.RIVALS``.
+        kernels: Size of the rival's convolutions at each resolution; None: 3 on each axis.
+        as_trained: As our trainer has it, with one output and Muon; otherwise with deep supervision and nnU-Net's SGD,
+            as the rivals.
     """
 
     patch: tuple[int, ...]
@@ -36,6 +39,8 @@ class Workload:
     batch: int = 1
     classes: int = 3
     which: str = OURS
+    kernels: Strides | None = None
+    as_trained: bool = False
 
     @property
     def levels(self) -> list[tuple[int, ...]]:
@@ -50,22 +55,23 @@ class Step:
     """Network, loss, optimizer and a batch of zeros."""
 
     def __init__(self, workload: Workload) -> None:
-        dims = len(workload.patch)
-        if workload.which == NNUNET:
-            self.network: nn.Module = plain_conv_unet(dims, 1, workload.classes, deep_supervision=True)
-        else:
-            options = {"spatial_dims": dims, "strides": workload.strides, "deep_supervision": True}
-            self.network = LightMUNet(1, workload.classes, **options)
+        self.workload = workload
+        self.network = network_of(workload)
         self.network.train()
         self.image = torch.zeros(workload.batch, 1, *workload.patch)
         self.labels = [torch.zeros(workload.batch, 1, *size) for size in workload.levels[:-1]]
-        # Weights of the resolutions as in nnUNetTrainer._build_loss, before they are normalised.
-        self.loss: nn.Module = DeepSupervisionWrapper(make_loss(), [1 / 2**i for i in range(len(self.labels))])
-        self.optimizer = make_optimizer(self.network)
+        loss = make_loss()
+        if workload.as_trained:
+            self.labels, self.loss, self.make_optimizer = self.labels[0], loss, make_own_optimizer
+        else:
+            # Weights of the resolutions as in nnUNetTrainer._build_loss, before they are normalised.
+            self.loss = DeepSupervisionWrapper(loss, [1 / 2**i for i in range(len(self.labels))])
+            self.make_optimizer = make_optimizer
+        self.optimizer = self.make_optimizer(self.network)
 
     def forward(self, autocast: torch.dtype | None) -> Tensor:
         """The loss, under autocast of a dtype; None: in float32."""
-        with nullcontext() if autocast is None else torch.autocast("cpu", autocast):
+        with _autocast(autocast):
             return self.loss(self.network(self.image), self.labels)
 
     def run(self, autocast: torch.dtype | None) -> None:
@@ -74,17 +80,23 @@ class Step:
         self.forward(autocast).backward()
         update(self.network, self.optimizer)
 
+    def predict(self, autocast: torch.dtype | None) -> Tensor:
+        """The logits as nnU-Net predicts them; from then on the network has one output."""
+        self.network.eval().decoder.deep_supervision = False
+        with torch.no_grad(), _autocast(autocast):
+            return self.network(self.image)
 
-def allocated_peak(workload: Workload, autocast: torch.dtype | None) -> int:
-    """Largest number of bytes that PyTorch's CPU allocator has given out during a step beyond those before it."""
-    step = Step(workload)
-    step.run(autocast)  # makes the optimizer's state
-    step.optimizer.zero_grad(set_to_none=True)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step.run(autocast)
-    events = profiler.profiler.kineto_results.events()
-    allocated = peak = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak
+
+def network_of(workload: Workload) -> nn.Module:
+    """The network of a workload, with its initial weights."""
+    if workload.which != OURS:
+        return planned_network(workload.which, workload.strides, workload.classes, workload.kernels)
+    options = {"spatial_dims": len(workload.patch), "strides": workload.strides}
+    network = LightMUNet(1, workload.classes, deep_supervision=not workload.as_trained, **options)
+    if workload.as_trained:
+        initialise_near_identity(network)
+    return network
+
+
+def _autocast(dtype: torch.dtype | None) -> AbstractContextManager:
+    return nullcontext() if dtype is None else torch.autocast("cpu", dtype)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...evaluation.json_files import evaluation_from_json
-from ...evaluation.scores import Evaluation, case_means, with_rightly_empty
+from ...evaluation.scores import Evaluation, case_means, credit_rightly_empty
 from ..results import BenchmarkResults, Run
 
 STOCK_TRAINER = "nnUNetTrainer"
@@ -96,9 +96,9 @@ def pool(runs: Iterable[Run]) -> Evaluation:
     metrics = [metric for metric in first.scores if all(metric in other.scores for other in evaluations)]
     scores = {metric: np.full((len(cases), len(first.classes)), np.nan) for metric in metrics}
     for i, case in enumerate(cases):
-        having = [(evaluation, evaluation.cases.index(case)) for evaluation in evaluations if case in evaluation.cases]
-        of_runs = {metric: np.stack([one.scores[metric][row] for one, row in having]) for metric in metrics}
+        rows = [(evaluation, evaluation.cases.index(case)) for evaluation in evaluations if case in evaluation.cases]
+        by_run = {metric: np.stack([evaluation.scores[metric][row] for evaluation, row in rows]) for metric in metrics}
         for metric in metrics:
             # A row for each class: its mean over the runs.
-            scores[metric][i] = case_means(with_rightly_empty(metric, of_runs[metric], of_runs["DSC"]).T)
+            scores[metric][i] = case_means(credit_rightly_empty(metric, by_run[metric], by_run["DSC"]).T)
     return replace(first, cases=tuple(cases), scores=scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ...escaping import escape_mathtext
-from ...evaluation.scores import class_mask, foreground_classes, score_case
-from .figures import OverlayCase, best_slice, class_color, draw_classes, intensity_window, save_figure, take_slice
+from ...evaluation.scores import class_mask, foreground_classes
+from .case_slices import CaseSlice
+from .figures import class_color, draw_classes, intensity_window, save_figure
 
 # Okabe and Ito's blue, vermilion and yellow: the colours that classes get last.
 MISSED, SURPLUS, CONFUSED = "#0072B2", "#D55E00", "#F0E442"
@@ -26,34 +26,28 @@ _MAX_CLASSES_IN_LEGEND = 12
 
 
 def disagreement_figure(
-    predictions: Mapping[str, OverlayCase], output_png: Path, *, labels: Mapping[str, int | list[int]]
+    slices: Mapping[str, CaseSlice], output_png: Path, *, labels: Mapping[str, int | list[int]]
 ) -> None:
     """Draw one slice: the image, the ground truth, and each method's disagreements with it.
 
-    It is the slice with the most foreground in the ground truth or, if that is empty, in the predictions. The DSC in
-    the titles is the mean over the classes of the whole case.
-
     Args:
-        predictions: Method name to the case with its prediction; image and reference are the same in all.
+        slices: Method name to its slice; image and reference are the same in all.
         output_png: File to write.
         labels: dataset.json's `labels`.
-    Raises: ValueError: if there is no prediction, or arrays have different shapes.
+    Raises: ValueError: if there is no slice.
     """
-    if not predictions:
-        raise ValueError("disagreement_figure needs at least one prediction")
+    if not slices:
+        raise ValueError("disagreement_figure needs at least one slice")
     classes, ignored = foreground_classes(labels)
-    cases = list(predictions.values())
-    together = replace(cases[0], prediction=np.maximum.reduce([case.prediction for case in cases]))
-    index = best_slice(together, classes)
-    window = intensity_window(take_slice(together, index))
-    sections = {name: take_slice(case, index) for name, case in predictions.items()}
-    first = next(iter(sections.values()))
+    first = next(iter(slices.values()))
+    foreground = np.any([first.reference > 0, *(section.prediction > 0 for section in slices.values())], axis=0)
+    low, high = intensity_window(first.image, foreground)
     shown = {name: values for name, values in classes.items() if class_mask(first.reference, values).any()}
     handles = _legend(classes, shown)
 
     height, width = first.image.shape
-    aspect = first.spacing_mm[1] / first.spacing_mm[2]
-    rows = -(-(len(sections) + 2) // _COLUMNS)
+    aspect = first.spacing_mm[0] / first.spacing_mm[1]
+    rows = -(-(len(slices) + 2) // _COLUMNS)
     row_inches = _WIDTH_INCHES / _COLUMNS * height * aspect / width + _TITLE_INCHES
     size = (_WIDTH_INCHES, rows * row_inches + 0.23 * -(-len(handles) // 2) + 0.15)
     figure = Figure(size, dpi=150, layout="constrained")
@@ -61,32 +55,20 @@ def disagreement_figure(
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes in grid[: len(sections) + 2]:
-        axes.imshow(first.image, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="nearest")
-    _title(grid[0], first.case.replace(", slice", "\nslice"))
+    for axes in grid[: len(slices) + 2]:
+        axes.imshow(first.image, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
+    _title(grid[0], first.name.replace(", slice", "\nslice"))
     _title(grid[1], "ground truth")
     draw_classes(grid[1], first.reference, classes, aspect)
-    for axes, (name, section) in zip(grid[2:], sections.items(), strict=False):
+    for axes, (name, section) in zip(grid[2:], slices.items(), strict=False):
         _draw_disagreements(axes, section, classes, ignored, aspect)
-        dsc = section.mean_dsc
-        if dsc is None:
-            dsc = mean_dsc(predictions[name].prediction, predictions[name].reference, classes, ignored)
-        _title(axes, name if np.isnan(dsc) else f"{name}\nDSC {dsc:.3f}")
+        _title(axes, name if np.isnan(section.mean_dsc) else f"{name}\nDSC {section.mean_dsc:.3f}")
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_figure(figure, output_png)
 
 
-def mean_dsc(
-    prediction: np.ndarray, reference: np.ndarray, classes: Mapping[str, tuple[int, ...]], ignored: int | None
-) -> float:
-    """Mean DSC over the classes that count in the whole case; NaN if none does."""
-    scores = score_case(prediction, reference, classes, ignored)[0]
-    counted = scores[~np.isnan(scores)]
-    return float(counted.mean()) if counted.size else float("nan")
-
-
 def _draw_disagreements(
-    axes: Axes, section: OverlayCase, classes: Mapping[str, tuple[int, ...]], ignored: int | None, aspect: float
+    axes: Axes, section: CaseSlice, classes: Mapping[str, tuple[int, ...]], ignored: int | None, aspect: float
 ) -> None:
     reference, prediction = section.reference, section.prediction
     counted = np.ones(reference.shape, bool) if ignored is None else reference != ignored

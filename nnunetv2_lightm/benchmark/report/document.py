@@ -20,7 +20,7 @@ from .overview import overview
 from .pictures import MADE_BY, Pictures
 from .plots import Style, dice_against_seconds, method_styles, score_against_cost, training_plots
 from .score_tables import results_tables
-from .sections import conditions, cost_table, machine, not_complete, time_to_accuracy_table
+from .sections import conditions, cost_table, incomplete_runs, machine, time_to_accuracy_table
 
 AGAIN = "nnUNetv2_lightm benchmark-report RESULTS.json ... -o FOLDER"
 PSEUDO_DICE = (
@@ -119,7 +119,7 @@ def _section(
         f'<a id="comparison-{number}"></a>',
         f"## {escape_markdown(results.title)}",
         conditions(results, contenders),
-        not_complete(contenders),
+        incomplete_runs(contenders),
         "### Results",
         results_tables(results, contenders),
         *_cost_figure(results, contenders, styles, pictures, f"{prefix}_score_against_cost.png"),
@@ -221,13 +221,13 @@ def _overlays(
         )
         part = figure(path, f"Disagreements of each method with the ground truth, {pictured.rank} case", caption)
         loaded = load_case(results, contenders, pictured.case)
-        if loaded.predictions:
-            disagreement_figure(loaded.predictions, pictures.new(path), labels=results.labels)
+        if loaded.slices:
+            disagreement_figure(loaded.slices, pictures.new(path), labels=results.labels)
         elif part in earlier and pictures.take_over(path):
             parts.append(part)
             continue
         missing.update(loaded.missing)
-        if loaded.predictions:
+        if loaded.slices:
             parts.append(part)
     if missing:
         notes = "\n".join(

@@ -79,7 +79,7 @@ def html_page(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str:
     parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", _table_close)
     tokens = parser.parse(markdown)
-    _keep_what_is_ours(tokens, pictures)
+    _sanitise(tokens, pictures)
     body = parser.renderer.render(tokens, parser.options, {})
     style = f"\n{_STYLE}\n"
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -87,7 +87,9 @@ def html_page(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str:
     return _PAGE.format(policy=policy, title=escape_html(title), style=_STYLE, body=body)
 
 
-def _keep_what_is_ours(tokens: Iterable[Token], pictures: Mapping[str, bytes]) -> None:
+def _sanitise(tokens: Iterable[Token], pictures: Mapping[str, bytes]) -> None:
+    """Keep the tags and links of a report and embed its pictures; other tags and pictures become text, other links lose
+    their target."""
     for token in tokens:
         if token.type in ("html_block", "html_inline") and not _OWN_TAG.fullmatch(token.content):
             token.type = "text"
@@ -101,7 +103,7 @@ def _keep_what_is_ours(tokens: Iterable[Token], pictures: Mapping[str, bytes]) -
                 token.type = "text"
         elif token.type in ("th_open", "td_open") and token.attrs.pop("style", None) == "text-align:right":
             token.attrs["class"] = "number"  # the policy allows no style of an element
-        _keep_what_is_ours(token.children or (), pictures)
+        _sanitise(token.children or (), pictures)
 
 
 def _table_open(*_) -> str:

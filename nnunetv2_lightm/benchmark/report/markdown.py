@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -31,7 +32,7 @@ def collapsed(summary: str, content: str) -> str:
 
 
 def percent(score: float) -> str:
-    return MISSING if score != score else f"{100 * score:.2f}"
+    return MISSING if math.isnan(score) else f"{100 * score:.2f}"
 
 
 def amount(value: float | None, format_spec: str = ".3g") -> str:
@@ -39,7 +40,7 @@ def amount(value: float | None, format_spec: str = ".3g") -> str:
 
 
 def millimetres(distance: float) -> str:
-    return MISSING if distance != distance else f"{distance:.2f}"
+    return MISSING if math.isnan(distance) else f"{distance:.2f}"
 
 
 def bold_best(
@@ -57,9 +58,9 @@ def bold_best(
         show: Turns a number into text.
         best: `max` or `min`; None: the means cannot be compared, and none is bold.
     """
-    top = best and best((show(mean) for mean in means if mean == mean), key=float, default=None)
+    top = best and best((show(mean) for mean in means if not math.isnan(mean)), key=float, default=None)
     cells = []
     for mean, (low, high) in zip(means, intervals, strict=True):
-        around = f" ({show(low)}–{show(high)})" if low == low else ""
+        around = "" if math.isnan(low) else f" ({show(low)}–{show(high)})"
         cells.append((f"**{show(mean)}**" if show(mean) == top else show(mean)) + around)
     return cells

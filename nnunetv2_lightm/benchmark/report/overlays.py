@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...evaluation.scores import with_rightly_empty
+from ...evaluation.scores import credit_rightly_empty
 from ..results import BenchmarkResults, Run
-from .case_slices import CaseFiles, load_slices
+from .case_slices import CaseFiles, CaseSlice, load_slices
 from .contenders import Contender
-from .figures import OverlayCase
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class LoadedOverlays:
     """What could be read for a case.
 
     Attributes:
-        predictions: Method name to the case with its prediction.
+        slices: Method name to the slice with its prediction.
         missing: Method name to the missing folder or file.
     """
 
-    predictions: dict[str, OverlayCase] = field(default_factory=dict)
+    slices: dict[str, CaseSlice] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,7 +56,7 @@ def choose_cases(contenders: Sequence[Contender]) -> list[PicturedCase]:
     means = []
     for case in (case for case in evaluations[0].cases if case in common):
         dsc = np.stack([e.scores["DSC"][e.cases.index(case)] for e in evaluations])
-        scores = with_rightly_empty("DSC", dsc, dsc).ravel()
+        scores = credit_rightly_empty("DSC", dsc, dsc).ravel()
         if not np.isnan(scores).all():
             means.append((float(np.nanmean(scores)), case))
     means.sort(key=lambda mean: mean[0])
@@ -73,7 +72,7 @@ def load_case(results: BenchmarkResults, contenders: Sequence[Contender], case: 
     Raises: EvaluationError: if a file is there but cannot be read.
     """
     loaded = LoadedOverlays()
-    there: dict[str, CaseFiles] = {}
+    available: dict[str, CaseFiles] = {}
     for contender in contenders:
         choices = [
             _files(run, case, results.file_ending) for run in contender.scored if case in run.evaluation["cases"]
@@ -84,11 +83,11 @@ def load_case(results: BenchmarkResults, contenders: Sequence[Contender], case: 
         if missing := _first_missing(files):
             loaded.missing[contender.name] = missing
         else:
-            there[contender.name] = CaseFiles(**files)
-    if there:
+            available[contender.name] = CaseFiles(**files)
+    if available:
         with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's readers print remarks
-            loaded.predictions = load_slices(
-                case, there, labels=results.labels, file_ending=results.file_ending, reader=results.reader
+            loaded.slices = load_slices(
+                case, available, labels=results.labels, file_ending=results.file_ending, reader=results.reader
             )
     return loaded
 

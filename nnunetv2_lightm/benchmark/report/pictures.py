@@ -10,18 +10,20 @@ from ...files import Record, set_aside
 
 FOLDER = "figures"
 MADE_BY = "nnUNetv2_lightm benchmark-report"
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Pictures:
     """The pictures of one report: drawn by it, or kept from an earlier report in the same folder."""
 
     def __init__(self, folder: Path, record: Record) -> None:
-        """Create ``figures`` in the folder of the report; record: which files of the report were written here."""
+        """
+        Args:
+            folder: Of the report; has the folder ``figures``.
+            record: Which files of ``figures`` were written here.
+        """
         self._folder, self._record = folder, record
         self._drawn: list[Path] = []
         self._paths: list[str] = []
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
 
     def new(self, path: str) -> Path:
         """The file to draw; `path` is relative to the report, with ``/``.

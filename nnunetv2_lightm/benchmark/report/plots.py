@@ -79,7 +79,7 @@ def score_against_cost(
             average = 100 * contender.evaluation.average("DSC")
             low, high = 100 * contender.evaluation.average_interval("DSC")
             style = styles[contender.name]
-            if low == low:
+            if not np.isnan(low):
                 axes.plot([x.values[contender.name]] * 2, [low, high], color=style.color, linewidth=1)
             axes.scatter(
                 x.values[contender.name],
@@ -138,7 +138,7 @@ def _costs(results: BenchmarkResults, scored: Sequence[Contender]) -> tuple[_Axi
 def _spread_scores(axes: Axes, scores: Sequence[float]) -> None:
     """Make the axis of scores logarithmic in the distance to 100 % if that differs several times between methods: one
     that fails would otherwise squeeze all others into one line."""
-    lacking = [_TOP - score for score in scores if score == score]
+    lacking = [_TOP - score for score in scores if not np.isnan(score)]
     if not lacking or max(lacking) <= _SEVERAL * min(lacking):
         return
     low, high = min(lacking) / 1.5, max(lacking) * 1.5

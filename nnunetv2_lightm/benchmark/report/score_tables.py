@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from ...escaping import escape_markdown
@@ -152,7 +153,7 @@ def _tests(scored: Sequence[Contender]) -> str:
             rows.append([escape_markdown(comparison.contender.name), *[MISSING] * 4, "0"])
             continue
         low, high = paired.interval
-        interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low == low else MISSING
+        interval = MISSING if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}"
         p_values = [f"{p:.2g}" for p in (paired.p_value, comparison.p_holm)]
         rows.append(
             [
@@ -163,7 +164,7 @@ def _tests(scored: Sequence[Contender]) -> str:
                 str(paired.cases),
             ]
         )
-    tested = sum(comparison.p_holm == comparison.p_holm for comparison in comparisons)
+    tested = sum(not math.isnan(comparison.p_holm) for comparison in comparisons)
     correction = f", corrected by Holm for {tested} comparisons" if tested > 1 else ""
     return (
         f"Each method minus {escape_markdown(reference.name)}, paired by case: mean difference with its bootstrap "
@@ -173,7 +174,7 @@ def _tests(scored: Sequence[Contender]) -> str:
 
 
 def _spread(averages: Sequence[float]) -> str:
-    counted = [average for average in averages if average == average]
+    counted = [average for average in averages if not math.isnan(average)]
     if len(counted) < 2:
         return MISSING
     return f"{percent(min(counted))}–{percent(max(counted))}"
@@ -184,4 +185,4 @@ def _scaled(count: float | None, unit: float) -> str:
 
 
 def _sortable(score: float) -> float:
-    return score if score == score else -1.0
+    return -1.0 if math.isnan(score) else score

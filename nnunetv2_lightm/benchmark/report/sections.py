@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from ...escaping import escape_markdown
 from ...evaluation.tables import format_markdown
 from ..results import ITERATIONS, BenchmarkResults, Run
@@ -43,11 +45,13 @@ def conditions(results: BenchmarkResults, contenders: Sequence[Contender]) -> st
     return f"{equal} Plans, patch, batch and split were the same for all. {names}\n\n{_listed(facts)}"
 
 
-def not_complete(contenders: Sequence[Contender]) -> str:
+def incomplete_runs(contenders: Sequence[Contender]) -> str:
     """Lists every run that does not count; empty if all do."""
-    left = [run for contender in contenders for run in contender.runs if run not in contender.scored]
-    lines = [line for run in left if run.epochs or run.failure for line in _state(run)]
-    waiting = [f"{escape_markdown(run.name)}, fold {run.fold}" for run in left if not run.epochs and not run.failure]
+    remaining = [run for contender in contenders for run in contender.runs if run not in contender.scored]
+    lines = [line for run in remaining if run.epochs or run.failure for line in _state(run)]
+    waiting = [
+        f"{escape_markdown(run.name)}, fold {run.fold}" for run in remaining if not run.epochs and not run.failure
+    ]
     if waiting:
         lines.append(f"- no finished epoch: {'; '.join(waiting)}")
     if not lines:
@@ -105,7 +109,7 @@ def time_to_accuracy_table(curves: Mapping[str, Curve]) -> str:
     for name, curve in curves.items():
         reached = [curve.seconds_to_reach(level) for level in levels]
         cells = ["not reached" if seconds is None else f"{seconds:,.0f} s" for seconds in reached]
-        known = curve.pseudo_dice[curve.pseudo_dice == curve.pseudo_dice]
+        known = curve.pseudo_dice[~np.isnan(curve.pseudo_dice)]
         mark = "" if curve.calibrated else " (recorded seconds)"
         rows.append([escape_markdown(name) + mark, *cells, f"{known.max():.3f}" if known.size else MISSING])
     return format_markdown(rows)

@@ -15,7 +15,7 @@ class AgainstReference:
     """A method's average DSC minus the reference's.
 
     Attributes:
-        method: Compared.
+        contender: The method.
         difference: Over the cases that both have; None if they share none.
         p_holm: Its p value, corrected for the number of methods; NaN without one.
     """
@@ -30,7 +30,7 @@ def compare_with(reference: Contender, contenders: Sequence[Contender]) -> list[
     compared = [contender for contender in contenders if contender.evaluation and contender is not reference]
     differences = [_difference(contender.evaluation, reference.evaluation) for contender in compared]
     p_values = holm([float("nan") if difference is None else difference.p_value for difference in differences])
-    return [AgainstReference(*found) for found in zip(compared, differences, map(float, p_values), strict=True)]
+    return [AgainstReference(*parts) for parts in zip(compared, differences, map(float, p_values), strict=True)]
 
 
 def _difference(one: Evaluation, other: Evaluation) -> PairedDifference | None:

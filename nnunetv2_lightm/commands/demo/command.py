@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from ...escaping import escape_terminal
 from ...option_types import whole_number
-from ...runs.pipeline import Pipeline, PipelineError
+from ...runs.pipeline import Pipeline, PipelineError, software_versions
 from ...runs.process import CommandFailed, end_all_by_force
 from ...runs.progress import Progress
 from ...signals import exit_code, interruptions
@@ -28,8 +27,7 @@ def run_demo(settings: DemoSettings) -> None:
 
     environment = demo_environment(settings.folder)
     steps = demo_steps(settings)
-    software = f"nnunetv2 {version('nnunetv2')}, nnunetv2-lightm {version('nnunetv2-lightm')}"
-    pipeline = Pipeline(settings.folder, steps, environment=environment, version=software)
+    pipeline = Pipeline(settings.folder, steps, environment=environment, version=software_versions())
     folder = escape_terminal(settings.folder)
     print(f"The demo works in {folder} only, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results there.")
     print("If interrupted, the same command continues.\n")
@@ -41,7 +39,7 @@ def run_demo(settings: DemoSettings) -> None:
     print("\n" + tables)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code: 0 done, 1 a step failed, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     settings = DemoSettings(
@@ -92,7 +90,3 @@ def _parser() -> argparse.ArgumentParser:
         help="size of a phantom in voxels (default: %(default)s)",
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

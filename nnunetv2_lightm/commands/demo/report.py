@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...benchmark.report.figures import load_overlay_case, overlay_figure, training_curve
 from ...benchmark.report.markdown import code_block
 from ...evaluation.folders import evaluate_folder
 from ...evaluation.tables import format_markdown, markdown_table
 from ...files import write_text
 from ...runs.pipeline import Step
 from ...runs.progress import format_seconds
+from .figures import load_overlay_case, overlay_figure, training_curve
 from .steps import DemoSettings, demo_environment
 
 NUM_PICTURED_CASES = 3

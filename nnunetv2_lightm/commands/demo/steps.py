@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...nnunet import FOLDERS
 from ...runs.nnunet_steps import Training, evaluate_step, predict_step, training_continuation, training_outputs
 from ...runs.pipeline import Step
 
@@ -67,7 +68,7 @@ def demo_environment(folder: Path) -> dict[str, str]:
     small = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "nnUNet_npp", "nnUNet_nps"), workers)
     # Threads that spin while waiting take cores from the augmentation workers and everything else.
     small["OMP_WAIT_POLICY"] = "PASSIVE"
-    folders = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    folders = {name: str(folder / name) for name in FOLDERS}
     return {**folders, **{name: os.environ.get(name, value) for name, value in small.items()}}
 
 

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 def examine() -> list[Finding]:
     """All findings, in the order of the screen."""
-    found = fresh_process.examine()
-    return [finding for check in IN_A_FRESH_PROCESS for finding in check(found)] + [
+    outcomes = fresh_process.examine()
+    return [finding for check in IN_A_FRESH_PROCESS for finding in check(outcomes)] + [
         finding for check in HERE for finding in check()
     ]

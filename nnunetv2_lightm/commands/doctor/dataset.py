@@ -7,20 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.integrity import is_torn_checkpoint
 from ...files import some_of
-from ...nnunet import datasets_named
+from ...nnunet import FOLDERS, datasets_named
 from ...nnunet_faults import (
     faults_of_dataset_json,
     faults_of_plans,
     faults_of_splits,
-    is_torn_checkpoint,
     missing_files,
     plan_again,
     preprocessed_cases,
     resolved_configuration,
 )
 from .finding import Finding, fail, note, ok
-from .folders import FOLDERS
 from .images import check_images
 
 
@@ -132,7 +131,7 @@ def _checkpoints(folder: Path) -> list[Finding]:
         message = f"{len(torn)} of {len(files)} checkpoints are cut off or damaged: {some_of(torn)}"
         advice = "move them away; train on with --c, or predict with -chk checkpoint_best.pth where that one is sound"
         return [note(subject, message, advice)]
-    return [ok(subject, f"{len(files)} checkpoints, whole")] if files else []
+    return [ok(subject, f"{len(files)} checkpoints, undamaged")] if files else []
 
 
 def _read(path: Path) -> Any:

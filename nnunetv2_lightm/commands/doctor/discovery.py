@@ -7,6 +7,7 @@ import shlex
 
 from ...autoload import boot, shim_directory
 from ...autoload.boot import switched_off
+from ...extras import install_command
 from ...installation import reinstall_command
 from .finding import Finding, fail, note, ok, set_variable, unset_variable
 from .fresh_process import TRAINER
@@ -15,12 +16,12 @@ SUBJECT = "trainers"
 PACKAGE = "nnunetv2_lightm"
 
 
-def check_discovery(found: dict[str, object]) -> list[Finding]:
+def check_discovery(outcomes: dict[str, object]) -> list[Finding]:
     """Findings about nnU-Net's own look-up of our trainer in a fresh process, and the directories it searched."""
-    lookup, directories = found["lookup"], found["directories"]
+    lookup, directories = outcomes["lookup"], outcomes["directories"]
     if not isinstance(directories, list):
         directories = []
-    findings = [_verdict(lookup, found["own tree"], directories)]
+    findings = [_verdict(lookup, outcomes["own tree"], directories)]
     ours_seen = False
     for directory in directories:
         ours_seen = ours_seen or _is_ours(directory["finds"])
@@ -38,7 +39,7 @@ def _verdict(lookup: dict[str, object], own_tree: object, directories: list[dict
                 SUBJECT,
                 f"nnunetv2's own tree holds another {TRAINER} ({own_tree}), which wins over ours",
                 "python -m pip uninstall nnunetv2   # a fork may have overwritten it; then delete what is left of it",
-                'python -m pip install "nnunetv2>=2.8,<2.9"',
+                install_command("nnunetv2"),
             )
         rival = next((entry["path"] for entry in directories if isinstance(entry["finds"], str)), lookup["module"])
         return fail(

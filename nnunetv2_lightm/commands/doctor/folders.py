@@ -7,14 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ...nnunet import FOLDERS
 from .finding import Finding, fail, note, ok, set_variable
 
-# In the order nnU-Net uses them. A training reads the first two and writes the third.
-FOLDERS = {
-    "nnUNet_raw": "converted data sets",
-    "nnUNet_preprocessed": "preprocessed data and plans",
-    "nnUNet_results": "trained models",
-}
 LOW_DISK_GIB = 10
 
 

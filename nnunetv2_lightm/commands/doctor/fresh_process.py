@@ -31,8 +31,8 @@ _BOOTSTRAP = (
 def examine() -> dict[str, object]:
     """Run all steps in a fresh process with the user's environment.
 
-    Returns: The outcome of each step, by its name: a library's name, "devices", "library", "backends", "lookup", "own
-    tree"
+    Returns:
+        The outcome of each step, by its name: a library's name, "devices", "library", "backends", "lookup", "own tree"
         or "directories". A step that failed or was not reached holds {"error": text}.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -8,14 +8,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ...installation import reinstall_command
+from ...installation import DISTRIBUTION, PIP, reinstall_command
 from .finding import Finding, fail, note, ok
 
-DISTRIBUTION = "nnunetv2-lightm"
-PIP = "python -m pip install"
 
-
-def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
+def check_nnunetv2(outcomes: dict[str, object]) -> list[Finding]:
     """Whether the installed nnunetv2 is in the range our metadata asks for, and is the one Python imports."""
     subject = "nnunetv2"
     needed = _requirement(DISTRIBUTION, "nnunetv2")
@@ -30,7 +27,7 @@ def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
         if Version(installed) < Version("2.8"):
             message += "; forks of nnU-Net (LightM-UNet, U-Mamba) install themselves as such an old nnunetv2"
         return [fail(subject, message, reinstall)]
-    outcome = found["nnunetv2"]
+    outcome = outcomes["nnunetv2"]
     if "error" in outcome:
         return [fail(subject, f"{installed} cannot be imported: {outcome['error']}", f"{reinstall} --force-reinstall")]
     path, expected = outcome["path"], _installed_path("nnunetv2")
@@ -39,28 +36,28 @@ def check_nnunetv2(found: dict[str, object]) -> list[Finding]:
     return [ok(subject, f"{installed}, needed {needed.specifier}")]
 
 
-def check_torch(found: dict[str, object]) -> list[Finding]:
+def check_torch(outcomes: dict[str, object]) -> list[Finding]:
     """Whether torch, torchvision and timm can be imported together; nnU-Net's trainer search imports all three."""
     subject = "torch"
     versions = {name: _version(name) for name in ("torch", "torchvision", "timm")}
     missing = [name for name, installed in versions.items() if installed is None]
     if missing:
         return [fail(subject, f"not installed: {', '.join(missing)}", f"{PIP} {' '.join(missing)}")]
-    unfit = _unfit_torch("nnunetv2", versions["torch"]) or _torchvision_mismatch(versions, found)
+    unfit = _unfit_torch("nnunetv2", versions["torch"]) or _torchvision_mismatch(versions, outcomes)
     unfit = unfit or _unfit_torch(DISTRIBUTION, versions["torch"])
     if unfit is not None:
         return [unfit]
     for name in versions:
-        error = found[name].get("error")
+        error = outcomes[name].get("error")
         if error is not None:
             remedy = f'{PIP} --force-reinstall --no-deps "{name}=={versions[name]}"'
             return [fail(subject, f"{name} {versions[name]} cannot be imported: {error}", remedy)]
     return [ok(subject, ", ".join(f"{name} {installed}" for name, installed in versions.items()) + " agree")]
 
 
-def check_device(found: dict[str, object]) -> list[Finding]:
+def check_device(outcomes: dict[str, object]) -> list[Finding]:
     """Which devices torch sees: nnU-Net's commands use CUDA by default."""
-    devices = found["devices"]
+    devices = outcomes["devices"]
     if not isinstance(devices, list):
         return []
     if "cuda" in devices:
@@ -78,9 +75,9 @@ def _unfit_torch(owner: str, installed: str) -> Finding | None:
     return fail("torch", message, f'{PIP} "{wanted}" torchvision --upgrade')
 
 
-def _torchvision_mismatch(versions: dict[str, str], found: dict[str, object]) -> Finding | None:
+def _torchvision_mismatch(versions: dict[str, str], outcomes: dict[str, object]) -> Finding | None:
     wanted = _requirement("torchvision", "torch")
-    error = found["torchvision"].get("error", "")
+    error = outcomes["torchvision"].get("error", "")
     disagree = wanted is not None and not wanted.specifier.contains(versions["torch"], prereleases=True)
     # How a torchvision built for another torch fails: operators not registered, or a library that cannot be linked.
     broken = any(sign in error for sign in ("torchvision::", "undefined symbol", "torchvision/_C", "Symbol not found"))
@@ -101,7 +98,7 @@ def _requirement(distribution_name: str, dependency: str) -> Requirement | None:
     except PackageNotFoundError:
         return None
     requirements = (Requirement(line) for line in lines)
-    return next((found for found in requirements if found.name == dependency and found.marker is None), None)
+    return next((needed for needed in requirements if needed.name == dependency and needed.marker is None), None)
 
 
 def _version(distribution_name: str) -> str | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from ...measure.machine import memory_gib
+from ...limits import memory_gib, usable_cpus
 from .finding import Finding, fail, note, ok, set_variable, unset_variable
 
 # What nnU-Net takes where the variable is not set.
@@ -37,17 +36,6 @@ def check_machine() -> list[Finding]:
         findings.append(finding)
         counts.append(count)
     return [*findings, *_check_memory(max(counts))]
-
-
-def usable_cpus() -> int:
-    """Number of processors this process may use: its affinity, and the quota of its Linux control group."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            affinity = min(affinity, max(1, round(int(limit) / int(period))))
-    return affinity
 
 
 def _workers(variable: str, default: int, least: int, purpose: str, usable: int) -> tuple[int, Finding]:

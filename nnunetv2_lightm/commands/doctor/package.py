@@ -8,9 +8,9 @@ from .finding import Finding, note, ok
 SUBJECT = installation.DISTRIBUTION
 
 
-def check_package(found: dict[str, object]) -> list[Finding]:
+def check_package(outcomes: dict[str, object]) -> list[Finding]:
     """One line; a missing compiled library is a note, with the reason."""
-    library = found["library"]
+    library = outcomes["library"]
     if "error" in library:
         return [note(SUBJECT, f"{installation.describe()}; its compiled library cannot be asked: {library['error']}")]
     if "reason" in library:

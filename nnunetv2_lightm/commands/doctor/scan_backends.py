@@ -7,12 +7,13 @@ import os
 from .finding import Finding, fail, note, ok, unset_variable
 
 SUBJECT = "scan backends"
+# ops.backends.ENVIRONMENT_VARIABLE, which cannot be imported where torch is broken; a test compares the two.
 FORCING_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 
 
-def check_backends(found: dict[str, object]) -> list[Finding]:
+def check_backends(outcomes: dict[str, object]) -> list[Finding]:
     """One line for each device that torch sees: the backend in use, then those that come first but cannot run."""
-    table = found["backends"]
+    table = outcomes["backends"]
     if isinstance(table, dict):
         return [fail(SUBJECT, f"cannot be listed: {table['error']}")]
     forced = os.environ.get(FORCING_VARIABLE)

@@ -63,15 +63,15 @@ def web_engines(say: Callable[[str], None] = print) -> dict[str, bytes]:
         say: Told that compiling takes a while.
 
     Returns:
-        Of each of ``MODULES`` its content.
+        The content of each of ``MODULES``, by its name.
 
     Raises:
         ImportError: if ziglang is not installed.
         ExportError: if the sources do not compile, or the cache cannot be written.
     """
     require_libraries(["ziglang"], USER)
-    found = [path for folder in (ENGINE, KERNELS) for path in sorted(folder.glob("*.cpp"))]
-    sources = [path for path in found if not LEFT_OUT.fullmatch(path.name)]
+    files = [path for folder in (ENGINE, KERNELS) for path in sorted(folder.glob("*.cpp"))]
+    sources = [path for path in files if not LEFT_OUT.fullmatch(path.name)]
     cached = {name: _cache() / f"{name}-{_state(sources, name)}.wasm" for name in MODULES}
     if not all(path.is_file() for path in cached.values()):
         say(f"Compiling the engine for browsers, once: two or three minutes. It is kept in {_cache()}")

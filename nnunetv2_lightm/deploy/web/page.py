@@ -33,7 +33,7 @@ def web_page(name: str, bundle: bytes, engines: dict[str, bytes]) -> str:
     """The page.
 
     Args:
-        name: Of the model, of any characters.
+        name: The model's name, which may hold any characters.
         bundle: Content of a checked bundle.
         engines: The compiled modules, ``web_engines()``.
     """
@@ -60,8 +60,8 @@ def joined(entry: str) -> str:
     """A module and all that it imports as one script without imports: each keeps its names to itself."""
     parts = [_scope(module, _text(module)) for module in _in_order(entry)]
     script = '"use strict";\n' + "".join(parts)
-    if found := MARKUP.search(script):
-        raise ValueError(f"page/{entry}.mjs or what it imports has {found[0]!r}, which ends a script in HTML")
+    if markup := MARKUP.search(script):
+        raise ValueError(f"page/{entry}.mjs or what it imports has {markup[0]!r}, which ends a script in HTML")
     return script
 
 
@@ -71,12 +71,12 @@ def _text(module: str) -> str:
 
 def _in_order(module: str, before: tuple[str, ...] = ()) -> list[str]:
     """Modules with each after those that it imports."""
-    found: list[str] = []
+    ordered: list[str] = []
     for imported in dict.fromkeys(match[2] for match in IMPORT.finditer(_text(module))):
         if imported in (*before, module):
             raise ValueError(f"page/{module}.mjs and page/{imported}.mjs import each other")
-        found += [other for other in _in_order(imported, (*before, module)) if other not in found]
-    return [*found, module]
+        ordered += [other for other in _in_order(imported, (*before, module)) if other not in ordered]
+    return [*ordered, module]
 
 
 def _scope(module: str, text: str) -> str:

@@ -19,6 +19,8 @@ from types import ModuleType
 
 import torch
 
+from ..graphs import constant_in_graphs
+
 ENVIRONMENT_VARIABLE = "NNUNETV2_LIGHTM_BACKEND"
 # Tried in this order on a device; the first one that can run is used. Elsewhere (MPS, XPU): only the last resort. The
 # order on CUDA is a prediction, not measured: mamba-ssm's kernel has one block for each sequence and channel, which
@@ -88,8 +90,7 @@ def load_backend(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-# Evaluated once, at trace time: torch.compile treats the name as a constant.
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def select_backend(
     device_type: str, requested: str | None = None, dtype: torch.dtype = torch.float32, short: bool = False
 ) -> str:

@@ -106,7 +106,7 @@ def backward(
     grad_y, u, delta, z, B, C = _channels_first(grad_y, u, delta, z, B, C)
     if grad_last is not None:
         no_step = _no_step(delta, delta_bias, delta_softplus)
-        grad_y, u, delta, z, B, C = _with_readings_of_the_last_state(grad_last, no_step, grad_y, u, delta, z, B, C)
+        grad_y, u, delta, z, B, C = _append_last_state(grad_last, no_step, grad_y, u, delta, z, B, C)
     B, C = B[:, None], C[:, None]
     if z is None and grad_last is None:
         x, y = checkpoints.unflatten(1, (-1, 2)).permute(0, 4, 1, 3, 2).flatten(-2).contiguous(), None
@@ -130,7 +130,7 @@ def _no_step(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> 
     return delta.new_zeros((1, delta.shape[1], 1)) if delta_bias is None else -delta_bias[None, :, None]
 
 
-def _with_readings_of_the_last_state(
+def _append_last_state(
     grad_last: Tensor,
     no_step: Tensor,
     grad_y: Tensor,

@@ -1,4 +1,4 @@
-"""The compiled library (``ops/csrc``): how it is found, checked and called.
+"""The compiled library (``ops/csrc``): how it is loaded, checked and called.
 
 It is built when the package is installed, or comes with the wheel, and is loaded with ctypes when it is first needed.
 It contains code for several instruction sets and uses the best one that the processor has. It runs on the threads of
@@ -50,10 +50,10 @@ def instruction_sets() -> list[str]:
 
 def library() -> ctypes.CDLL:
     """The compiled library. Raises RuntimeError with the reason where there is none."""
-    found = library_or_reason()
-    if isinstance(found, str):
-        raise RuntimeError(f"the compiled library {found}")
-    return found
+    loaded = library_or_reason()
+    if isinstance(loaded, str):
+        raise RuntimeError(f"the compiled library {loaded}")
+    return loaded
 
 
 def path() -> Path:
@@ -74,38 +74,38 @@ def library_or_reason() -> ctypes.CDLL | str:
             f"platform, then {reinstall_command()}"
         )
     try:
-        found = ctypes.CDLL(str(file))
+        loaded = ctypes.CDLL(str(file))
     except OSError as error:
         return f"does not load ({error}): {_remedy(file)}"
-    changed = differences(_text(found, "nnunetv2_lightm_interface"))
+    changed = differences(_text(loaded, "nnunetv2_lightm_interface"))
     if changed:
         return f"{file} was built from another version of this package ({', '.join(changed)}): {_remedy(file)}"
     for name in FUNCTIONS.values():
-        getattr(found, name).argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
-    found.nnunetv2_lightm_rvm_checkpoints.argtypes = [ctypes.c_void_p]
-    found.nnunetv2_lightm_rvm_checkpoints.restype = ctypes.c_int64
-    found.nnunetv2_lightm_chunk_length.restype = ctypes.c_int64
-    found.nnunetv2_lightm_instruction_set.argtypes = [ctypes.c_int64]
-    found.nnunetv2_lightm_instruction_set.restype = ctypes.c_char_p
-    found.nnunetv2_lightm_use_openmp.argtypes = [ctypes.c_void_p]
-    found.nnunetv2_lightm_use_openmp.restype = None
-    found.nnunetv2_lightm_use_openmp(torch_openmp())
-    return found
+        getattr(loaded, name).argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
+    loaded.nnunetv2_lightm_rvm_checkpoints.argtypes = [ctypes.c_void_p]
+    loaded.nnunetv2_lightm_rvm_checkpoints.restype = ctypes.c_int64
+    loaded.nnunetv2_lightm_chunk_length.restype = ctypes.c_int64
+    loaded.nnunetv2_lightm_instruction_set.argtypes = [ctypes.c_int64]
+    loaded.nnunetv2_lightm_instruction_set.restype = ctypes.c_char_p
+    loaded.nnunetv2_lightm_use_openmp.argtypes = [ctypes.c_void_p]
+    loaded.nnunetv2_lightm_use_openmp.restype = None
+    loaded.nnunetv2_lightm_use_openmp(torch_openmp())
+    return loaded
 
 
 def description() -> dict[str, object]:
     """Path, compiler and instruction sets of the library; where there is none, the reason."""
-    found = library_or_reason()
-    if isinstance(found, str):
-        return {"reason": found}
-    compiler = _text(found, "nnunetv2_lightm_compiler")
+    loaded = library_or_reason()
+    if isinstance(loaded, str):
+        return {"reason": loaded}
+    compiler = _text(loaded, "nnunetv2_lightm_compiler")
     return {"path": str(path()), "compiler": compiler, "instruction sets": instruction_sets()}
 
 
-def _text(found: ctypes.CDLL, function: str) -> str:
+def _text(loaded: ctypes.CDLL, function: str) -> str:
     """The text that a function of the library without arguments returns; "" if there is no such function."""
     try:
-        call = getattr(found, function)
+        call = getattr(loaded, function)
     except AttributeError:
         return ""
     call.restype = ctypes.c_char_p

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from ...dataset_json import channel_names_of
 from ...files import some_of
 from ...nnunet_faults import faults_of_dataset_json, faults_of_plans, missing_files, plan_again
-from ...preprocessed import check_cases
+from ...preprocessed import check_preprocessed_cases
 from .architectures import OtherArchitectureError, refuse_other_weights
 from .files import ImagesRefusedError, check_raw_files
-from .finite import NotFiniteError, check_batch, check_weights, refuse_images_that_are_not_finite
+from .finite import NotFiniteError, check_batch, check_weights, reject_nonfinite_images
 from .lock import FoldIsBeingTrainedError, train_alone
-from .recipes import STATE_OF_A_TRAINING, NoTrainingStateError, OtherRecipeError, refuse_other_recipe
+from .optimizer_state import STATE_OF_A_TRAINING, NoTrainingStateError, OtherRecipeError, refuse_other_recipe
 
 __all__ = [
     "FoldIsBeingTrainedError",
@@ -31,6 +31,7 @@ __all__ = [
     "OtherArchitectureError",
     "OtherRecipeError",
     "Safeguards",
+    "check_plans",
     "safeguarded",
     "train_alone",
 ]
@@ -42,24 +43,11 @@ SHOWN = 5
 
 def safeguarded(network: nn.Module) -> nn.Module:
     """For build_network_architecture: make the network refuse other networks' weights and images with NaN."""
-    return refuse_images_that_are_not_finite(refuse_other_weights(network))
+    return reject_nonfinite_images(refuse_other_weights(network))
 
 
 class Safeguards(nnUNetTrainer):
     """Base of our trainers: finds faults before training starts or, at the latest, before they spoil it."""
-
-    earlier_recipe: str | None = None  # the trainer that has the recipe which this one had in earlier versions
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
-    ) -> None:
-        _check_plans(plans, configuration, dataset_json)
-        super().__init__(plans, configuration, fold, dataset_json, device)
 
     def initialize(self) -> None:
         try:
@@ -73,7 +61,7 @@ class Safeguards(nnUNetTrainer):
                 f"{folder} holds no preprocessed cases. Make them: "
                 f"{plan_again(self.plans_manager.dataset_name, self.configuration_name)}"
             ) from error
-        refuse_other_recipe(self.optimizer, self.earlier_recipe)
+        refuse_other_recipe(self.optimizer)
 
     def get_tr_and_val_datasets(self) -> tuple:
         """As in nnU-Net, which notices a missing file only when it happens to draw the case, or after the training."""
@@ -97,8 +85,8 @@ class Safeguards(nnUNetTrainer):
                 f"{len(missing)} files of the cases of fold {self.fold} are missing:\n  {files}\nPreprocess again "
                 f"({plan_again(self.plans_manager.dataset_name)}), or fix the split in {self._splits_file()}"
             )
-        channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
-        check_cases([train, validation], channel_names, self.plans_manager, self.configuration_manager)
+        channel_names = channel_names_of(self.dataset_json)
+        check_preprocessed_cases([train, validation], channel_names, self.plans_manager, self.configuration_manager)
         if self.local_rank == 0 and self.current_epoch == 0:  # what was begun has passed; the others wait meanwhile
             cases = {*train.identifiers, *validation.identifiers}
             check_raw_files(self.plans_manager.dataset_name, self.dataset_json, cases, self.print_to_log_file)
@@ -181,8 +169,11 @@ class Safeguards(nnUNetTrainer):
         return f"{case}, {count} of {image.size} voxels in {os.path.join(self.preprocessed_dataset_folder, case)}"
 
 
-def _check_plans(plans: dict, configuration: str, dataset_json: dict) -> None:
-    """Raises: ValueError: if the plans or dataset.json are not what this nnU-Net trains with."""
+def check_plans(plans: dict, configuration: str, dataset_json: dict) -> None:
+    """Check plans and dataset.json before nnU-Net's constructor reads them.
+
+    Raises: ValueError: if this nnU-Net cannot train with them.
+    """
     dataset = plans.get("dataset_name", "the data set")
     name = f"the plans {plans['plans_name']!r}" if "plans_name" in plans else "the plans"
     for what, faults in (

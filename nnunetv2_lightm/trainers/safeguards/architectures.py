@@ -86,12 +86,8 @@ def _other(theirs: tuple[str, str] | None, given: Mapping[str, Tensor]) -> str:
 
 
 def _advice(trainer: str) -> str:
-    from .. import find_trainer
-
     if not trainer:
         return "Use the trainer that the checkpoint was made with"
-    if trainer != "nnUNetTrainer" and find_trainer(trainer) is None:
-        return f"This version has no trainer for it ({trainer})"
     return f"The trainer for it is {trainer}: train, continue and predict with -tr {trainer}"
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_raw
 
+from ...dataset_json import channel_names_of
 from ...escaping import escape_name
-from ...images.cases import channel_names_of, check_cases, find_cases, listed
+from ...images.cases import check_cases, find_cases, listed
 from ...images.check import check_label
 from ...images.dataset import LISTED, check_dataset_files, grouped
 from ...images.faults import ImageFault

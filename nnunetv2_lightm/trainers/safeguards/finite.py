@@ -61,7 +61,7 @@ def check_weights(network: nn.Module, what_happened: str) -> None:
         )
 
 
-def refuse_images_that_are_not_finite(network: nn.Module) -> nn.Module:
+def reject_nonfinite_images(network: nn.Module) -> nn.Module:
     """Make a network check its images in prediction, where nothing else does: nnU-Net would silently write a
     segmentation of them. Not where there are no values to see: traced, exported, counted on meta, or in a transform
     of torch.func."""
@@ -74,11 +74,11 @@ def _check_image(network: nn.Module, arguments: tuple[Tensor, ...], named: dict[
         return
     image = next(iter((*arguments, *named.values())), None)
     if image is not None:  # else PyTorch says what is missing
-        _refuse_what_is_not_finite(image)
+        _reject_nonfinite(image)
 
 
 @torch.compiler.disable  # torch.compile compiles a hook apart from the network; this one must see values
-def _refuse_what_is_not_finite(image: Tensor) -> None:
+def _reject_nonfinite(image: Tensor) -> None:
     if image.is_meta or isinstance(image, FakeTensor) or torch._C._are_functorch_transforms_active():
         return
     if not all_finite(image):

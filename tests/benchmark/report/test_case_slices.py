@@ -10,8 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_lightm.benchmark.report.case_slices import CaseFiles, load_slices
-from nnunetv2_lightm.benchmark.report.disagreements import disagreement_figure
-from nnunetv2_lightm.benchmark.report.figures import load_overlay_case
+from nnunetv2_lightm.benchmark.report.volumes import CaseReader
 from nnunetv2_lightm.evaluation.scores import EvaluationError
 
 LABELS = {"background": 0, "liver": 1, "tumor": 2}
@@ -37,10 +36,10 @@ def test_a_volume_is_turned_as_itk_turns_it(tmp_path, direction):
     array = np.random.default_rng(0).integers(0, 3, (3, 4, 5)).astype(np.uint8)
     file = write(tmp_path / "volume.nii.gz", array, direction)
     expected = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
-    case = load_overlay_case("a", file, file, file, labels=LABELS, file_ending=".nii.gz")
-    for turned in (case.image, case.reference, case.prediction):
-        np.testing.assert_array_equal(turned, sitk.GetArrayFromImage(expected))
-    assert case.spacing_mm == pytest.approx(expected.GetSpacing()[::-1])
+    reader = CaseReader(file, labels=LABELS, file_ending=".nii.gz")
+    for turned in (reader.image(file), reader.labels(file)):
+        np.testing.assert_array_equal(turned.voxels, sitk.GetArrayFromImage(expected))
+        assert turned.spacing_mm == pytest.approx(expected.GetSpacing()[::-1])
 
 
 def make_case(folder, size=24, contenders=3, *, empty=False):
@@ -69,30 +68,23 @@ def test_the_slice_and_the_score_of_the_whole_case(tmp_path):
     files = make_case(tmp_path)
     slices = load_slices("a", files, labels=LABELS, file_ending=".nii.gz")
     assert list(slices) == ["m0", "m1", "m2"]
-    for contender, found in slices.items():
-        whole = load_overlay_case("a", *files[contender], labels=LABELS, file_ending=".nii.gz")
-        assert found.case == "a, slice 9 of 24" and found.image.shape == (24, 24)
-        np.testing.assert_array_equal(found.image, whole.image[8])
-        np.testing.assert_array_equal(found.reference, whole.reference[8])
-        np.testing.assert_array_equal(found.prediction, whole.prediction[8])
-        assert found.spacing_mm == pytest.approx((3, 2, 1))
-        overlaps = [2 * (p & r).sum() / (p.sum() + r.sum()) for p, r in _masks(whole)]
-        assert found.mean_dsc == pytest.approx(np.mean(overlaps))
-    disagreement_figure(slices, tmp_path / "slices.png", labels=LABELS)
-    wholes = {m: load_overlay_case("a", *files[m], labels=LABELS, file_ending=".nii.gz") for m in files}
-    disagreement_figure(wholes, tmp_path / "wholes.png", labels=LABELS)
-    assert (tmp_path / "slices.png").read_bytes() == (tmp_path / "wholes.png").read_bytes()
-
-
-def _masks(case):
-    return [(case.prediction == value, case.reference == value) for value in (1, 2)]
+    for contender, section in slices.items():
+        image, reference, prediction = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files[contender])
+        assert section.name == "a, slice 9 of 24" and section.image.shape == (24, 24)
+        np.testing.assert_array_equal(section.image, image[8])
+        np.testing.assert_array_equal(section.reference, reference[8])
+        np.testing.assert_array_equal(section.prediction, prediction[8])
+        assert section.spacing_mm == pytest.approx((2, 1))
+        masks = [(prediction == value, reference == value) for value in (1, 2)]
+        overlaps = [2 * (p & r).sum() / (p.sum() + r.sum()) for p, r in masks]
+        assert section.mean_dsc == pytest.approx(np.mean(overlaps))
 
 
 def test_where_the_ground_truth_is_empty_the_predictions_decide(tmp_path):
     slices = load_slices("a", make_case(tmp_path, empty=True), labels=LABELS, file_ending=".nii.gz")
-    assert {found.case for found in slices.values()} == {"a, slice 21 of 24"}
+    assert {section.name for section in slices.values()} == {"a, slice 21 of 24"}
     assert slices["m2"].prediction.sum() == 36 and not slices["m0"].prediction.any()
-    assert all(found.mean_dsc == 0 for found in slices.values())
+    assert all(section.mean_dsc == 0 for section in slices.values())
 
 
 def test_another_grid_is_refused(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from nnunetv2_lightm.benchmark.report.case_slices import CaseSlice
 from nnunetv2_lightm.benchmark.report.contenders import find_contenders
 from nnunetv2_lightm.benchmark.report.disagreements import CONFUSED, MISSED, SURPLUS, disagreement_figure
-from nnunetv2_lightm.benchmark.report.figures import OverlayCase
 from nnunetv2_lightm.benchmark.report.overlays import choose_cases, load_case
 
 from ..make_results import make_results, with_images
@@ -17,15 +17,15 @@ from ..make_results import make_results, with_images
 LABELS = {"background": 0, "left": 1, "right": 2, "ignore": 3}
 
 
-def case(prediction_changes):
-    reference = np.zeros((4, 30, 30), np.uint8)
-    reference[2, 5:25, 5:15] = 1
-    reference[2, 5:25, 15:25] = 2
-    reference[2, :3] = 3
+def make_slice(prediction_changes):
+    reference = np.zeros((30, 30), np.uint8)
+    reference[5:25, 5:15] = 1
+    reference[5:25, 15:25] = 2
+    reference[:3] = 3
     prediction = np.where(reference == 3, 0, reference)
     for place, value in prediction_changes:
         prediction[place] = value
-    return OverlayCase("case", np.ones(reference.shape), reference, prediction)
+    return CaseSlice("case", np.ones(reference.shape), reference, prediction, (1.0, 1.0), 0.9)
 
 
 def amounts(png):
@@ -43,21 +43,20 @@ def amounts(png):
     ("changes", "marked"),
     [
         ([], set()),
-        ([(np.s_[2, 8:20, 8:14], 0)], {MISSED}),
-        ([(np.s_[2, 26:29, 4:20], 1)], {SURPLUS}),
-        ([(np.s_[2, 8:20, 8:14], 2)], {CONFUSED}),
-        ([(np.s_[2, :2, :], 1)], set()),  # where the ground truth says to ignore
-        ([(np.s_[0, 8:20, 8:14], 1)], set()),  # in another slice
+        ([(np.s_[8:20, 8:14], 0)], {MISSED}),
+        ([(np.s_[26:29, 4:20], 1)], {SURPLUS}),
+        ([(np.s_[8:20, 8:14], 2)], {CONFUSED}),
+        ([(np.s_[:2, :], 1)], set()),  # where the ground truth says to ignore
     ],
 )
 def test_disagreements_are_marked_by_their_kind(tmp_path, changes, marked):
-    disagreement_figure({"method": case(changes)}, tmp_path / "overlay.png", labels=LABELS)
-    found = amounts(tmp_path / "overlay.png")
-    assert {color for color, count in found.items() if count > 200} == marked
+    disagreement_figure({"method": make_slice(changes)}, tmp_path / "overlay.png", labels=LABELS)
+    pixels = amounts(tmp_path / "overlay.png")
+    assert {color for color, count in pixels.items() if count > 200} == marked
 
 
 def test_methods_are_drawn_beside_each_other(tmp_path):
-    wrong = case([(np.s_[2, 8:20, 8:14], 0)])
+    wrong = make_slice([(np.s_[8:20, 8:14], 0)])
     disagreement_figure({"one": wrong}, tmp_path / "one.png", labels=LABELS)
     disagreement_figure({f"m{i}": wrong for i in range(4)}, tmp_path / "four.png", labels=LABELS)
     one, four = (amounts(tmp_path / f"{name}.png")[MISSED] for name in ("one", "four"))
@@ -112,6 +111,6 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "predictions_1" / "case_0.png").unlink()
     (tmp_path / "predictions_2").rename(tmp_path / "elsewhere")
     loaded = load_case(results, find_contenders(results), "case_0")
-    assert list(loaded.predictions) == ["nnUNetTrainer"]
+    assert list(loaded.slices) == ["nnUNetTrainer"]
     assert loaded.missing["LightMUNet"] == f"the file {tmp_path / 'predictions_1' / 'case_0.png'}"
     assert loaded.missing["SegResNet"] == f"the folder {tmp_path / 'predictions_2'} of predictions"

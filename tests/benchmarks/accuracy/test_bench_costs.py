@@ -20,11 +20,13 @@ KNOWN = {"train_seconds": 0.5, "validation_seconds": 0.2, "epoch_seconds": 1.0}
 
 
 def write_measured(file, *, turns: int = costs.ROUNDS, **seconds: float) -> None:
-    trainers = {
-        name: TrainerCosts(250, 50, [Turn(value, value / 2, value * 3)] * turns) for name, value in seconds.items()
-    }
+    trainers = {}
+    for name, value in seconds.items():
+        turn = Turn(train_seconds=value, validation_seconds=value / 2, epoch_seconds=value * 3)
+        iterations = {"iterations_per_epoch": 250, "validation_iterations_per_epoch": 50}
+        trainers[name] = TrainerCosts(**iterations, turns=[turn] * turns)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_costs(MeasuredCosts("cpu", {"processor": "another"}, trainers), file)
+    write_costs(MeasuredCosts(device="cpu", machine={"processor": "another"}, trainers=trainers), file)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.accuracy import search, study
-from nnunetv2_lightm.optim import JORDAN, THREE_STEPS
+from benchmarks.accuracy.variants.search_trials import JORDAN
+from nnunetv2_lightm.optim import THREE_STEPS
 
 
 @pytest.fixture

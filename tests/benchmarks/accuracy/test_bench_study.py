@@ -53,6 +53,11 @@ def test_the_commands_are_ones_that_benchmark_takes(name, monkeypatch):
     assert study.COMPARISONS[study.COMPARISONS[name].costs_of].data == study.COMPARISONS[name].data
 
 
+@pytest.mark.parametrize(("name", "number"), [("Dataset004_Hippocampus", 4), ("Dataset1234_X", 1234)])
+def test_a_data_set_has_the_id_of_its_name(name, number):
+    assert replace(comparisons.HIPPOCAMPUS, name=name).number == number
+
+
 def test_all_methods_run_once_and_the_rivals_twice(published, calls, tmp_path):
     assert study.main([str(tmp_path), "--only", "hippocampus_seconds"]) == 0
     assert [(tuple(call.tr), call.seeds, call.calibration_of) for call in calls] == [

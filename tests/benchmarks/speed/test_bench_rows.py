@@ -13,7 +13,8 @@ import pytest
 from benchmarks.speed.harness import machine
 from benchmarks.speed.harness.goals import GOALS, Goal
 from benchmarks.speed.harness.results import RESULTS, SHARE, SPEED, Result, Row, argument_parser, parse
-from nnunetv2_lightm.measure.timing import QUICK, Spread
+from benchmarks.speed.harness.timing import QUICK
+from nnunetv2_lightm.measure.timing import Spread
 
 
 def spread(median):

@@ -12,7 +12,7 @@ from benchmarks.speed.harness.checks import backend
 from benchmarks.speed.harness.models import forward_pass, light_m_unet, sample
 from benchmarks.speed.harness.peaks import measure_peaks
 from benchmarks.speed.harness.stages import operator_name, recording, stages_of, torch_operators
-from nnunetv2_lightm.measure.timing import QUICK
+from benchmarks.speed.harness.timing import QUICK
 
 PATCHES = {2: (32, 16), 3: (16, 16, 8)}
 

@@ -11,10 +11,10 @@ import torch
 from benchmarks.speed import training_memory
 from benchmarks.speed.harness.results import Result
 from benchmarks.speed.harness.step_count import count_saved, count_step
+from benchmarks.speed.harness.timing import QUICK
 from benchmarks.speed.harness.training_step import Workload
 from benchmarks.speed.training_memory import Peak, fit_peaks, strides_of
 from nnunetv2_lightm import LightMUNet
-from nnunetv2_lightm.measure.timing import QUICK
 from nnunetv2_lightm.planning.memory_model import GPU, StepMemory
 
 UNSEEN = [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import json
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +79,79 @@ def test_a_damaged_bundle_is_refused(compiled, bundle_of, tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error and str(tmp_path / name) in error
         assert not (tmp_path / "out.html").exists()
+
+
+def changed_bundle(bundle: Path, change) -> bytes:
+    """A bundle of a right checksum whose header, a dict with the pipeline as one, ``change`` has changed."""
+    content = bundle.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    metadata = header["__metadata__"]
+    pipeline = json.loads(metadata["pipeline"])
+    data = change(header, pipeline, data) or data
+    metadata["pipeline"] = json.dumps(pipeline)
+    metadata["sha256"] = "0" * 64
+    text = json.dumps(header, separators=(",", ":")).encode()
+    whole = struct.pack("<Q", len(text)) + text + data
+    return whole.replace(b"0" * 64, hashlib.sha256(whole).hexdigest().encode(), 1)
+
+
+KEYS = (
+    *("name", "network", "input", "preprocessing", "inference", "output", "source", "citation", "network.pooling"),
+    *("input.channels", "input.reader", "preprocessing.spacing_mm", "preprocessing.resampling_logits.order_z"),
+    *("inference.mirroring_axes", "output.labels", "output.regions_class_order", "source.trainer"),
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_bundle_that_lacks_what_the_page_reads_is_refused(key, compiled, bundle_of, tmp_path, capsys):
+    *above, last = key.split(".")
+
+    def without(_, pipeline, __):
+        for name in above:
+            pipeline = pipeline[name]
+        del pipeline[last]
+
+    (tmp_path / "a.lightm").write_bytes(changed_bundle(bundle_of("picture")[0], without))
+    assert export(tmp_path / "a.lightm", tmp_path / "out.html") == 1
+    error = capsys.readouterr().err
+    assert f"a.lightm: its pipeline: lacks {last}" in error and "export the model again" in error
+    assert not (tmp_path / "out.html").exists()
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        (("name",), 3, "name is 3"),
+        (("network", "type"), "UNet", "network.type is 'UNet'"),
+        (("network", "pooling"), [[2, 2]], "network.pooling has 1; the network has 3"),
+        (("inference", "patch_size"), [32, 32, 32], "inference.patch_size has 3; the network has 2"),
+        (("input", "channels"), [], "input.channels has 0; the network has 1"),
+        (("output", "labels"), {"organ": "one"}, "output.labels.organ is 'one'"),
+        (("output", "regions_class_order"), [1, 70000, 2], "regions_class_order[1] is 70000"),
+        (("citation",), "a text", "citation is 'a text'"),
+    ],
+)
+def test_a_bundle_of_other_values_is_refused(place, value, said, compiled, bundle_of, tmp_path, capsys):
+    def change(_, pipeline, __):
+        *above, last = place
+        for name in above:
+            pipeline = pipeline[name]
+        pipeline[last] = value
+
+    (tmp_path / "a.lightm").write_bytes(changed_bundle(bundle_of("picture")[0], change))
+    assert export(tmp_path / "a.lightm", tmp_path / "out.html") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_weights_of_another_type_are_refused(compiled, bundle_of, tmp_path, capsys):
+    def halved(header, _, __):
+        entry = header["fold_0/stem.pointwise.bias"]
+        entry.update(dtype="BF16", shape=[2 * size for size in entry["shape"]])
+
+    (tmp_path / "a.lightm").write_bytes(changed_bundle(bundle_of("picture")[0], halved))
+    assert export(tmp_path / "a.lightm", tmp_path / "out.html") == 1
+    assert "the tensor fold_0/stem.pointwise.bias is BF16; needed: F16 or F32" in capsys.readouterr().err
 
 
 def test_the_model_is_read_before_anything_is_compiled(tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from torch import nn
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.trainers import TRAINERS
 from nnunetv2_lightm.trainers.safeguards import NotFiniteError, OtherArchitectureError, Safeguards
-from nnunetv2_lightm.trainers.safeguards.architectures import architecture_of, refuse_other_weights
+from nnunetv2_lightm.trainers.safeguards.architectures import ARCHITECTURES, architecture_of, refuse_other_weights
 
 
 def stock_network(name: str) -> nn.Module:
@@ -114,10 +114,14 @@ def test_weights_of_nnunet():
     assert "predict with -tr nnUNetTrainer" in said
 
 
-def test_weights_for_which_there_is_no_trainer():
+def test_weights_of_the_first_released_revision():
     said = refusal({"convInit.weight": torch.zeros(1), "0.mamba.A_log": torch.zeros(1)})
     assert "LightMUNetReleased, first revision" in said
     assert "nnUNetTrainerLightMUNetReleasedFirst" in said
+
+
+def test_the_trainers_that_are_named_exist():
+    assert {trainer for _, trainer, _ in ARCHITECTURES} <= {"", "nnUNetTrainer", *TRAINERS}
 
 
 def test_weights_of_an_unknown_network():

@@ -38,7 +38,8 @@ export class Engine {
     const engine = new Engine();
     engine.wasm = await instantiate(module);
     engine.pipeline = model.pipeline;
-    if (Number(engine.wasm.lightm_model_bytes()) !== MODEL_BYTES) throw new Error("the engine is of another version");
+    const { LightmModel, LightmChannel } = engine.sizes();
+    if (LightmModel !== MODEL_BYTES || LightmChannel !== CHANNEL_BYTES) throw new Error("the engine is of another version");
     const { network, input, output } = model.pipeline;
     const channels = engine.allocate(input.channels.length * CHANNEL_BYTES);
     const order = output.regions_class_order;
@@ -53,6 +54,18 @@ export class Engine {
     engine.inputCount = network.input_channels * voxels;
     engine.logitCount = network.num_classes * voxels;
     return engine;
+  }
+
+  // Bytes of each structure and field as the engine was compiled with them, by its name in C.
+  sizes() {
+    const place = this.allocate(16), sizes = {};
+    for (let i = 0n, name; (name = this.wasm.lightm_layout(i, place, place + 8)); ++i) {
+      const letters = new Uint8Array(this.buffer, name);
+      const text = new TextDecoder().decode(letters.subarray(0, letters.indexOf(0)));
+      sizes[text] = Number(new DataView(this.buffer).getBigInt64(place + 8, true));
+    }
+    this.free(place);
+    return sizes;
   }
 
   // WebAssembly moves its memory when it grows: never kept.

@@ -3,7 +3,7 @@
 import { inflate, isGzip } from "./gzip.mjs";
 import { isJpeg, readJpeg } from "./jpeg.mjs";
 import { flatHeader, isNifti, readNifti, mmOf } from "./nifti.mjs";
-import { turning } from "./orientation.mjs";
+import { orientationOf, placeOf, turning } from "./orientation.mjs";
 import { isPng, readPng } from "./png.mjs";
 import { Refused } from "./refused.mjs";
 
@@ -26,6 +26,7 @@ export async function readImage(files, pipeline) {
   const sources = sorted.map(({ name }, i) => ({ channel: channels[i], file: name }));
   const image = { ...images[0], name: sorted[0].name, sources, voxels: together(images, sorted) };
   check(image, sorted, channels, pipeline);
+  image.doubt = image.dimensions === 3 ? orientationOf(image.header).doubt : null;
   return { ...image, ...forEngine(image, pipeline) };
 }
 
@@ -85,14 +86,21 @@ function together(images, files) {
   images.forEach((image, i) => {
     const same = image.size.every((size, axis) => size === first.size[axis]) && image.dimensions === first.dimensions;
     const near = (a, b) => a.every((value, j) => Math.abs(value - b[j]) <= TOLERANCE * Math.min(...first.spacing) + 1e-5 * Math.abs(value));
-    const placed = ["quaternion", "rows"].every((key) => near(first.header[key], image.header[key]));
-    if (!same || !near(first.spacing, image.spacing) || !placed)
+    if (!same || !near(first.spacing, image.spacing) || !liesAs(first, image, near))
       throw new Refused(`${files[0].name} and ${files[i].name}: differ in size or place. The channels of one image agree.`);
   });
   const voxels = new Float32Array(images.reduce((sum, image) => sum + image.voxels.length, 0));
   let at = 0;
   for (const image of images) voxels.set(image.voxels, (at += image.voxels.length) - image.voxels.length);
   return voxels;
+}
+
+// Whether two headers place their voxels alike, in whichever form each of them does.
+function liesAs(first, image, near) {
+  const [a, b] = [first, image].map(({ header }) => placeOf(header));
+  const origin = ({ header }, place) => place.origin.map((value) => value * mmOf(header));
+  const apart = a.columns.flat().map((value, i) => Math.abs(value - b.columns.flat()[i]));
+  return Math.max(...apart) <= TOLERANCE && near(origin(first, a), origin(image, b));
 }
 
 function check(image, files, channels, pipeline) {
@@ -116,7 +124,7 @@ function forEngine(image, { input: { reader } }) {
   const unit = NIBABEL.includes(reader) ? mmOf(image.header) : 1;
   const steps = image.spacing.map((step) => step / unit);
   if (image.dimensions === 3 && REORIENTED.includes(reader)) {
-    const turn = turning({ ...image, spacing: steps }, image.name);
+    const turn = turning({ ...image, spacing: steps }, image.name, NIBABEL.includes(reader));
     const input = { voxels: turn.there(image.voxels), shape: reversed(turn.size), spacing: reversed(turn.spacing) };
     return { input, back: turn.back };
   }

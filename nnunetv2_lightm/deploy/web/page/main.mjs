@@ -72,7 +72,8 @@ async function take(files) {
     await segmented(image, stop);
   } catch (error) {
     if (!current() && !(error instanceof Cancelled)) return;
-    if (error instanceof Cancelled) current() && say("Cancelled. The image is shown without a segmentation.");
+    const cancelled = () => `Cancelled. The image is shown without a segmentation.${doubtOf(page.image)}`;
+    if (error instanceof Cancelled) current() && say(cancelled());
     else say(error instanceof Refused ? error.message : `This did not work: ${error.message}`, true);
   } finally {
     if (current()) {
@@ -81,6 +82,8 @@ async function take(files) {
     }
   }
 }
+
+const doubtOf = ({ doubt }) => (doubt ? ` How it lies is not certain, so that the edges have no letters: ${doubt}.` : "");
 
 async function segmented(image, stop) {
   const began = performance.now();
@@ -100,7 +103,7 @@ async function segmented(image, stop) {
   page.viewer.draw();
   tabulate(image);
   at("save").hidden = false;
-  say(`${image.name}: segmented in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+  say(`${image.name}: segmented in ${((performance.now() - began) / 1000).toFixed(1)} s.${doubtOf(image)}`);
 }
 
 function show(image) {
@@ -108,10 +111,7 @@ function show(image) {
   at("sources").textContent = image.sources.map(({ channel, file }) => `${channel} = ${file}`).join(", ");
   at("sources").hidden = image.sources.length === 1;
   page.viewer = new Viewer(at("planes"), image, tell);
-  const { level, width } = page.viewer;
-  const range = (id, least, most, value) => Object.assign(at(id), { min: least, max: most, step: (most - least) / 500, value });
-  range("level", level - 1.5 * width, level + 1.5 * width, level);
-  range("width", width / 100, 3 * width, width);
+  setRanges(page.viewer);
   at("opacity").value = 100 * page.viewer.opacity;
   const names = page.model.pipeline.input.channels.map(({ name }, i) => Object.assign(element("option", name), { value: i }));
   at("channel").replaceChildren(...names);
@@ -119,6 +119,15 @@ function show(image) {
   at("png").hidden = image.dimensions === 3;
   for (const id of ["table", "save"]) at(id).hidden = true;
   at("viewer").hidden = false;
+}
+
+// The sliders of the window, for the channel that is shown.
+function setRanges({ usual, channel, window: chosen }) {
+  const [level, width] = usual[channel];
+  const range = (id, least, most) =>
+    Object.assign(at(id), { min: least, max: most, step: (most - least) / 500, value: chosen[id] });
+  range("level", level - 1.5 * width, level + 1.5 * width);
+  range("width", width / 100, 3 * width);
 }
 
 // Voxel, value and label that are looked at.
@@ -191,10 +200,13 @@ function listen() {
   at("cancel").addEventListener("click", () => page.stop?.abort());
   body.addEventListener("keydown", ({ key }) => key === "Escape" && page.stop?.abort());
   const look = (id, set) => at(id).addEventListener("input", () => (set(Number(at(id).value)), page.viewer.draw()));
-  look("level", (value) => (page.viewer.level = value));
-  look("width", (value) => (page.viewer.width = value));
+  look("level", (value) => (page.viewer.window.level = value));
+  look("width", (value) => (page.viewer.window.width = value));
   look("opacity", (value) => (page.viewer.opacity = value / 100));
-  look("channel", (value) => (page.viewer.channel = value));
+  look("channel", (value) => {
+    page.viewer.channel = value;
+    setRanges(page.viewer);
+  });
   for (const [id, act] of Object.entries(savers))
     at(id).addEventListener("click", () => act(page.image).catch((error) => say(`Not saved: ${error.message}`, true)));
 }

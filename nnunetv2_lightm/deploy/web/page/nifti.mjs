@@ -46,12 +46,15 @@ export function readNifti(bytes, name) {
   const channels = more.reduce((a, b) => a * b, components), plane = x * y * z;
   const missing = begin + plane * channels * width - bytes.length;
   if (missing > 0) throw new Refused(`${name}: is incomplete: ${missing} bytes of its voxels are missing.`);
-  const [slope, intercept] = components === 1 ? scaling(numbersAt(view, SLOPE_AT, 2, "getFloat32", 4, little)) : [1, 0];
+  const [slope, intercept] = scaling(numbersAt(view, SLOPE_AT, 2, "getFloat32", 4, little));
+  if (components > 1 && (slope !== 1 || intercept !== 0))
+    throw new Refused(`${name}: holds colours with a scale (scl_slope, scl_inter). Save the scaled values, without a scale.`);
   const voxels = new Float32Array(plane * channels);
   for (let i = 0, at = begin; i < voxels.length; ++i, at += width) {
     const value = Number(view[get](at, little));
-    // A voxel's components lie next to one another, channels one after the other.
-    const to = components === 1 ? i : (i % components) * plane + Math.floor(i / components);
+    // A voxel's colours lie next to one another, channels one after the other: those of a volume, then of the next.
+    const volume = Math.floor(i / (components * plane)), voxel = Math.floor(i / components) % plane;
+    const to = (volume * components + (i % components)) * plane + voxel;
     voxels[to] = value * slope + intercept;
     if (!Number.isFinite(voxels[to])) throw new Refused(`${name}: has NaN or infinite voxels.`);
   }

@@ -19,12 +19,27 @@ const unitOf = (column) => column.map((value) => value / (Math.hypot(...column) 
 // Of unit columns; ITK's own limit lies between 0.00003 and 0.0001.
 const MOST_SHEAR = 3e-5;
 
-// Whether the axes of the header that counts are not at right angles: ITK refuses such images.
-export function isSheared(header) {
-  if (header.qform > 0 || header.sform <= 0) return false;
-  const columns = columnsOfSform(header), units = columns.map(unitOf);
+function atRightAngles(columns) {
+  const units = columns.map(unitOf);
   const across = (a, b) => Math.abs(units[a].reduce((sum, value, i) => sum + value * units[b][i], 0)) > MOST_SHEAR;
-  return columns.some((column) => !(Math.hypot(...column) > 0)) || across(0, 1) || across(0, 2) || across(1, 2);
+  return columns.every((column) => Math.hypot(...column) > 0) && !(across(0, 1) || across(0, 2) || across(1, 2));
+}
+
+// Whether the axes of the header that counts are not at right angles: ITK refuses such images.
+export const isSheared = (header) => header.qform <= 0 && header.sform > 0 && !atRightAngles(columnsOfSform(header));
+
+// Of a volume whose header says nothing, as SimpleITK takes it: x to the left, y to the back.
+const UNKNOWN = [[-1, 0, 0], [0, -1, 0], [0, 0, 1]];
+const SCANNER = 1; // the sform_code with which ITK prefers the sform; nibabel always does
+
+// Where the file's axes run, and its first voxel, by the form that counts for ITK: { columns, origin } in the header's unit.
+export function placeOf(header) {
+  const { pixdim, qform, sform, quaternion, rows } = header;
+  const bySform = sform > 0 && (qform <= 0 || (sform === SCANNER && atRightAngles(columnsOfSform(header))));
+  const columns = bySform ? columnsOfSform(header).map(unitOf) : qform > 0 ? columnsOfQform(header) : UNKNOWN;
+  const origin = bySform ? [rows[3], rows[7], rows[11]] : qform > 0 ? quaternion.slice(3) : [0, 0, 0];
+  // ITK turns an axis round whose pixel is of negative size, whatever the header says of its direction.
+  return { columns: columns.map((column, axis) => column.map((value) => (pixdim[axis + 1] < 0 ? -value : value))), origin };
 }
 
 // For each anatomical axis, the axis of the file that is nearest to it, and whether that runs the other way.
@@ -36,24 +51,26 @@ function nearest(columns) {
   return found;
 }
 
-// Of a volume whose header says nothing, as SimpleITK takes it: x to the left, y to the back.
-const UNKNOWN = [{ axis: 0, reversed: true }, { axis: 1, reversed: true }, { axis: 2, reversed: false }];
+const CONTRADICTION = "its header places it in two ways, qform and sform, that contradict each other";
+const NEGATIVE = "its header has pixels of negative size (pixdim), which readers turn round or not";
+const SILENT = "its header does not say how it lies (qform_code and sform_code are 0)";
 
-// header: of readNifti(). Returns [{ axis, reversed }] for R, A, S; certain: false where qform and sform disagree.
+// header: of readNifti(). Returns [{ axis, reversed }] for R, A, S, as ITK sees it; doubt: why nibabel may see it otherwise,
+// or null.
 export function orientationOf(header) {
-  const qform = header.qform > 0 && nearest(columnsOfQform(header));
-  const sform = header.sform > 0 && nearest(columnsOfSform(header));
-  const certain = !qform || !sform || JSON.stringify(qform) === JSON.stringify(sform);
-  // ITK turns an axis round whose pixel is of negative size, whatever the header says of its direction.
-  const turnedRound = ({ axis, reversed }) => ({ axis, reversed: reversed !== header.pixdim[axis + 1] < 0 });
-  return { axes: (qform || sform || UNKNOWN).map(turnedRound), certain };
+  const forms = [];
+  if (header.qform > 0) forms.push(columnsOfQform(header));
+  if (header.sform > 0) forms.push(columnsOfSform(header));
+  const found = new Set(forms.map((columns) => JSON.stringify(nearest(columns))));
+  const negative = header.pixdim.slice(1, 4).some((step) => step < 0);
+  const doubt = found.size > 1 ? CONTRADICTION : found.size === 0 ? SILENT : negative ? NEGATIVE : null;
+  return { axes: nearest(placeOf(header).columns), doubt };
 }
 
-// What a reader that turns images to RAS first gives, and the way back for the labels.
-export function turning({ size, spacing, header }, name) {
-  const { axes, certain } = orientationOf(header);
-  if (!certain)
-    throw new Refused(`${name}: its header places it in two ways, qform and sform, that contradict each other.`);
+// What a reader that turns images to RAS first gives, and the way back for the labels. byNibabel: nnU-Net's reader.
+export function turning({ size, spacing, header }, name, byNibabel) {
+  const { axes, doubt } = orientationOf(header);
+  if (doubt && (byNibabel || doubt === CONTRADICTION)) throw new Refused(`${name}: ${doubt}.`);
   const stride = [1, size[0], size[0] * size[1]];
   const turned = axes.map(({ axis }) => size[axis]);
   const steps = axes.map(({ axis, reversed }) => (reversed ? -stride[axis] : stride[axis]));

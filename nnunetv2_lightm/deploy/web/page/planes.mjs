@@ -11,7 +11,7 @@ const PLANES = [
 ];
 
 // The planes of an image: [{ name, edges, across, right, down }], axes being { axis, step, first, size, mm } in the file's
-// order; a 2D image has one, as it is.
+// order; a 2D image has one, as it is. Edges have no letters where the header leaves doubt: a wrong one is worse.
 export function planesOf({ size, spacing, dimensions, header }) {
   const stride = [1, size[0], size[0] * size[1]];
   const along = (axis, reversed) => ({
@@ -21,10 +21,10 @@ export function planesOf({ size, spacing, dimensions, header }) {
   });
   if (dimensions === 2)
     return [{ name: "Image", edges: ["", ""], across: along(2, false), right: along(0, false), down: along(1, false) }];
-  const { axes } = orientationOf(header);
+  const { axes, doubt } = orientationOf(header);
   const anatomical = (which, against) => along(axes[which].axis, axes[which].reversed !== against);
   return PLANES.map(({ name, edges, across, right, down }) => ({
-    ...{ name, edges, across: anatomical(across, false) },
+    ...{ name, edges: doubt ? ["", ""] : edges, across: anatomical(across, false) },
     ...{ right: anatomical(...right), down: anatomical(...down) },
   }));
 }

@@ -1,9 +1,10 @@
-// PNG, read and written without a canvas: a canvas has 8 bits, and may manage colours. Values as libpng gives them.
+// PNG, read and written without a canvas: a canvas has 8 bits, and may manage colours. Values as imageio gives them,
+// by which nnU-Net reads pictures.
 import { deflate, inflate } from "./gzip.mjs";
 import { Refused } from "./refused.mjs";
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
-const GREY = 0, PALETTE = 3;
+const GREY = 0, PALETTE = 3, GREY_ALPHA = 4;
 const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // of a type of colour
 const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
 // First pixel and distance of each pass: [x, y, dx, dy].
@@ -15,6 +16,10 @@ export const isPng = (bytes) => SIGNATURE.every((value, i) => bytes[i] === value
 // bytes: Uint8Array -> { width, height, channels, values: Float32Array (channels, height, width) }.
 export async function readPng(bytes, name) {
   const { chunks, width, height, depth, colour, interlaced } = parse(bytes, name);
+  if (chunks.acTL && new DataView(chunks.acTL[0].buffer, chunks.acTL[0].byteOffset).getUint32(0) > 1)
+    throw new Refused(`${name}: is an animation. Save one of its images.`);
+  if (colour === GREY_ALPHA && depth === 8)
+    throw new Refused(`${name}: is grey with transparency, which nnU-Net does not read. Save it without transparency.`);
   const packed = await inflate(joined(chunks.IDAT ?? []), "deflate", name);
   const samples = CHANNELS[colour], bits = samples * depth;
   const pixels = new Float32Array(width * height * samples);
@@ -37,7 +42,8 @@ export async function readPng(bytes, name) {
       above = line;
     }
   }
-  return { width, height, ...planesOf(pixels, samples, colour, depth, chunks, name) };
+  const form = { samples, colour, depth, palette: chunks.PLTE?.[0] };
+  return { width, height, ...planesOf(pixels, form, name) };
 }
 
 function parse(bytes, name) {
@@ -85,23 +91,19 @@ function sampleOf(line, i, depth) {
   return (line[bit >> 3] >> (8 - depth - (bit & 7))) & ((1 << depth) - 1);
 }
 
-// Channel by channel; palettes become RGB, with their transparency a fourth channel, and grey of few bits fills 8.
-function planesOf(pixels, samples, colour, depth, chunks, name) {
-  const palette = chunks.PLTE?.[0], count = pixels.length / samples;
-  if (colour === PALETTE) {
-    if (!palette || pixels.some((index) => 3 * index + 2 >= palette.length))
-      throw new Refused(`${name}: is damaged: it lacks colours.`);
-    const alpha = chunks.tRNS?.[0], channels = alpha ? 4 : 3;
-    const values = new Float32Array(channels * count);
-    pixels.forEach((index, i) => {
-      for (let c = 0; c < 3; ++c) values[c * count + i] = palette[3 * index + c];
-      if (alpha) values[3 * count + i] = alpha[index] ?? 255;
-    });
-    return { channels, values };
-  }
-  const values = new Float32Array(pixels.length), scale = colour === GREY && depth < 8 ? 255 / (2 ** depth - 1) : 1;
-  pixels.forEach((value, i) => (values[(i % samples) * count + Math.floor(i / samples)] = value * scale));
-  return { channels: samples, values };
+// Channel by channel. As imageio has it, palettes become RGB without their transparency, colours of 16 bits lose the lower 8,
+// and of grey 2 or 4 bits are spread over 8, but one bit is 0 or 1.
+function planesOf(pixels, { samples, colour, depth, palette }, name) {
+  const count = pixels.length / samples;
+  if (colour === PALETTE && (!palette || pixels.some((index) => 3 * index + 2 >= palette.length)))
+    throw new Refused(`${name}: is damaged: it lacks colours.`);
+  const [channels, valueAt] = {
+    [GREY]: [1, (_, pixel) => pixels[pixel] * (depth === 2 || depth === 4 ? 255 / (2 ** depth - 1) : 1)],
+    [PALETTE]: [3, (channel, pixel) => palette[3 * pixels[pixel] + channel]],
+    [GREY_ALPHA]: [4, (channel, pixel) => pixels[2 * pixel + (channel < 3 ? 0 : 1)] >> 8],
+  }[colour] ?? [samples, (channel, pixel) => pixels[samples * pixel + channel] >> (depth - 8)];
+  const values = Float32Array.from({ length: channels * count }, (_, i) => valueAt(Math.floor(i / count), i % count));
+  return { channels, values };
 }
 
 function joined(parts) {

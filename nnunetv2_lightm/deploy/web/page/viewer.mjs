@@ -17,12 +17,20 @@ export class Viewer {
   constructor(element, image, told) {
     Object.assign(this, { image, told, labels: null, opacity: 0.5, channel: 0, hidden: new Set() });
     this.count = image.size.reduce((a, b) => a * b, 1);
-    [this.level, this.width] = usualWindow(image.voxels.subarray(0, this.count));
+    // Of each channel: a CT and a map of its own unit have no grey in common.
+    const channels = Array.from({ length: image.voxels.length / this.count }, (_, i) => i * this.count);
+    this.usual = channels.map((first) => usualWindow(image.voxels.subarray(first, first + this.count)));
+    this.windows = this.usual.map(([level, width]) => ({ level, width }));
     this.place = image.size.map((size) => Math.floor(size / 2));
     this.views = planesOf(image).map((plane) => this.view(plane));
     element.classList.toggle("volume", this.views.length > 1);
     element.replaceChildren(...this.views.map(({ figure }) => figure));
     this.draw();
+  }
+
+  // { level, width } of the channel that is shown.
+  get window() {
+    return this.windows[this.channel];
   }
 
   view(plane) {
@@ -32,12 +40,14 @@ export class Viewer {
     canvas.height = plane.down.size;
     canvas.style.setProperty("--ratio", (plane.right.size * plane.right.mm) / (plane.down.size * plane.down.mm));
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${plane.name} plane`);
+    canvas.setAttribute("aria-label", `${plane.name} plane; arrow keys choose the voxel that is read out`);
+    canvas.tabIndex = 0;
     frame.className = "frame";
     frame.append(canvas, ...plane.edges.map((letter, i) => edge(letter, ["left", "top"][i])));
     caption.textContent = plane.name;
     figure.append(frame, caption);
     const view = { plane, figure, canvas, context: canvas.getContext("2d"), slider: null };
+    canvas.addEventListener("keydown", (event) => this.key(view, event));
     canvas.addEventListener("pointerdown", (event) => this.point(view, event));
     canvas.addEventListener("pointermove", (event) => event.buttons && this.point(view, event));
     if (plane.across.size > 1) {
@@ -55,6 +65,14 @@ export class Viewer {
     this.place[plane.right.axis] = at(plane.right, (event.clientX - left) / width);
     this.place[plane.down.axis] = at(plane.down, (event.clientY - top) / height);
     this.draw();
+  }
+
+  key({ plane: { right, down } }, event) {
+    const steps = { ArrowLeft: [right, -1], ArrowRight: [right, 1], ArrowUp: [down, -1], ArrowDown: [down, 1] };
+    const [{ axis, reversed }, step] = steps[event.key] ?? [{}];
+    if (axis === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    this.go(axis, this.place[axis] + (reversed ? -step : step));
   }
 
   wheel({ plane: { across } }, event) {
@@ -87,7 +105,7 @@ export class Viewer {
   }
 
   paint(plane, pixels) {
-    const { labels, hidden, level, width, opacity } = this, first = this.channel * this.count;
+    const { labels, hidden, opacity, window: { level, width } } = this, first = this.channel * this.count;
     const { voxels } = this.image, low = level - width / 2, scale = 255 / Math.max(width, 1e-12);
     const colours = new Map();
     eachPixel(plane, this.place, (pixel, voxel) => {

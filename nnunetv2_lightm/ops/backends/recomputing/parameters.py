@@ -14,11 +14,11 @@ from torch import Tensor
 def in_dtypes(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
     """Tensors of the same layout in these dtypes; those that have them already are returned as they are."""
     pairs = list(zip(tensors, dtypes, strict=True))
-    found = [t if t.dtype == dtype else torch.empty_like(t, dtype=dtype) for t, dtype in pairs]
-    copied = [(new, t) for new, t in zip(found, tensors, strict=True) if new is not t]
+    converted = [t if t.dtype == dtype else torch.empty_like(t, dtype=dtype) for t, dtype in pairs]
+    copied = [(new, t) for new, t in zip(converted, tensors, strict=True) if new is not t]
     if copied:
         torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
-    return found
+    return converted
 
 
 class Gradients:

@@ -48,9 +48,9 @@ class Selection:
             state: The first state; None: zero.
         """
         keep = checkpoints is not None
-        y, last, found = self._scan.forward(*self._inputs(u, selected), keep, first_state=state)
+        y, last, made = self._scan.forward(*self._inputs(u, selected), keep, first_state=state)
         if keep:
-            checkpoints.copy_(found)
+            checkpoints.copy_(made)
         return y, last
 
     def replay(self, states: Tensor, u: Tensor, selected: tuple[Tensor, ...]) -> Tensor:
@@ -70,8 +70,8 @@ class Selection:
         """Gradients of ``convolved``, of which u is the SiLU, and of the state before the sequence; adds those of the
         parameters."""
         first = self._A.new_empty((u.shape[0], *self._A.shape))
-        found = self._scan.backward(grad_y, grad_state, states, *self._inputs(u, selected), grad_first=first)
-        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = found
+        grads = self._scan.backward(grad_y, grad_state, states, *self._inputs(u, selected), grad_first=first)
+        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, _, grad_bias = grads
         gradients.add(A=grad_A, D=grad_D, dt_bias=grad_bias)
         grad_u, grad_delta, grad_B, grad_C = (g.to(u.dtype) for g in (grad_u, grad_delta, grad_B, grad_C))
         gradients.add(dt_weight=pieces.weight_gradient(grad_delta, selected[0]))
@@ -81,7 +81,7 @@ class Selection:
         return torch.ops.aten.silu_backward(grad_u, convolved), first
 
     def _inputs(self, u: Tensor, selected: tuple[Tensor, ...]) -> tuple[Tensor | bool | None, ...]:
-        """Of a function of the scan's."""
+        """What the scan's functions take."""
         _, *tokens = selected
         u, delta, B, C = (t if self._scan.TAKES_HALF else t.to(self._A.dtype) for t in (u, *tokens))
         return u, delta, self._A, B, C, self._D, None, self._dt_bias, True

@@ -16,6 +16,10 @@ import triton.language as tl
 
 from .scan import sigmoid
 
+# Neighbours in memory differ in their channel alone: knowing the other sizes makes no kernel faster, and each new one
+# would mean compiling it again.
+SIZES = ["planes", "out_planes", "rows", "width", "runs", "shift"]
+
 
 @triton.jit
 def weight_of(weight_ptr, tap, c, in_c, TAPS: tl.constexpr, FLIP: tl.constexpr, TYPE: tl.constexpr):
@@ -24,7 +28,7 @@ def weight_of(weight_ptr, tap, c, in_c, TAPS: tl.constexpr, FLIP: tl.constexpr, 
     return tl.load(weight_ptr + c * TAPS + at, mask=in_c, other=0.0).to(TYPE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def convolve(
     x_ptr,  # (images, planes, rows, width, channels)
     weight_ptr,  # (channels, 3 * TAPS_Y * 3)
@@ -97,7 +101,7 @@ def convolve(
         here = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def weight_gradient(
     grad_ptr,  # (images, out_planes, rows, width, channels)
     x_ptr,  # (images, planes, rows, width, channels)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# As in :mod:`.depthwise_kernels`, channels alone are worth compiling for.
+SIZES = ["voxels", "out_planes", "out_rows", "out_width", "planes", "rows", "width"]
+
 
 @triton.jit
 def first_of_window(
@@ -23,7 +26,7 @@ def first_of_window(
     return (((row // out_planes) * planes + z * WZ) * rows + y * WY) * width + x * WX
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def max_pool(
     x_ptr,
     out_ptr,
@@ -61,7 +64,7 @@ def max_pool(
         tl.store(place_ptr + row * channels + c, place.to(tl.uint8), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def max_pool_backward(
     grad_ptr,  # of the output
     place_ptr,

@@ -42,7 +42,7 @@ def store_sum(parts_ptr, index, values, c, in_c, channels):
     tl.store(parts_ptr + at, tl.sum(values, axis=0, keep_dims=True), mask=in_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def norm(
     x_ptr,
     add_ptr,  # (rows, channels), or None: normed is add + scale * x
@@ -77,7 +77,7 @@ def norm(
         tl.store(out_ptr + at, out, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def norm_backward(
     grad_ptr,
     x_ptr,
@@ -126,7 +126,7 @@ def norm_backward(
         store_sum(parts_ptr, 2, grad_scale, c, in_c, channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gated_norm_backward(
     grad_ptr,
     x_ptr,

@@ -8,7 +8,7 @@ import triton.language as tl
 from .scan import sigmoid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def through_selection(
     grad_selected_ptr,  # (rows, columns), ``row_stride`` apart
     weight_ptr,  # (columns, channels)

@@ -6,8 +6,8 @@ import os
 import subprocess
 from functools import cache
 
-# The first version whose kernels may hold tensors in tuples; it comes with PyTorch 2.7.
-MIN_TRITON = (3, 3)
+# What comes with PyTorch 2.10, the oldest that this package takes; Triton 3.3 does not compile all kernels.
+MIN_TRITON = (3, 6)
 # Times 10, as Triton writes it.
 MIN_COMPUTE_CAPABILITY = 70
 
@@ -26,7 +26,7 @@ def not_supported_reason(device_type: str) -> str | None:
         )
     if tuple(map(int, triton.__version__.split(".")[:2])) < MIN_TRITON:
         return (
-            f"needs Triton {MIN_TRITON[0]}.{MIN_TRITON[1]}, which comes with PyTorch 2.7; this is {triton.__version__}"
+            f"needs Triton {MIN_TRITON[0]}.{MIN_TRITON[1]}, which comes with PyTorch 2.10; this is {triton.__version__}"
         )
     # Triton decides this when a kernel is defined; for its own kernels, when it is imported.
     if not isinstance(triton.language.sum, triton.runtime.JITFunction):

@@ -10,9 +10,7 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
-from nnunetv2_lightm import trainers
-from nnunetv2_lightm.optim import MuonAdamW
-from nnunetv2_lightm.trainers.safeguards import NoTrainingStateError, OtherRecipeError, refuse_other_recipe
+from nnunetv2_lightm.trainers.safeguards import NoTrainingStateError, OtherRecipeError
 
 ADAMW, MUON = "nnUNetTrainerLightMUNetAdamW_2epochs_1iters", "nnUNetTrainerLightMUNet_2epochs_1iters"
 SGD = "nnUNetTrainerLightMUNetPaperSGD_2epochs_1iters"
@@ -36,26 +34,16 @@ def checkpoint(dataset):
 
 @pytest.mark.parametrize(("of", "by"), [(ADAMW, MUON), (MUON, ADAMW), (SGD, ADAMW), (MUON, SGD)])
 def test_another_recipe_is_refused(dataset, checkpoint, of, by):
-    """Put under this trainer's name, as a version would find it that has another recipe for the name."""
+    """Copied to where this trainer looks for its own."""
     _, file = checkpoint(of)
     trainer = dataset.trainer(by)
     target = Path(trainer.output_folder, file.name)
     shutil.copyfile(file, target)
     with pytest.raises(OtherRecipeError) as error:
         dataset.continued(trainer)
-    said = str(error.value)
-    assert said.startswith(f"{target}: the checkpoint was made with another recipe: its optimiser had ")
-    assert "(-tr" in said and "-pretrained_weights" in said
-    assert ("nnUNetTrainerLightMUNetAdamW now: rename the results folder" in said) == ((of, by) == (ADAMW, MUON))
-
-
-@pytest.mark.parametrize("trainer", [trainers.nnUNetTrainerPlainMuon, trainers.nnUNetTrainerLightMUNetNoResidual])
-def test_no_other_trainer_is_named_where_there_is_none(trainer):
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = MuonAdamW([{"params": [weight], "muon": True}])
-    refuse_other_recipe(optimizer, trainer.earlier_recipe)
-    with pytest.raises(OtherRecipeError, match=r"made the checkpoint \(-tr\), or"):
-        optimizer.load_state_dict(torch.optim.AdamW([weight]).state_dict())
+    message = str(error.value)
+    assert message.startswith(f"{target}: the checkpoint was made with another recipe: its optimiser had ")
+    assert "made the checkpoint (-tr), or" in message and "-pretrained_weights" in message
 
 
 @pytest.mark.parametrize("name", [ADAMW, MUON, SGD])

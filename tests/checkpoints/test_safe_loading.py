@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_lightm.released.safe_checkpoint import NUMPY_SCALARS, CheckpointError, check_extent, load_safely
+from nnunetv2_lightm.checkpoints.safe_loading import NUMPY_SCALARS, CheckpointError, check_extent, load_safely
 
 MODULE_OF_NUMPY_1 = b"numpy.core.multiarray"
 

@@ -52,6 +52,8 @@ BOUNDED = re.compile(
     r"|torch\._utils\._rebuild_(tensor|tensor_v2|parameter|sparse_tensor|meta_tensor_no_storage)"
     r"|collections\.OrderedDict|_codecs\.encode|numpy(\.\w+)*\.(scalar|dtype|\w+DType)"
 )
+# What every checkpoint of nnU-Net has, and of which type.
+CHECKPOINT_KEYS = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 MAX_PICKLE_BYTES, MAX_ENTRIES = 8 * 2**20, 10_000
 MAX_CONTENT = 8 * 2**20  # of plans and the like, which JSON writes out wherever a pickle refers to them again
 
@@ -69,8 +71,8 @@ def load_safely(path: Path) -> object:
         CheckpointError: if it is not such a file, is truncated or damaged, or holds anything else.
     """
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{path}: {found}; give a checkpoint file, e.g. fold_0/checkpoint_final.pth")
+        state = "is a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {state}; give a checkpoint file, e.g. fold_0/checkpoint_final.pth")
     _check_archive(path)
     try:
         with safe_globals(ALLOWED):

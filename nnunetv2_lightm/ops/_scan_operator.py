@@ -190,14 +190,6 @@ register_vmap_by_loop(scan_op)
 register_vmap_by_loop(scan_backward_op)
 
 
-def autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
-    """The dtype in which autocast would multiply these tensors; None: without autocast."""
-    device = tensors[0].device.type
-    if compute_dtype(*tensors) == torch.float64 or not torch.amp.is_autocast_available(device):
-        return None
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
 def _as_taken(inputs: tuple[Tensor | None, ...], backend: str, dtype: torch.dtype) -> list[Tensor | None]:
     """u ... delta_bias in the compute dtype; for a backend that casts tokens in registers these stay as they are."""
     as_given = {0, 1, 3, 4, 6} if load_backend(backend).TAKES_HALF and dtype == torch.float32 else set()
@@ -206,8 +198,3 @@ def _as_taken(inputs: tuple[Tensor | None, ...], backend: str, dtype: torch.dtyp
 
 def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(dtype)
-
-
-def to_contiguous(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor as the compiled operators take it."""
-    return tensor.to(dtype).contiguous()

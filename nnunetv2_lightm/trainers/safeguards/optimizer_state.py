@@ -1,5 +1,5 @@
-"""A checkpoint of another recipe, or for prediction alone: refused in one sentence where PyTorch accepts it or fails
-obscurely."""
+"""The optimiser's state in a checkpoint: refused in one sentence if it is another recipe's, which PyTorch accepts or
+fails on obscurely, or if there is none."""
 
 from __future__ import annotations
 
@@ -28,29 +28,22 @@ class NoTrainingStateError(RuntimeError):
         )
 
 
-def refuse_other_recipe(optimizer: torch.optim.Optimizer, earlier_recipe: str | None = None) -> None:
+def refuse_other_recipe(optimizer: torch.optim.Optimizer) -> None:
     """Make an optimiser's ``load_state_dict`` refuse the state of one that groups or updates parameters differently.
 
     PyTorch compares only the numbers of groups and parameters; given the state of another optimiser it fails in the
     first step, or never.
-
-    Args:
-        optimizer: The optimiser.
-        earlier_recipe: The trainer that now has the recipe of its trainer's earlier versions; None: there is none.
     """
 
     def compare(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
         given, own = _groups(state["param_groups"]), _groups(optimizer.param_groups)
         if given == own:
             return
-        hint = ""
-        if earlier_recipe and _has_muon(own) and not _has_muon(given):
-            hint = f"; the recipe of its earlier versions is {earlier_recipe} now: rename the results folder too"
         raise OtherRecipeError(
-            f"the checkpoint was made with another recipe: its optimiser had {_said(given)}; this trainer's, "
-            f"{type(optimizer).__name__}, has {_said(own)}. Continue with the trainer that made the checkpoint (-tr"
-            f"{hint}), "
-            "or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, without --c"
+            f"the checkpoint was made with another recipe: its optimiser had {_described(given)}; this trainer's, "
+            f"{type(optimizer).__name__}, has {_described(own)}. Continue with the trainer that made the checkpoint "
+            "(-tr), or start a new training from its weights: nnUNetv2_train ... -pretrained_weights CHECKPOINT, "
+            "without --c"
         )
 
     optimizer.register_load_state_dict_pre_hook(compare)
@@ -61,9 +54,5 @@ def _groups(param_groups: list[Mapping]) -> list[tuple]:
     return [(len(g["params"]), *(name for name in TELLING if name in g and g[name] is not False)) for g in param_groups]
 
 
-def _said(groups: list[tuple]) -> str:
+def _described(groups: list[tuple]) -> str:
     return " and ".join(f"{size} parameters ({', '.join(options) or 'plain'})" for size, *options in groups)
-
-
-def _has_muon(groups: list[tuple]) -> bool:
-    return any("muon" in options for _, *options in groups)

@@ -1,4 +1,4 @@
-"""Figures show what they should: colours, slices, aspect, curves."""
+"""The demo's figures show what they should: colours, slices, aspect, curves."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from nnunetv2_lightm.benchmark.report.figures import (
-    COLORS,
-    OverlayCase,
-    load_overlay_case,
-    overlay_figure,
-    training_curve,
-)
+from nnunetv2_lightm.benchmark.report.figures import COLORS
+from nnunetv2_lightm.commands.demo.figures import OverlayCase, load_overlay_case, overlay_figure, training_curve
 from nnunetv2_lightm.evaluation.scores import EvaluationError
 
 LABELS = {"background": 0, "liver": 1, "tumor": 2}

@@ -1,0 +1,1 @@
+"""Checkpoint files: which nnU-Net writes, whether one is undamaged, and how one of unknown origin is loaded."""
