@@ -22,7 +22,7 @@ export nnUNet_nps ?= 1
 # Threads that wait do not spin: on few cores they would keep the worker processes from running.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install demo web-demo test test-fast test-slow compat sanitize wheels prove release docs lint campaigns bench clean
+.PHONY: help install demo web-demo test test-fast test-slow compat sanitize wheels prove release docs lint campaigns bench gpu-wheels clean
 
 help:
 	@echo "make demo   train and evaluate on generated phantoms, ending with a table and a picture"
@@ -38,6 +38,7 @@ help:
 	@echo "make campaigns  kill -9 at 50 random moments of a conversion, a training and a comparison; an hour or more"
 	@echo "make lint   check style"
 	@echo "make bench  compare speed and memory with nnU-Net's network and other scans, about half an hour"
+	@echo "make gpu-wheels  what the check on a GPU needs, into .whl, for a machine without a network"
 	@echo "make clean  remove the virtual environment and what was built"
 
 install: $(STAMP)
@@ -125,6 +126,11 @@ bench: EXTRAS := test,bench
 bench: $(STAMP)
 	@$(BIN)/python -c 'import mambapy' 2>/dev/null || $(BIN)/python -m pip install --editable '.[bench]'
 	env -u OMP_WAIT_POLICY $(BIN)/python -m benchmarks.speed.all
+
+# What `python -m benchmarks.speed.gpu` needs beyond PyTorch, Triton and pytest, for a machine with a GPU and no network.
+gpu-wheels: $(STAMP)
+	rm -rf .whl
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir .whl $$($(BIN)/python -m pip freeze | grep -E '^(nnunetv2|dynamic_network_architectures)==')
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info runtime/build runtime/dist runtime/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -53,7 +53,9 @@ def missing_libraries() -> list[str]:
 
 
 # Folders whose files share what takes long to make: with `--dist loadfile` one process runs all of a folder.
-SHARING = ("tests/nnunet_prediction",)
+SHARING = ("tests/nnunet_prediction", "tests/deploy/web")
+# What takes longest, one process each: it is handed out first.
+LONGEST = ("tests/ops/test_triton_gpu.py", "tests/ops/test_triton_compiled.py")
 
 
 def work_unit(nodeid: str) -> str:
@@ -81,7 +83,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileS
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On several processes files with long tests come first, so that short ones fill the end; else they come last."""
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("end_to_end")}
-    items.sort(key=lambda item: (item.path in long) != hasattr(config, "workerinput"))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path not in long))
+    else:
+        items.sort(key=lambda item: item.path in long)
 
 
 # A property of a test that makes random wrong calls: the operator, and what became of how many calls.

@@ -129,7 +129,7 @@ def write_model_folder(
 
 
 def make_float16_too_coarse(folder: Path, fold: int | str) -> None:
-    """Make the head's weights nearly equal, which float16 makes equal; weights of other folds are what float16 holds."""
+    """Make a fold's labels depend on differences of weights that float16 has not; other folds have its numbers."""
     for path in folder.glob("fold_*/checkpoint_final.pth"):
         content = torch.load(path)
         weights = content["network_weights"]

@@ -9,7 +9,15 @@ import pytest
 from nnunetv2_lightm.ops.backends import native_library
 
 from . import conftest
-from .conftest import FUZZ, REQUIRE_COMPILED, SHARING, pytest_terminal_summary, work_unit
+from .conftest import (
+    FUZZ,
+    LONGEST,
+    REQUIRE_COMPILED,
+    SHARING,
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    work_unit,
+)
 
 
 class Terminal:
@@ -55,6 +63,21 @@ def test_what_one_process_runs_as_a_whole(repository):
         (first, *others) = sorted((repository / folder).glob("test_*.py"))
         units = {work_unit(f"{folder}/{file.name}::test") for file in (first, *others)}
         assert others and units == {folder}
+
+
+def test_what_takes_longest_is_handed_out_first(repository):
+    def item(file, mark=None):
+        return SimpleNamespace(nodeid=f"{file}::test", path=file, get_closest_marker=lambda name: name == mark)
+
+    assert all((repository / file).is_file() for file in LONGEST)
+    short, slow, longest = item("tests/a.py"), item("tests/b.py", "slow"), item(LONGEST[0], "slow")
+    for config, order in (
+        (SimpleNamespace(workerinput={}), [longest, slow, short]),
+        (SimpleNamespace(), [short, slow, longest]),
+    ):
+        items = [short, slow, longest]
+        pytest_collection_modifyitems(config, items)
+        assert items == order
 
 
 @pytest.mark.parametrize("required", ["1", "0"])

@@ -22,7 +22,9 @@ OPTIONS = {
     "doctor": "--dataset --plans --json --print-trainer-path",
     "backends": "",
     "complexity": "--paper -tr -d -c -p -device --count-only --format -o --overwrite",
-    "convert lits": "--dry-run --id --name --link --copy --overwrite --resize --seed --spacings --split --strict --workers",
+    "convert lits": (
+        "--dry-run --id --name --link --copy --overwrite --resize --seed --spacings --split --strict --workers"
+    ),
     "convert montgomery-shenzhen": (
         "--dry-run --id --name --link --copy --only --overwrite --resize --seed --split --strict --workers"
     ),

@@ -38,7 +38,8 @@ def test_predicts_with_both_stock_commands(workspace, images):
 
     common = ("-i", images, "-f", "all", "-device", "cpu", "--disable_tta")
     by_folder, by_name = workspace.root / "by_folder", workspace.root / "by_name"
-    workspace.run("nnUNetv2_predict_from_modelfolder", *common, "-m", model, "-o", by_folder)
+    workers = ("-npp", "1", "-nps", "1")  # this command cannot do without
+    workspace.run("nnUNetv2_predict_from_modelfolder", *common, *workers, "-m", model, "-o", by_folder)
     workspace.run(
         "nnUNetv2_predict", *common, "-d", "4", "-c", "3d_fullres", "-tr", name.partition("__")[0], "-o", by_name
     )

@@ -26,6 +26,9 @@ pytestmark = pytest.mark.slow
 
 autocast_dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 configurations = pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+each_with_a_dtype = pytest.mark.parametrize(
+    ("configuration", "dtype"), [("2d", torch.bfloat16), ("3d_fullres", torch.float16)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +137,8 @@ def test_scan_computes_in_float32(make_trainer, path, configuration, dtype, monk
     assert len(seen) > 2 * 7 * layers and set(seen) == {torch.float32}
 
 
-@autocast_dtypes
-@configurations
-@pytest.mark.parametrize("hot", [10, 1000, 1e5], ids=str)
+@each_with_a_dtype
+@pytest.mark.parametrize("hot", [10, 1e5], ids=str)
 def test_prediction_agrees_with_float32(make_trainer, path, configuration, hot, dtype, monkeypatch):
     """Also with a voxel that float16 cannot hold."""
     trainer, batch = make_trainer(configuration, hot)
@@ -145,7 +147,7 @@ def test_prediction_agrees_with_float32(make_trainer, path, configuration, hot, 
     assert_close(predict(trainer, batch), expected, dtype)
 
 
-@pytest.mark.parametrize(("configuration", "dtype"), [("2d", torch.bfloat16), ("3d_fullres", torch.float16)])
+@each_with_a_dtype
 @pytest.mark.parametrize("hot", [10, 1e5], ids=str)
 def test_training_agrees_with_float32(make_trainer, path, configuration, hot, dtype, monkeypatch):
     losses, gradients = {}, {}

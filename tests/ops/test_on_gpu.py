@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_lightm.networks import LightMUNet
 from nnunetv2_lightm.ops import backend_table
+from nnunetv2_lightm.ops.backends.recomputing import slabs
 from nnunetv2_lightm.optim import MuonAdamW
 
 from .cases import TOLERANCES, assert_close, cast, grads_for, make_inputs, run
@@ -19,6 +20,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here, or PyTorch cannot use it"),
 ]
 BACKENDS = [status.name for status in backend_table(("cuda",)) if status.usable]
+# The last one has more chunks than one group of them holds.
+SHAPES = [(2, 1, 5, 3), (2, 63, 33, 16), (1, 1000, 64, 16), (2, 4097, 5, 1), (1, 8400, 3, 2)]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 
 
@@ -27,7 +30,7 @@ def on_gpu(inputs):
 
 
 @pytest.mark.parametrize("backend", BACKENDS or ["none"])
-@pytest.mark.parametrize("shape", [(2, 1, 5, 3), (2, 63, 33, 16), (1, 1000, 64, 16), (2, 4097, 5, 1)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scan(backend, shape):
     inputs = make_inputs(*shape, dtype=torch.float32)
     wide = cast(inputs, torch.float64)
@@ -43,6 +46,20 @@ def on_device(grads):
 @pytest.mark.parametrize("case", LAYERS)
 def test_layer(case, dtype):
     check_layer(case, "cuda", dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("case", LAYERS)
+def test_layer_in_slabs(case, dtype, monkeypatch):
+    """As at full size: slabs with halos, states that go from one to the next."""
+    monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 300)
+    check_layer(case, "cuda", dtype)
+
+
+@pytest.mark.parametrize("case", MAPS)
+def test_depthwise_in_slabs(case, monkeypatch):
+    monkeypatch.setattr(slabs, "SLAB_ELEMENTS", 60)
+    check_depthwise(case, "cuda", torch.float32)
 
 
 @DTYPES

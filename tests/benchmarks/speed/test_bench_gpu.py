@@ -18,6 +18,7 @@ from benchmarks.speed.harness.machine import ROOT
 SMALL = Setting("cpu", small=True)
 
 
+@pytest.mark.slow
 def test_steps_end_in_files_and_tables(tmp_path, capsys):
     assert gpu.main([str(tmp_path), "--device", "cpu", "--small", "--only", "versions", "memcheck"]) == 0
     (this,) = json.loads((tmp_path / "gpu-no-GPU.json").read_text(encoding="utf-8"))["rounds"]
@@ -51,6 +52,7 @@ def test_the_first_round_fits_into_its_time():
     assert list(gpu.groups(["training", "versions"])) == [["versions"], ["training"]]
 
 
+@pytest.mark.slow
 def test_correctness_is_checked_without_nnunet():
     code = "import sys; sys.modules['nnunetv2'] = sys.modules['dynamic_network_architectures'] = None\n"
     code += "from benchmarks.speed.harness.gpu_steps import STEPS\nimport benchmarks.speed.gpu\n"
@@ -77,6 +79,7 @@ def test_a_step_that_fails_later_keeps_what_it_has_measured(tmp_path, monkeypatc
     assert gpu.failures(outcome) and "Traceback" in gpu.text(outcome) and "first" in gpu.text(outcome)
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended_with_what_it_started(tmp_path):
     """A child process that survived would slow the next measurement down. What it has said by then is kept."""
     alive, log = tmp_path / "alive", tmp_path / "log"

@@ -108,7 +108,7 @@ def test_a_failure_in_a_turn_ends_that_candidates_turns():
     records = [{"network": "good"}, {"network": "bad"}]
     list(gpu_turns.in_turns([(records[0], lambda: Candidate(99)), (records[1], lambda: Candidate(4))], SMALL))
     assert records[0]["turns"] == 2 and "failed" not in records[0]
-    assert records[1] | {"ms": 0} == records[1] | {"ms": 0} and "out of memory" in records[1]["failed"]
+    assert "out of memory" in records[1]["failed"]
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -158,11 +158,12 @@ def test_a_long_scan_that_is_wrong_at_its_end_fails(monkeypatch):
 
     right = gpu_correctness._value_and_gradients
     monkeypatch.setattr(gpu_correctness, "_value_and_gradients", wrong)
-    monkeypatch.setattr(gpu_correctness, "RUN_IN", 1000)
+    monkeypatch.setattr(gpu_correctness, "RUN_IN", 3000)
     (record,) = gpu_correctness.long_scan(SMALL)
     assert record["failed"] and record["error of gradient of u at the end"] > 1e-3 > record["error of y at the end"]
 
 
+@pytest.mark.slow
 def test_the_tests_are_found_and_their_output_is_kept(tmp_path):
     (record,) = gpu_correctness.tests(Setting("cpu", small=True, logs=tmp_path))
     log = (tmp_path / "tests.log").read_text(encoding="utf-8")
