@@ -119,13 +119,14 @@ done
 loaded=$(sanitized -c "from nnunetv2_lightm.ops.backends import native_library as b; print(b.library()._name)")
 [[ $loaded == "$library" ]] || fail "the tests would not run on the sanitized library: $loaded"
 
-# What other backends and the specification do on their own is not compiled here, and takes most of the time; nor is the
-# choice of a backend or of a library, or the layers in PyTorch's operators. Only what Python writes is
-# captured: of a test that ends in an abort the sanitizer's report is left, and Python's of where it happened.
-# Left out: a child that is forked while other threads allocate may find AddressSanitizer's own lock held, for ever (before
-# LLVM #75290, which GCC 12 lacks).
+# What other backends and the specification do on their own is not compiled here, and takes most of the time; nor does the
+# choice of a backend or of a library run any of it, nor do layers in PyTorch's operators.
 others="torch_chunked or triton or mamba_ssm or [reference or -reference"
 uncompiled="test_backends or test_native_library or test_portable or test_recomputing"
+# Only what Python writes is captured: of a test that ends in an abort the sanitizer's report is left, and Python's of where
+# it happened.
+# Left out too: a child that is forked while other threads allocate may find AddressSanitizer's own lock held, for ever
+# (before LLVM #75290, which GCC 12 lacks).
 sanitized -m pytest --config-file "$repository/pyproject.toml" --rootdir "$repository" \
     -q -p no:cacheprovider --capture=sys --numprocesses "${JOBS:-2}" --dist worksteal \
     "$repository/tests/ops" "$repository/tests/layers" \

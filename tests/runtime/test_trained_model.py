@@ -1,5 +1,5 @@
 """Models that nnU-Net trained and predicts with by its own commands, float16 sums and all: the engine's file is the
-same within the promise, from a bundle of float16 weights."""
+same within the promise, from a bundle of float16 weights. Labels and regions in 2D: tests/training/test_labels.py."""
 
 from __future__ import annotations
 
@@ -25,13 +25,9 @@ def nnunet(module_folder) -> Iterator[Nnunet]:
         yield nnunet
 
 
-FLAT = {"shape": (8, 40, 40)}
-REGIONS = {"labels": {"background": 0, "whole": [1, 2], "lesion": [2]}, "regions_class_order": [1, 2]}
 PHANTOMS = {
-    "2D": ("2d", FLAT),
     "thick slices": ("3d_fullres", {"shape": (12, 28, 28), "spacing": (4.0, 1.0, 1.0)}),
-    "regions": ("2d", {**FLAT, **REGIONS}),
-    "two channels": ("2d", {**FLAT, "channels": 2}),
+    "two channels": ("2d", {"shape": (8, 40, 40), "channels": 2}),
 }
 
 

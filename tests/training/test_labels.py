@@ -1,8 +1,9 @@
-"""nnU-Net's kinds of labels: each is learned, not only run through."""
+"""nnU-Net's kinds of labels: each is learned, not only run through. Two of the models are exported and predict too."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import SimpleITK as sitk
 import torch
 
 from ..nnunet_in_process import Nnunet
+from ..prediction import assert_same_segmentation
 
 pytestmark = pytest.mark.slow
 
 LEARNING = "nnUNetTrainerLightMUNet_1epochs_80iters"
 # From a third of the rows 80 iterations find the lesion with some seeds only, and on some processors.
 LEARNING_SPARSE = "nnUNetTrainerLightMUNet_1epochs_200iters"
+SEVERAL_TILES = {"shape": (8, 40, 40)}
 REGIONS = {"background": 0, "whole organ": [1, 2], "lesion": [2]}
 
 
@@ -47,16 +50,33 @@ def learn(nnunet: Nnunet, dataset: str, trainer: str = LEARNING, **phantoms: obj
     return dice, len(network["decoder.seg_layers.0.pointwise.bias"])
 
 
-def test_labels(nnunet):
-    dice, heads = learn(nnunet, "Dataset301_Labels")
+def assert_engine_predicts_the_same(nnunet: Nnunet, dataset: str, out: Path) -> None:
+    """From a bundle of float16 weights, as nnU-Net's command with the checkpoint, float16 sums and all."""
+    pytest.importorskip("lightm_runtime", reason="lightm-runtime is not installed: pip install ./runtime")
+    from ..runtime.nnunets_commands import predict_both
+
+    fold = nnunet.fold(dataset, "2d", trainer=LEARNING)
+    files = predict_both(nnunet, fold, nnunet.root / "nnUNet_raw" / dataset / "imagesTr", out)
+    assert len(files) == 3
+    for found, expected in files:
+        # A lesion has a few hundred voxels: one that float16 decides is more than the promised thousandth.
+        assert_same_segmentation(found, expected, dice=0.99)
+
+
+def test_labels(nnunet, tmp_path):
+    dataset = "Dataset301_Labels"
+    dice, heads = learn(nnunet, dataset, **SEVERAL_TILES)
     assert heads == 3
     assert min(dice["1"], dice["2"]) > 0.25
+    assert_engine_predicts_the_same(nnunet, dataset, tmp_path)
 
 
-def test_regions(nnunet):
-    dice, heads = learn(nnunet, "Dataset302_Regions", labels=REGIONS, regions_class_order=[1, 2])
+def test_regions(nnunet, tmp_path):
+    dataset = "Dataset302_Regions"
+    dice, heads = learn(nnunet, dataset, labels=REGIONS, regions_class_order=[1, 2], **SEVERAL_TILES)
     assert heads == 2
     assert min(dice["(1, 2)"], dice["(2,)"]) > 0.25
+    assert_engine_predicts_the_same(nnunet, dataset, tmp_path)
 
 
 def test_ignore_label(nnunet):
