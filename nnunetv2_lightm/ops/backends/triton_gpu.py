@@ -1,4 +1,4 @@
-"""The selective scan in Triton, for GPUs without a compiled package; its speed is unmeasured.
+"""The selective scan in Triton, tried first on CUDA; its speed is unmeasured.
 
 Memory is O(length * d_inner). The sequence is cut into chunks of ``CHUNK_LENGTH`` tokens that run side by side, so that
 a long sequence of few channels fills a GPU too. As in :mod:`.torch_chunked`: every chunk runs from a zero state;
