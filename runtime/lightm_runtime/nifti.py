@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 # NIfTI-1, the one that SimpleITK reads: bytes of the header, and where its fields stand.
-HEADER_BYTES, SHAPE_AT, CODE_AT, BEGIN_AT, SCALE_AT, MAGIC_AT = 348, 40, 70, 108, 112, 344
+HEADER_BYTES, SHAPE_AT, INTENT_AT, CODE_AT, BEGIN_AT, SCALE_AT, MAGIC_AT = 348, 40, 68, 70, 108, 112, 344
 SINGLE_FILE = b"n+1"
 # Bits of a voxel by its type, which SimpleITK goes by; bitpix says the same again.
 BITS = {
@@ -23,6 +23,8 @@ BITS = {
     **{128: 24, 2304: 32, 1792: 128},  # RGB, RGBA, complex numbers of float64
 }
 COLOURS = (128, 2304)
+COMPLEX = (32, 1792)
+VECTORS = (1006, 1007)  # intents by which SimpleITK counts components without those of the type, and writes beyond them
 LEAST_SCALE = 2.0**-52  # below, SimpleITK takes a slope for 1
 FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing that is not finite
 CHUNK_BYTES = 1 << 24
@@ -63,6 +65,12 @@ def _look(stream: IO[bytes]) -> str | None:
     if BITS.get(code) != bits:
         needed = f"{BITS[code]} bits, as of its type" if code in BITS else "a type that SimpleITK reads"
         return f"has a damaged header: voxels of type {code} and {bits} bits (datatype, bitpix); needed: {needed}"
+    (intent,) = struct.unpack_from(f"{order}h", header, INTENT_AT)
+    if code in COLOURS + COMPLEX and intent in VECTORS:
+        return (
+            f"has a damaged header: vectors (intent_code {intent}) of voxels of type {code}, which have several parts "
+            "already; needed: intent_code 0"
+        )
     if code in COLOURS and _is_scaled(*struct.unpack_from(f"{order}2f", header, SCALE_AT)):
         return (
             "holds colours with a scale (scl_slope, scl_inter), of which SimpleITK makes other values: save the scaled "

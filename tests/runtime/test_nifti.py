@@ -119,6 +119,18 @@ def test_colours_with_a_scale_are_refused(colours, shape, scale, tmp_path):
         np.testing.assert_array_equal(read_case([path], names, "SimpleITKIO").voxels, expected)
 
 
+@pytest.mark.parametrize("intent", [1006, 1007])
+@pytest.mark.parametrize("code", [32, 128, 1792, 2304])
+def test_vectors_of_several_parts_are_refused(code, intent, tmp_path):
+    """SimpleITK would write beyond its memory."""
+    parts = {32: 8, 128: 3, 1792: 16, 2304: 4}[code]
+    voxels = np.zeros((4, 5, 6, parts), np.uint8)
+    path = write_nifti(
+        tmp_path / "a.nii", voxels, code, intent_code=intent, bitpix=8 * parts, dim=[3, 6, 5, 4, 1, 1, 1, 1]
+    )
+    assert f"vectors (intent_code {intent}) of voxels of type {code}" in fault_of(path)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_truncated_files_are_refused(file, share):
     data = file.read_bytes()
