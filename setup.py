@@ -93,7 +93,9 @@ class build_given_library(build_ext):
         return str(Path(*fullname.split(".")).with_name(Path(GIVEN_LIBRARY).name))
 
     def build_extension(self, ext):
-        self.copy_file(GIVEN_LIBRARY, self.get_ext_fullpath(ext.name))
+        target = self.get_ext_fullpath(ext.name)
+        self.mkpath(str(Path(target).parent))
+        self.copy_file(GIVEN_LIBRARY, target)
 
 
 class bdist_wheel_for_any_python(bdist_wheel):
