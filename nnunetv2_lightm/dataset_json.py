@@ -13,8 +13,8 @@ def channel_names_of(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def label_values(value: Any) -> tuple[int, ...] | None:
-    """The values behind a name in `labels`: one, or those of a region. None: it is no whole number from 0, nor a list
-    of such."""
+    """The values behind a name in `labels`: one, or those of a region; None if it is neither a whole number from 0 nor
+    a list of them."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return values if values and all(type(one) is int and 0 <= one < 2**31 for one in values) else None
 

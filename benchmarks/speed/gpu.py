@@ -75,10 +75,10 @@ def check(setting: Setting, out: Path, only: Sequence[str], seconds: float, comm
 
 
 def groups(names: Sequence[str]) -> Iterator[list[str]]:
-    """The steps in order; those that run beside each other together."""
+    """The steps in order; those that run at the same time grouped."""
     together: list[str] = []
     for name in (name for name in STEPS if name in names):
-        if together and not (STEPS[name].beside and STEPS[together[-1]].beside):
+        if together and not (STEPS[name].concurrent and STEPS[together[-1]].concurrent):
             yield together
             together = []
         together.append(name)

@@ -1,4 +1,4 @@
-"""What a bundle must describe to become a page; whoever made it, its checksum proves nothing of that."""
+"""What a bundle must describe to become a page. Its checksum does not show that it does: anyone can compute one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def check_description(path: Path, metadata: Mapping[str, str], dtypes: Mapping[s
     try:
         check(json.loads(metadata.get("pipeline", "")), Pipeline, f"{path}: its pipeline")
     except (JsonInputError, ValueError, RecursionError) as error:
-        what = error if isinstance(error, JsonInputError) else f"{path}: its pipeline is no JSON that is read ({error})"
+        what = error if isinstance(error, JsonInputError) else f"{path}: its pipeline is not valid JSON ({error})"
         raise ExportError(f"{what}; export the model again") from error
     if not dtypes:
-        raise ExportError(f"{path}: has no weights, of no fold; export the model again")
+        raise ExportError(f"{path}: has no weights; export the model again")
     for name, dtype in dtypes.items():
         if dtype not in DTYPES:
             raise ExportError(

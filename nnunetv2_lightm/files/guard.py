@@ -64,14 +64,14 @@ def check_output(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[byt
 
 
 def check_free(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
-    """Refuse to write a file that exists, or with ``overwrite`` one that must stay: an input.
+    """Refuse to write over an existing file unless ``overwrite``; an input is never written over.
 
     Args:
         path: The file to write.
         inputs: Files that are read.
         overwrite: Whether another existing file may be replaced.
     Raises:
-        NotOursError: if the file exists or must stay, or is the one that standard output or standard error goes to.
+        NotOursError: if the file exists and may not be replaced, or standard output or standard error goes to it.
         IsADirectoryError: if it is a folder.
     """
     if _is_existing_file(path, inputs) and not overwrite:

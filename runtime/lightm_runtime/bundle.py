@@ -67,7 +67,7 @@ def read_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path}: is damaged: its checksum is wrong; copy or download it again")
     pipeline = _pipeline(path, metadata)
     if not header:
-        raise BundleError(f"{path}: has no weights, of no fold; export the model again")
+        raise BundleError(f"{path}: has no weights; export the model again")
     _check_places(path, header, len(data))
     tensors = {name: _tensor(path, name, entry, data) for name, entry in header.items()}
     return Bundle(path, pipeline, tensors)
@@ -153,7 +153,7 @@ def _pipeline(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         pipeline = json.loads(metadata.get("pipeline", ""))
         json.dumps(pipeline, indent=2)  # what is nested too deep to be printed goes into no message either
     except (TypeError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: its pipeline is no JSON that is read ({error}); export the model again") from error
+        raise BundleError(f"{path}: its pipeline is not valid JSON ({error}); export the model again") from error
     try:
         check_pipeline(pipeline)
     except PipelineError as error:

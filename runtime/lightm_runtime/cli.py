@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
 
 class _PrintVersion(argparse.Action):
     def __call__(self, parser, *_):
-        from importlib.metadata import version  # takes long to import, and segmenting needs it not
+        from importlib.metadata import version  # slow to import, and segmenting does not need it
 
         print(f"lightm-runtime {version('lightm-runtime')}")
         parser.exit()

@@ -19,7 +19,8 @@ CONTRADICTION = (
     "its header places it in two ways, qform and sform, that contradict each other: save it with one of them"
 )
 NEGATIVE = (
-    "its header has pixels of negative size (pixdim), which readers turn round or not: save it with positive ones"
+    "its header has pixels of negative size (pixdim), which some readers flip and others do not: save it with positive "
+    "ones"
 )
 UNKNOWN = (
     "its header does not say how it lies (qform_code and sform_code are 0), for which readers assume different "

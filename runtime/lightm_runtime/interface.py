@@ -107,7 +107,7 @@ def layout() -> dict[str, tuple[int, int]]:
 
 
 def layout_compiled_into(engine: ctypes.CDLL) -> dict[str, tuple[int, int]]:
-    """The same as the engine has it; empty for an engine from before it told."""
+    """The same as compiled into the engine; empty if the library does not export it."""
     places: dict[str, tuple[int, int]] = {}
     if not hasattr(engine, "lightm_layout"):
         return places

@@ -24,7 +24,8 @@ BITS = {
 }
 COLOURS = (128, 2304)
 COMPLEX = (32, 1792)
-VECTORS = (1006, 1007)  # intents by which SimpleITK counts components without those of the type, and writes beyond them
+# Intents for which SimpleITK allocates as if a voxel of these types had one part, and then writes beyond its memory.
+VECTORS = (1006, 1007)
 LEAST_SCALE = 2.0**-52  # below, SimpleITK takes a slope for 1
 FLOATS = {16: "f4", 64: "f8"}  # other types hold nothing that is not finite
 CHUNK_BYTES = 1 << 24
@@ -73,8 +74,8 @@ def _look(stream: IO[bytes]) -> str | None:
         )
     if code in COLOURS and _is_scaled(*struct.unpack_from(f"{order}2f", header, SCALE_AT)):
         return (
-            "holds colours with a scale (scl_slope, scl_inter), of which SimpleITK makes other values: save the scaled "
-            "values, without a scale"
+            "holds colours with a scale (scl_slope, scl_inter), for which SimpleITK returns other values: save the "
+            "scaled values, without a scale"
         )
     voxels = math.prod(shape[:dimensions])
     stream.seek(int(begin))

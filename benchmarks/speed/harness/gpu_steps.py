@@ -21,13 +21,13 @@ class Step:
         module: Where its function is, which has its name. Imported in the step's process: what is missing there, such
             as nnunetv2, costs that step alone.
         seconds: Its limit.
-        beside: Runs beside its neighbours of which this holds too; their times are not measured.
+        concurrent: Runs at the same time as its concurrent neighbours; no times are measured then.
         later: Begins only if all of its seconds are left, unless it is asked for.
     """
 
     module: str
     seconds: int
-    beside: bool = False
+    concurrent: bool = False
     later: bool = False
 
     def function(self, name: str) -> Callable[[Setting], Iterator[Record]]:
@@ -36,10 +36,10 @@ class Step:
 
 STEPS = {
     "versions": Step("gpu_steps", 20),
-    "compile_ahead": Step("gpu_compile", 120, beside=True),
-    "tests": Step("gpu_correctness", 120, beside=True),
-    "memcheck": Step("gpu_correctness", 110, beside=True),
-    "predicted": Step("gpu_predictions", 110, beside=True),
+    "compile_ahead": Step("gpu_compile", 120, concurrent=True),
+    "tests": Step("gpu_correctness", 120, concurrent=True),
+    "memcheck": Step("gpu_correctness", 110, concurrent=True),
+    "predicted": Step("gpu_predictions", 110, concurrent=True),
     "training": Step("gpu_turns", 70),
     "compiled_training": Step("gpu_turns", 75),
     "inference": Step("gpu_turns", 25),

@@ -86,4 +86,4 @@ def test_edges_have_no_letters_where_the_header_contradicts_itself(chromium, pag
         assert page.page.evaluate(letters) == ["R", "A", "R", "S", "A", "S"] and page.status.endswith(" s.")
         page.segment([tmp_path / "two.nii.gz"])
         assert page.page.evaluate(letters) == [""] * 6
-        assert "the edges have no letters: its header places it in two ways, qform and sform" in page.status
+        assert "the edges carry no letters: its header places it in two ways, qform and sform" in page.status

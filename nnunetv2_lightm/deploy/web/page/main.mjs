@@ -83,7 +83,7 @@ async function take(files) {
   }
 }
 
-const doubtOf = ({ doubt }) => (doubt ? ` How it lies is not certain, so that the edges have no letters: ${doubt}.` : "");
+const doubtOf = ({ doubt }) => (doubt ? ` Its orientation is uncertain, so the edges carry no letters: ${doubt}.` : "");
 
 async function segmented(image, stop) {
   const began = performance.now();

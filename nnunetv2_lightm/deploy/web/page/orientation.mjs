@@ -52,7 +52,7 @@ function nearest(columns) {
 }
 
 const CONTRADICTION = "its header places it in two ways, qform and sform, that contradict each other";
-const NEGATIVE = "its header has pixels of negative size (pixdim), which readers turn round or not";
+const NEGATIVE = "its header has pixels of negative size (pixdim), which some readers flip and others do not";
 const SILENT = "its header does not say how it lies (qform_code and sform_code are 0)";
 
 // header: of readNifti(). Returns [{ axis, reversed }] for R, A, S, as ITK sees it; doubt: why nibabel may see it otherwise,
